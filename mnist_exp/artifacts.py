@@ -1,0 +1,140 @@
+"""The files a run keeps: reports, figures, predictions, history, and the page that describes it."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from mnist_exp import figures
+from mnist_exp.architecture import architecture
+from mnist_exp.data import Splits
+from mnist_exp.errors import TrainingError
+from mnist_exp.evaluation import Evaluation
+from mnist_exp.training import History
+
+if TYPE_CHECKING:
+    import keras
+
+
+def write(
+    folder: Path,
+    cfg: DictConfig,
+    model: "keras.Model",
+    splits: Splits,
+    history: History,
+    evaluations: Mapping[str, Evaluation],
+) -> None:
+    """Writes all of them below `folder`; evaluations: those of `val` and `test`."""
+    (folder / "model_summary.txt").write_text(summary(model), encoding="utf-8")
+    (folder / "history.json").write_text(json.dumps({"used_epoch": history.used_epoch, **history.curves()}, indent=1))
+    write_reports(folder / "reports", evaluations)
+    write_predictions(folder / "predictions.npz", splits, evaluations)
+    write_figures(folder / "figures", model, splits, history, evaluations["val"], evaluations["test"])
+    if cfg.export:
+        write_h5(folder / cfg.export, model, splits.test.images[:1000])
+
+
+def summary(model: "keras.Model") -> str:
+    """Keras's summary of the layers as text."""
+    lines = io.StringIO()
+    model.summary(line_length=100, print_fn=lambda line: lines.write(line + "\n"))
+    return lines.getvalue()
+
+
+def write_reports(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Classification reports of both splits, as text and JSON."""
+    folder.mkdir(exist_ok=True)
+    for name, evaluation in evaluations.items():
+        (folder / f"{name}.txt").write_text(evaluation.report(), encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(evaluation.report_json(), indent=1))
+
+
+def write_predictions(path: Path, splits: Splits, evaluations: Mapping[str, Evaluation]) -> None:
+    """One npz: for val and test probabilities float16 (n, classes), labels and image digests; float16 keeps it small.
+
+    predicted stands beside them, since rounding may tie two probabilities.
+    """
+    arrays: dict[str, Any] = {}
+    for name, part in (("val", splits.validation), ("test", splits.test)):
+        evaluation = evaluations[name]
+        arrays[f"{name}_probabilities"] = evaluation.probabilities.astype(np.float16)
+        arrays[f"{name}_predicted"] = evaluation.predicted.astype(np.int16)
+        arrays[f"{name}_labels"] = part.labels.astype(np.int16)
+        arrays[f"{name}_digests"] = part.digests
+    np.savez_compressed(path, **arrays)
+
+
+def write_figures(
+    folder: Path, model: "keras.Model", splits: Splits, history: History, validation: Evaluation, test: Evaluation
+) -> None:
+    """Every figure as PNG."""
+    folder.mkdir(exist_ok=True)
+    drawn = {
+        "samples": figures.samples(splits),
+        "learning_curves": figures.learning_curves(history),
+        "confusion_test": figures.confusion_matrix(test, "Test"),
+        "confusion_validation": figures.confusion_matrix(validation, "Validation"),
+        "predictions": figures.predictions(splits.test.images, test),
+        "confident_mistakes": figures.confident_mistakes(splits.test.images, test),
+        "per_class": figures.per_class(test),
+        "architecture": architecture(model),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=figures.DPI)
+
+
+def write_h5(path: Path, model: "keras.Model", images: np.ndarray) -> None:
+    """The model as classic HDF5, read again. Raises TrainingError where it does not answer as before."""
+    import keras
+
+    model.save(path)
+    again = keras.models.load_model(path, compile=False)
+    difference = float(np.abs(again.predict(images, verbose=0) - model.predict(images, verbose=0)).max())
+    if not difference <= 1e-6:
+        raise TrainingError(f"{path.name} must answer like the trained model, but probabilities differ by {difference}")
+
+
+def model_metadata(splits: Splits) -> dict[str, Any]:
+    """What a model must be kept with to be used: class names in order, and what its input is."""
+    height, width, channels = splits.image_shape
+    return {
+        "class_names": list(splits.class_names),
+        "input": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
+        "dataset": {"name": splits.name, "digest": splits.digest},
+    }
+
+
+def description(
+    name: str, cfg: DictConfig, model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
+) -> str:
+    """The run's page in markdown: result first, then data, net and training."""
+    rows = [
+        f"| {label} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
+        f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | {metrics[f'{split}/loss']:.4f} |"
+        for split, label in (("val", "validation"), ("test", "test"))
+    ]
+    sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
+    epochs = len(history.epochs)
+    return "\n".join(
+        [
+            f"## {name}",
+            "| | accuracy | 95% interval | macro F1 | loss |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"**Data** {splits.description}: {sizes}; {splits.image_shape[0]}x{splits.image_shape[1]} pixels.",
+            "",
+            f"**Net** {cfg.model._target_.rpartition('.')[2]}, {model.count_params():,} parameters.",
+            "",
+            f"**Training** {cfg.optimizer._target_.rpartition('.')[2]}, learning rate {cfg.optimizer.learning_rate:g} "
+            f"({cfg.optimizer.schedule}), batch {cfg.training.batch_size}, {epochs} epochs, weights of epoch "
+            f"{history.used_epoch}, seed {cfg.seed}.",
+            "",
+            "Figures, reports, predictions and the exact config lie under *Artifacts*; "
+            "the test set was scored once, after training.",
+        ]
+    )

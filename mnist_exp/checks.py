@@ -1,0 +1,139 @@
+"""Checks a composed config against the signatures of the functions that will receive it; nothing heavy loads."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import hydra.utils
+from annotated_types import Len
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, ValidationError, create_model
+
+from mnist_exp import data, optimizers
+from mnist_exp.composition import did_you_mean, explain
+from mnist_exp.errors import ConfigError
+from mnist_exp.tracking import Tracking
+from mnist_exp.training import Training
+from mnist_exp.types import Seed
+
+# What the program passes itself; a config does not hold these.
+GIVEN = {"image_shape", "classes", "steps", "source", "rate"}
+PIECES: dict[str, list[Callable]] = {
+    "dataset": [data.split],
+    "model": [],
+    "optimizer": [optimizers.learning_rate_schedule],
+    "training": [Training],
+    "tracking": [Tracking],
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises one ConfigError that lists every unknown, missing or unusable value of the config."""
+    problems = list(_problems(cfg))
+    if problems:
+        remedy = "--cfg job prints the whole config, with the defaults of what you leave out"
+        raise ConfigError("\n".join([*problems, remedy]))
+
+
+def _problems(cfg: DictConfig) -> Iterator[str]:
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        yield explain(error)
+        return
+    yield from _section_problems("", {key: values[key] for key in values if key not in PIECES}, [_top_level])
+    for section, pieces in PIECES.items():
+        keys = dict(values[section])
+        functions = list(pieces)
+        if missing := [key for key, value in keys.items() if value == "???"]:
+            yield from (f"{section}.{key} is missing; give {section}.{key}=..." for key in missing)
+            continue
+        if target := keys.pop("_target_", None):
+            try:
+                functions.append(_function(target))
+            except ImportError as error:
+                yield f"{section}._target_ must be a function that can be imported, but got {target!r}: {error}"
+                continue
+        yield from _section_problems(f"{section}.", keys, functions)
+    if not isinstance(values["training"].get("epochs"), str):
+        yield from _relations(values)
+
+
+def _top_level(seed: Seed, name: Annotated[str, Len(1, 200)] | None, export: str | None) -> None:
+    """The keys outside the sections, as a signature to check them against."""
+
+
+def _function(target: str) -> Callable:
+    try:
+        return hydra.utils.get_method(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ImportError(" ".join(str(error.__cause__ or error).split())) from error
+
+
+def _section_problems(prefix: str, keys: dict[str, Any], functions: list[Callable]) -> Iterator[str]:
+    fields: dict[str, Any] = {}
+    open_ended = False
+    for function in functions:
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in GIVEN]
+        open_ended |= any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        hints = _hints(function, named)
+        fields |= {p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in named}
+    config = ConfigDict(strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True)
+    try:
+        create_model("Section", __config__=config, **fields)(**keys)
+    except ValidationError as error:
+        # A union reports each of its branches; one line a key is what a reader needs.
+        seen: dict[str, list[Any]] = {}
+        for problem in error.errors():
+            seen.setdefault(str(problem["loc"][0]), []).append(problem)
+        for key, found in seen.items():
+            yield _sentence(prefix, key, found, list(fields))
+
+
+def _hints(function: Callable, parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    """What each parameter may hold; Any where nothing is said, or only names that a type checker knows."""
+    annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in parameters}
+    holder = type("Keys", (), {"__annotations__": annotations, "__module__": function.__module__})
+    try:
+        return get_type_hints(holder, include_extras=True)
+    except NameError:
+        return {name: Any if isinstance(hint, str) else hint for name, hint in annotations.items()}
+
+
+def _sentence(prefix: str, key: str, found: list[Any], known: list[str]) -> str:
+    first = found[0]
+    if first["type"] == "extra_forbidden":
+        return f"there is no key {prefix}{key}{did_you_mean(key, known)}; it takes {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"{prefix}{key} is missing; give {prefix}{key}=..."
+    inside = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or part.isidentifier())
+    place = f"{prefix}{key}" + (f" ({inside})" if inside and len(found) == 1 else "")
+    rules = " or ".join(dict.fromkeys(_rule(problem["msg"]) for problem in found))
+    return f"{place} {rules}, but got {first['input']!r}"
+
+
+def _rule(message: str) -> str:
+    return message.replace("Input should", "must").replace("a valid ", "a ").replace("a integer", "an integer")
+
+
+def _relations(values: dict[str, Any]) -> Iterator[str]:
+    """Rules that tie several keys together."""
+    training, optimizer = values["training"], values["optimizer"]
+    smoothing = training.get("label_smoothing")
+    if smoothing and training.get("loss") == "sparse_categorical_crossentropy":
+        yield (
+            "training.label_smoothing needs training.loss=categorical_crossentropy, "
+            f"but got {smoothing} with sparse labels"
+        )
+    if training.get("reduce_lr_patience") is not None and optimizer.get("schedule") == "cosine":
+        yield (
+            "training.reduce_lr_patience must be null with optimizer.schedule=cosine, which sets the rate itself, "
+            f"but got {training['reduce_lr_patience']}"
+        )
+    if optimizer.get("warmup") and optimizer.get("schedule") == "constant":
+        yield f"optimizer.warmup needs optimizer.schedule=cosine, but got {optimizer['warmup']} with a constant rate"
+    if isinstance(export := values.get("export"), str) and Path(export).suffix != ".h5":
+        yield f"export must end in .h5, but got {export!r}"

@@ -1,0 +1,1 @@
+"""The named commands beside Hydra's door, one file each."""

@@ -1,0 +1,131 @@
+"""Many batches in one call of TensorFlow: the compiled epoch.
+
+`model.fit` returns to Python after every batch; for a small net that costs more than the batch. Here the data lies in
+memory as tensors, and one compiled function runs `model.train_step` over many batches, given only their order. It
+works through `fit` itself, which keeps a `train_function` that is already set: callbacks and validation stay as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.layers.convolutional.base_conv import BaseConv
+from keras.src.layers.convolutional.base_depthwise_conv import BaseDepthwiseConv
+from keras.src.trainers.trainer import model_supports_jit
+
+Mode = Literal["xla", "windows", "off"]
+
+# Batches a call without XLA: long enough to save the way through Python, short enough for progress and Ctrl-C.
+WINDOW = 20
+
+
+class Order:
+    """The order of the training images: one permutation an epoch, a function of (seed, epoch) that resuming repeats."""
+
+    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Draws the permutation of this epoch."""
+        self.permutation = np.random.default_rng([self.seed, epoch]).permutation(self.images).astype(np.int32)
+
+    @property
+    def batches(self) -> int:
+        """The number of batches an epoch, a short last one included."""
+        return -(-self.images // self.batch_size)
+
+    def batch(self, number: int) -> np.ndarray:
+        """The images of one batch: int32 (batch_size,), the last one perhaps shorter."""
+        return self.permutation[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def windows(self, size: int | None) -> list[tuple[int, int]]:
+        """First and last (exclusive) batch of each window of `size` batches, None: all; a short last batch is alone."""
+        full = self.images // self.batch_size
+        size = size or full or 1
+        starts = [(start, min(start + size, full)) for start in range(0, full, size)]
+        return starts + [(full, full + 1)] * (self.batches > full)
+
+    def window(self, first: int, last: int) -> np.ndarray:
+        """The images of these batches: int32 (batches, batch_size)."""
+        chosen = self.permutation[first * self.batch_size : last * self.batch_size]
+        return chosen.reshape(last - first, -1)
+
+
+class _Batches(keras.utils.PyDataset):
+    """Plain Keras: one batch at a time, in the same order."""
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, order: Order) -> None:
+        super().__init__()
+        self.images, self.targets, self.order = images, targets, order
+
+    def __len__(self) -> int:
+        return self.order.batches
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order.batch(number)
+        return self.images[chosen], self.targets[chosen]
+
+
+class _NewOrder(keras.callbacks.Callback):
+    def __init__(self, order: Order) -> None:
+        super().__init__()
+        self.order = order
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.order.begin(epoch)
+
+
+def mode_for(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
+    """How to run an epoch: whole under XLA, in windows without XLA, or batch by batch.
+
+    XLA makes dense nets about 10 times faster, and convolutions on a CPU 3 times slower; layers that it cannot compile
+    say so themselves, and TensorFlow's determinism switch excludes it.
+    """
+    if wanted == "off":
+        return "off"
+    if not model_supports_jit(model):
+        return "windows"
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    convolutions = any(isinstance(layer, BaseConv | BaseDepthwiseConv) for layer in model._flatten_layers())
+    return "windows" if wanted == "auto" and on_cpu and convolutions else "xla"
+
+
+def feed(
+    model: keras.Model, images: np.ndarray, targets: np.ndarray, order: Order, mode: Mode
+) -> tuple[Any, keras.callbacks.Callback]:
+    """What to give to `fit` as `x` and first among its callbacks, so that a compiled model trains in this mode.
+
+    images: (n, height, width, channels); targets: (n,) labels or (n, classes) one-hot.
+    """
+    if mode == "off":
+        model.train_function = None
+        return _Batches(images, targets, order), _NewOrder(order)
+    windows = order.windows(None if mode == "xla" else WINDOW)
+    run = _window_function(model, images, targets, jit_compile=mode == "xla")
+
+    def train_function(iterator: Any) -> dict[str, Any]:
+        return run(tf.constant(order.window(*windows[int(next(iterator))])))
+
+    model.train_function = train_function
+    return tf.data.Dataset.range(len(windows)), _NewOrder(order)
+
+
+def _window_function(
+    model: keras.Model, images: np.ndarray, targets: np.ndarray, jit_compile: bool
+) -> Callable[[tf.Tensor], dict[str, Any]]:
+    data, wanted = tf.constant(images), tf.constant(targets)
+
+    @tf.function(jit_compile=jit_compile)
+    def run(order: tf.Tensor) -> dict[str, Any]:
+        def step(number: tf.Tensor) -> tf.Tensor:
+            chosen = tf.gather(order, number)
+            model.train_step((tf.gather(data, chosen), tf.gather(wanted, chosen)))
+            return number + 1
+
+        tf.while_loop(lambda number: number < order.shape[0], step, [0])
+        return model.get_metrics_result()
+
+    return run

@@ -1,0 +1,99 @@
+"""Reads a folder of images, one sub-folder a class."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from mnist_exp.data.parts import Part, Source, labelled
+from mnist_exp.errors import DataError
+from mnist_exp.types import Count
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# Pillow's modes of more than 8 bits, which it would clip to 0-255, and the highest values they usually have: the first
+# that covers an image counts; an image beyond them is stretched from its lowest to its highest value.
+RANGES = {
+    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), (65535,)),
+    "I": (255, 65535),
+    "F": (1, 255, 65535),
+}
+
+
+def folder(path: str, height: Count, width: Count, channels: int) -> Source:
+    """Images in class sub-folders, or in train/ and test/ halves of such, resized to height x width.
+
+    channels: 1 makes them grey, 3 colour; transparent pixels become white. Class names are the folders' names in
+    alphabetical order. Raises DataError for a missing folder, an empty class or an image that cannot be read.
+    """
+    if channels not in (1, 3):
+        raise DataError(f"dataset.channels must be 1 (grey) or 3 (colour), but got {channels}")
+    root = Path(path)
+    if root.is_file():
+        raise DataError(f"{path}: dataset=folder needs a folder of images, but got a file; dataset=npz reads npz files")
+    if not root.is_dir():
+        raise DataError(
+            f"{path}: there is no such folder (dataset.path, seen from {Path.cwd()}); dataset=digits needs none"
+        )
+    halves = root / "train", root / "test"
+    trained = halves[0] if halves[0].is_dir() else root
+    names = _class_names(trained)
+    shape = (height, width, channels)
+    train = _read(trained, names, shape)
+    test = None
+    if trained != root and halves[1].is_dir():
+        if unknown := set(_class_names(halves[1])) - set(names):
+            more = ", ".join(sorted(unknown))
+            raise DataError(f"{halves[1]}: classes must be those of {trained}, but got {more} as well; remove it")
+        test = _read(halves[1], names, shape)
+    total = len(train) + len(test or [])
+    return Source(train, test, tuple(names), f"{root.name}, {total:,} images in {len(names)} folders")
+
+
+def _class_names(root: Path) -> list[str]:
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise DataError(
+            f"{root}: needs a sub-folder of images for each class, but holds no folder; sort them into such"
+        )
+    return names
+
+
+def _read(root: Path, names: list[str], shape: tuple[int, int, int]) -> Part:
+    images, labels = [], []
+    for label, name in enumerate(names):
+        found = (path for path in (root / name).rglob("[!.]*") if path.is_file())
+        files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+        if not files:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise DataError(f"{root / name}: a class needs at least one image ({kinds}), but has none; add one")
+        images += [_image(path, shape) for path in files]
+        labels += [label] * len(files)
+    return labelled(np.stack(images), np.array(labels), str(root))
+
+
+def _image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    height, width, channels = shape
+    try:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = ImageOps.exif_transpose(opened)
+    except Exception as error:  # Pillow's decoders let anything out of a damaged file: OSError, SyntaxError, TypeError
+        raise DataError(f"{path}: not a readable image ({error}); repair, shrink or remove it") from error
+    if image.mode in RANGES:
+        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), image.mode, path))
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    mode = "L" if channels == 1 else "RGB"
+    small = Image.alpha_composite(white, rgba).convert(mode).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(small).reshape(shape)
+
+
+def _to_8_bits(pixels: np.ndarray, mode: str, path: Path) -> np.ndarray:
+    low, high = pixels.min(), pixels.max()
+    if not np.isfinite(high - low):
+        raise DataError(f"{path}: pixels must be finite numbers, but got {low} to {high}; repair or remove it")
+    if top := next((top for top in RANGES[mode] if low >= 0 and high <= top), None):
+        low, high = 0, top
+    return np.rint((pixels - low) * (255 / ((high - low) or 1))).astype(np.uint8)

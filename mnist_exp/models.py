@@ -1,0 +1,177 @@
+"""Networks as plain functions: (image_shape, classes, **keys) -> an uncompiled keras.Model.
+
+Every net takes raw pixels, 0-255, of shape (height, width, channels), rescales them in its first layer and ends in a
+softmax over the classes, so that a saved model needs no companion code.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from mnist_exp.errors import ConfigError
+from mnist_exp.types import Augmentation, Count, Share
+
+if TYPE_CHECKING:
+    import keras
+
+ImageShape = tuple[int, int, int]
+Activation = Literal["relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu"]
+
+
+def mlp(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    widths: list[Count],
+    activation: Activation,
+    dropout: Share,
+    batch_norm: bool,
+    augmentation: Augmentation,
+) -> "keras.Model":
+    """A dense net: one hidden layer for each of `widths`; none makes it a logistic regression."""
+    from keras import layers
+
+    inputs, x = _pixels(image_shape, augmentation)
+    x = layers.Flatten()(x)
+    x = _dense(x, widths, activation, dropout, batch_norm)
+    return _classifier(inputs, x, classes, "mlp")
+
+
+def cnn(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    blocks: list[list[Count]],
+    kernel: Count,
+    padding: Literal["valid", "same"],
+    pooling: Count,
+    block_dropout: Share,
+    dense: list[Count],
+    dense_dropout: Share,
+    activation: Activation,
+    batch_norm: bool,
+    augmentation: Augmentation,
+) -> "keras.Model":
+    """A convolutional net: the convolutions of each block, a max-pooling after each block, then dense layers.
+
+    Raises ConfigError where the blocks would shrink the image to nothing.
+    """
+    from keras import layers
+
+    _check_depth(image_shape, blocks, kernel if padding == "valid" else 1, pooling)
+    inputs, x = _pixels(image_shape, augmentation)
+    for filters_of_block in blocks:
+        for filters in filters_of_block:
+            x = layers.Conv2D(filters, kernel, padding=padding, use_bias=not batch_norm)(x)
+            x = _activate(x, activation, batch_norm)
+        x = layers.MaxPooling2D(pooling)(x)
+        if block_dropout:
+            x = layers.Dropout(block_dropout)(x)
+    x = layers.Flatten()(x)
+    x = _dense(x, dense, activation, dense_dropout, batch_norm)
+    return _classifier(inputs, x, classes, "cnn")
+
+
+def resnet(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    stem: Count,
+    stages: list[Count],
+    depth: Count,
+    dropout: Share,
+    augmentation: Augmentation,
+) -> "keras.Model":
+    """A small residual net (He et al. 2015): a stem at full size, then stages that halve the image.
+
+    Raises ConfigError where the stages would shrink the image to nothing.
+    """
+    from keras import layers
+
+    if min(image_shape[:2]) < 2 ** len(stages):
+        height, width, _ = image_shape
+        raise ConfigError(
+            f"model.stages halve the image once each, so {height}x{width} pixels allow "
+            f"{min(height, width).bit_length() - 1} stages, but got {len(stages)}: {stages}"
+        )
+    inputs, x = _pixels(image_shape, augmentation)
+    x = layers.Activation("relu")(_normed_convolution(x, stem))
+    for filters in stages:
+        for block in range(depth):
+            x = _residual(x, filters, strides=2 if block == 0 else 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    if dropout:
+        x = layers.Dropout(dropout)(x)
+    return _classifier(inputs, x, classes, "resnet")
+
+
+def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, Any]:
+    """Input and rescaled, in training augmented, pixels."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input(image_shape, name="pixels")
+    x = layers.Rescaling(1 / 255)(inputs)
+    if share := augmentation["translation"]:
+        x = layers.RandomTranslation(share, share, fill_mode="constant")(x)
+    if share := augmentation["rotation"]:
+        x = layers.RandomRotation(share, fill_mode="constant")(x)
+    if share := augmentation["zoom"]:
+        x = layers.RandomZoom((-share, share), (-share, share), fill_mode="constant")(x)
+    return inputs, x
+
+
+def _dense(x: Any, widths: list[int], activation: str, dropout: float, batch_norm: bool) -> Any:
+    from keras import layers
+
+    for width in widths:
+        x = _activate(layers.Dense(width, use_bias=not batch_norm)(x), activation, batch_norm)
+        if dropout:
+            x = layers.Dropout(dropout)(x)
+    return x
+
+
+def _activate(x: Any, activation: str, batch_norm: bool) -> Any:
+    from keras import layers
+
+    if batch_norm:
+        x = layers.BatchNormalization()(x)
+    return layers.Activation(activation)(x)
+
+
+def _normed_convolution(x: Any, filters: int, kernel: int = 3, strides: int = 1) -> Any:
+    from keras import layers
+
+    convolution = layers.Conv2D(
+        filters, kernel, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+    )
+    return layers.BatchNormalization()(convolution(x))
+
+
+def _residual(x: Any, filters: int, strides: int) -> Any:
+    from keras import layers
+
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = _normed_convolution(x, filters, kernel=1, strides=strides)
+    x = layers.Activation("relu")(_normed_convolution(x, filters, strides=strides))
+    x = _normed_convolution(x, filters)
+    return layers.Activation("relu")(layers.Add()([shortcut, x]))
+
+
+def _classifier(inputs: Any, x: Any, classes: int, name: str) -> "keras.Model":
+    import keras
+    from keras import layers
+
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name=name)
+
+
+def _check_depth(image_shape: ImageShape, blocks: list[list[int]], kernel: int, pooling: int) -> None:
+    side = min(image_shape[:2])
+    sides = [side]
+    for number, filters_of_block in enumerate(blocks, 1):
+        side = (side - len(filters_of_block) * (kernel - 1)) // pooling
+        sides.append(side)
+        if side < 1:
+            raise ConfigError(
+                f"model.blocks must leave at least one pixel, but block {number} of {blocks} leaves none "
+                f"(shorter side: {' -> '.join(map(str, sides))}); use fewer blocks, a smaller kernel or model.padding=same"
+            )

@@ -1,0 +1,38 @@
+"""training.resume: the config of an interrupted run, as it was recorded."""
+
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp import tracking
+from mnist_exp.composition import GROUPS
+from mnist_exp.errors import ConfigError
+from mnist_exp.tracking import Tracking
+
+BESIDE = ("training.resume", "training.epochs", "tracking.uri", "tracking.folder", "tracking.experiment")
+
+
+def continued(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
+) -> tuple[DictConfig, Mapping[str, str]]:
+    """The config and choices themselves, or where training.resume names a run, its recorded ones with what may change.
+
+    Raises ConfigError for an override that a resumed run cannot follow, TrackingError for a run that cannot go on.
+    """
+    if cfg.training.resume is None:
+        return cfg, choices
+    if not cfg.tracking.enabled:
+        raise ConfigError("training.resume needs the tracking store that knows the run, but got tracking=off")
+    if other := [override for override in overrides if override.lstrip("+").split("=")[0] not in BESIDE]:
+        raise ConfigError(
+            "a resumed run keeps its recorded config: beside training.resume it takes only "
+            f"{', '.join(BESIDE[1:])}, but got {', '.join(other)}"
+        )
+    run_id, recorded, params = tracking.recorded_config(Tracking(**cfg.tracking), cfg.training.resume)
+    old = OmegaConf.create(recorded)
+    assert isinstance(old, DictConfig)
+    old.training.resume = run_id
+    old.tracking = cfg.tracking
+    if any(override.startswith("training.epochs=") for override in overrides):
+        old.training.epochs = cfg.training.epochs
+    return old, {group: params[group] for group in GROUPS if group in params}

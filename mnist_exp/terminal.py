@@ -1,0 +1,186 @@
+"""What a run says in the terminal, and where the chatter of the libraries goes instead."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mnist_exp.experiment import Listener, Result
+from mnist_exp.tracking import Record
+from mnist_exp.training import Training
+
+if TYPE_CHECKING:
+    import keras
+
+    from mnist_exp.data import Splits
+
+
+class Chatter:
+    """Standard error, file descriptor 2, in a file: what TensorFlow, absl, MLflow and alembic say is for the log."""
+
+    def __init__(self) -> None:
+        sys.stderr.flush()
+        self._stderr = os.dup(2)
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives until end()
+        os.dup2(self._file.fileno(), 2)
+
+    def move_to(self, path: Path) -> None:
+        """Goes on in this file, which begins with what was said so far."""
+        sys.stderr.flush()
+        self._file.seek(0)
+        said = self._file.read()
+        self._file.close()
+        self._file = path.open("ab")
+        self._file.write(said)
+        self._file.flush()
+        os.dup2(self._file.fileno(), 2)
+
+    def end(self) -> None:
+        """Gives standard error back."""
+        sys.stderr.flush()
+        os.dup2(self._stderr, 2)
+        os.close(self._stderr)
+        self._file.close()
+
+
+@contextlib.contextmanager
+def chatter_in_log() -> Iterator[Chatter]:
+    """Keeps the libraries' chatter out of the terminal while the block runs; errors after it are seen again."""
+    chatter = Chatter()
+    try:
+        yield chatter
+    finally:
+        chatter.end()
+
+
+class Terminal(Listener):
+    """Tells the story of a run: a progress bar in a terminal, plain lines in a log."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.chatter: Chatter | None = None
+        self._record: Record | None = None
+        self._progress: Progress | None = None
+        self._status = self.console.status("")
+        self._settings: Training | None = None
+        self._begun = time.perf_counter()
+
+    def data(self, splits: "Splits") -> None:
+        height, width, channels = splits.image_shape
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in splits.parts.items())
+        self._say("data", splits.description)
+        colour = "grey" if channels == 1 else "colour"
+        self._say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
+        for where, count in splits.repeated.items():
+            self._say("", f"{count:,} identical images in {where}")
+        self._busy("loading MLflow and TensorFlow")
+
+    def record(self, record: Record) -> None:
+        self._record = record
+        if self.chatter:
+            self.chatter.move_to(record.log)
+
+    def model(self, model: "keras.Model", settings: Training, differing: list[str]) -> None:
+        self._status.stop()
+        self._settings = settings
+        self._say("differs", ", ".join(differing) or "nothing from the defaults")
+        self._say("model", f"{model.name}, {model.count_params():,} parameters")
+        self._say("training", f"{settings.epochs} epochs, batch {settings.batch_size}")
+        if self.console.is_terminal:
+            columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[said]}")
+            self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._progress.add_task(f"epoch 0/{settings.epochs}", total=settings.epochs, said="compiling")
+            self._progress.start()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        if self._progress and self._settings:
+            where = f"epoch {epoch}/{self._settings.epochs}"
+            self._progress.update(self._progress.task_ids[0], completed=epoch - 1 + step / steps, description=where)
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        assert self._settings
+        if self._progress:
+            said = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
+            self._progress.update(self._progress.task_ids[0], completed=epoch, said=said)
+            return
+        named = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("loss", "accuracy", "val_loss", "val_accuracy"))
+        self._say("", f"epoch {epoch}/{self._settings.epochs}  {named}  {time.perf_counter() - self._begun:.0f} s")
+
+    def evaluating(self) -> None:
+        self._stop_progress()
+        self._busy("evaluating, drawing and saving")
+
+    def result(self, result: Result) -> None:
+        """The table at the end of a run."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("", "accuracy", "95% interval", "macro F1", "loss"):
+            table.add_column(column, justify="left" if not column else "right")
+        for split, label in (("val", "validation"), ("test", "test")):
+            numbers = {key.removeprefix(f"{split}/"): value for key, value in result.metrics.items()}
+            table.add_row(
+                label,
+                f"{numbers['accuracy']:.2%}",
+                f"{numbers['accuracy_low']:.2%} - {numbers['accuracy_high']:.2%}",
+                f"{numbers['macro_f1']:.4f}",
+                f"{numbers['loss']:.4f}",
+            )
+        self.console.print()
+        self.console.print(table)
+        self.console.print()
+        if self._settings and self._settings.batches:
+            last = {name: values[-1] for name, values in result.history.items()}
+            self._say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")
+        epochs = len(result.history["loss"])
+        used = "" if result.used_epoch == epochs else f", weights of epoch {result.used_epoch}"
+        training = f"{result.seconds['training']:.1f} s of training, {epochs} epochs{used}"
+        name = f"{result.name} ({result.run_id[:8]})" if result.run_id else f"{result.name}, not tracked"
+        self._say("run", f"{name}, {sum(result.seconds.values()):.1f} s, {training}")
+        if result.run_id:
+            self._say("open", "python -m mnist_exp ui")
+        if result.trouble:
+            self._say("warning", result.trouble)
+
+    def stopped(self, status: int) -> int:
+        """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
+        self._say("stopped", "interrupted" if status == 130 else "terminated")
+        if self._record and self._record.id:
+            again = f"; training.resume={self._record.id[:8]} goes on" if self._record.resumable else ""
+            self._say("run", f"{self._record.name} ({self._record.id[:8]}) is recorded as KILLED{again}")
+        return status
+
+    @contextlib.contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Clears what moves when the block is left, however."""
+        try:
+            yield
+        finally:
+            self._stop_progress()
+            self._status.stop()
+
+    def _stop_progress(self) -> None:
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def _busy(self, what: str) -> None:
+        if self.console.is_terminal:
+            self._status.update(what)
+            self._status.start()
+
+    def _say(self, label: str, text: str) -> None:
+        line = Table.grid(padding=(0, 2))
+        line.add_column(width=8, style="bold")
+        line.add_column(overflow="fold")
+        if self.console.is_terminal:
+            line.add_row(label, text)
+            self.console.print(line)
+        else:
+            self.console.print(f"{label:<10}{text}".rstrip(), markup=False)

@@ -1,0 +1,70 @@
+"""What surrounded a run: commit, versions, hardware."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn", "hydra-core")
+
+
+def tags(artifacts: Path) -> dict[str, str]:
+    """Facts for a run's tags; an uncommitted change is also written to artifacts/git.diff."""
+    return {
+        **_git(artifacts),
+        **_versions(),
+        **_hardware(),
+        "command": " ".join(sys.argv),
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def _git(artifacts: Path) -> dict[str, str]:
+    """Commit and state of the repository the command was started in; nothing where there is none."""
+    commit = _output("git", "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    dirty = bool(_output("git", "status", "--porcelain"))
+    if dirty and (diff := _output("git", "diff", "HEAD")):
+        (artifacts / "git.diff").write_text(diff[:1_000_000], encoding="utf-8")
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=10, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _versions() -> dict[str, str]:
+    return {f"version.{name}": version(name) for name in PACKAGES} | {"version.python": platform.python_version()}
+
+
+def _hardware() -> dict[str, str]:
+    import psutil
+    import tensorflow as tf
+
+    gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return {
+        "hardware.cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "hardware.cpu": _cpu_name(),
+        "hardware.memory_gb": f"{psutil.virtual_memory().total / 2**30:.0f}",
+        "hardware.gpus": ", ".join(str(gpu.get("device_name", "GPU")) for gpu in gpus) or "none",
+        "system": platform.platform(),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

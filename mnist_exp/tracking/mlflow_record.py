@@ -1,0 +1,161 @@
+"""A record that is also sent to MLflow, call by call, and kept on disk where MLflow does not take it."""
+
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.record import STATE, Input, Record, Status, new_folder
+from mnist_exp.tracking.store import Store, answering, process_tags
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow.entities import Run
+
+FAILURES = (MlflowException, SQLAlchemyError, OSError)
+PAUSE = 30  # seconds without another try after a call that failed
+LOGGER = logging.getLogger(__name__)
+
+
+class MlflowRecord(Record):
+    """A run in MLflow. Calls that fail wait in order and are tried again; training never stops for them."""
+
+    def __init__(self, folder: Path, name: str, store: Store, run_id: str) -> None:
+        super().__init__(folder, name)
+        self.id: str = run_id
+        self.uri = store.uri
+        self._store = store
+        self._waiting: deque[Callable[[], Any]] = deque()
+        self._retry_at = 0.0
+
+    @classmethod
+    def create_in(cls, store: Store, root: Path, experiment: str, name: str) -> Self:
+        """A record of a new run, RUNNING in the store from here on."""
+        folder = new_folder(root, name)
+        tags = {**process_tags(), "kind": "run", "folder": str(folder), "mlflow.runName": name}
+        experiment_id = store.experiment_id(experiment)
+        with answering(store.uri):
+            run = store.client.create_run(experiment_id, tags=tags)
+        return cls(folder, name, store, run.info.run_id)
+
+    @classmethod
+    def resume(cls, store: Store, root: Path, experiment: str, wanted: str) -> Self:
+        """The record of a run that was interrupted. Raises TrackingError where it cannot go on."""
+        run = store.find(wanted)
+        check_resumable(run)
+        with answering(store.uri):
+            store.client.update_run(run.info.run_id, status="RUNNING")
+            for key, value in process_tags().items():
+                store.client.set_tag(run.info.run_id, key, value)
+        return cls(Path(run.data.tags["folder"]), str(run.info.run_name), store, run.info.run_id)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        super().params(values)
+        sent = [Param(key, str(value)) for key, value in values.items()]
+        self._send(lambda: self._store.client.log_batch(self.id, params=sent))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        super().tags(values)
+        sent = [RunTag(key, value) for key, value in values.items()]
+        self._send(lambda: self._store.client.log_batch(self.id, tags=sent))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        super().metrics(values, step)
+        now = int(time.time() * 1000)
+        sent = [Metric(key, value, now, step) for key, value in values.items()]
+        self._send(lambda: self._store.client.log_batch(self.id, metrics=sent))
+
+    def input(self, data: Input) -> None:
+        super().input(data)
+        profile = str(dict(data.profile)).replace("'", '"')
+        dataset = Dataset(data.name, data.digest[:32], "local", data.source, profile=profile)
+        given = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+        self._send(lambda: self._store.client.log_inputs(self.id, [given]))
+
+    def publish(self) -> None:
+        self._send(lambda: self._store.client.log_artifacts(self.id, str(self.artifacts)))
+
+    def model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
+        """Logs the model, with its signature and explicit requirements, and loads it again from the store."""
+        again = super().model(model, metadata)
+        loaded: list[keras.Model] = []
+        self._send(lambda: loaded.append(_log_model(self._store, model, self.id, metadata)))
+        if loaded:
+            (self.artifacts / "model.keras").unlink()  # the store has it
+            return loaded[0]
+        return again
+
+    def end(self, status: Status, message: str = "") -> None:
+        if message:
+            self.tags({"error": message[:4000]})
+        self._retry_at = 0.0
+        if self.log.exists():
+            shutil.copy(self.log, self.artifacts)
+        self.publish()
+        self._send(lambda: self._store.client.set_terminated(self.id, status))
+        if not self._waiting and (status == "FINISHED" or not self.resumable):
+            super().end(status)
+
+    @property
+    def trouble(self) -> str | None:
+        if self._waiting:
+            return f"tracking failed on the way; everything the run logged is kept in {self.folder}"
+        return None
+
+    def _send(self, call: Callable[[], Any]) -> None:
+        self._waiting.append(call)
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            while self._waiting:
+                self._waiting[0]()
+                self._waiting.popleft()
+        except FAILURES as error:
+            LOGGER.warning("the tracking store failed, %d calls wait: %s", len(self._waiting), error)
+            self._retry_at = time.monotonic() + PAUSE
+
+
+def check_resumable(run: "Run") -> None:
+    """Raises TrackingError for a run that finished, still runs, or left no checkpoint on this machine."""
+    name = f"{run.info.run_name} ({run.info.run_id[:8]})"
+    if run.info.status == "RUNNING":
+        raise TrackingError(
+            f"{name} is still running on {run.data.tags.get('host')}, pid {run.data.tags.get('pid')}; end it first"
+        )
+    if run.info.status == "FINISHED":
+        raise TrackingError(f"{name} finished; there is nothing to resume. Start a new run with more training.epochs")
+    folder = Path(run.data.tags.get("folder", ""))
+    if not (folder / STATE).is_file():
+        raise TrackingError(f"{name} left no checkpoint in {folder}: it ended before its first epoch; start it anew")
+
+
+def _log_model(store: Store, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
+    import mlflow.keras
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    pixels = TensorSpec(np.dtype("uint8"), (-1, *model.input_shape[1:]), "pixels")
+    probabilities = TensorSpec(np.dtype("float32"), (-1, model.output_shape[-1]), "probabilities")
+    experiment_id = store.client.get_run(run_id).info.experiment_id
+    logged = store.client.create_logged_model(experiment_id, name="model", source_run_id=run_id, model_type="keras")
+    info = Model.log(
+        artifact_path=None,
+        model_id=logged.model_id,
+        flavor=mlflow.keras,
+        run_id=run_id,
+        model=model,
+        signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
+        pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy", "mlflow")],
+        metadata=dict(metadata),
+    )
+    return mlflow.keras.load_model(info.model_uri)

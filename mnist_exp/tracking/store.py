@@ -1,0 +1,161 @@
+"""The tracking store: found, opened, asked for runs, and cleared of those whose process is gone."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.database import check_database, create_database
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DATABASE = "mlflow.db"
+# MLflow's own defaults (7 retries, 120 s each) block a training for minutes when a server is away.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store that answered. artifacts: the local folder of artifacts, None where a server keeps them."""
+
+    uri: str
+    artifacts: Path | None
+    client: "MlflowClient"
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment of this name, created where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with answering(self.uri):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                location = (self.artifacts / quote(name, safe="")).as_uri() if self.artifacts else None
+                try:
+                    return self.client.create_experiment(name, artifact_location=location)
+                except MlflowException:  # another process was faster
+                    found = self.client.get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"the experiment {name!r} was deleted in {self.uri}; restore it in the UI or choose another "
+                "with tracking.experiment=NAME"
+            )
+        return found.experiment_id
+
+    def runs(self, condition: str) -> "list[Run]":
+        """All runs of all experiments that meet a condition in MLflow's search language, newest first."""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))
+
+    def end_dead_runs(self) -> None:
+        """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
+        with answering(self.uri):
+            for run in self.runs(f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"):
+                if not _alive(run.data.tags):
+                    self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def find(self, name: str) -> "Run":
+        """The run of this id, start of an id, or name; `latest` is the newest. Raises TrackingError."""
+        with answering(self.uri):
+            newest = self.runs("tags.kind = 'run'")
+        if name == "latest" and newest:
+            return newest[0]
+        exact = [run for run in newest if name in (run.info.run_id, run.info.run_name)]
+        found = exact or [run for run in newest if len(name) >= 4 and run.info.run_id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in (found or newest)[:5])
+        rule = "is the name of several runs, give an id" if found else "is no run's id or name"
+        raise TrackingError(f"{name!r} {rule}; {'they are' if found else 'the newest are'}: {listed or 'none yet'}")
+
+
+def process_tags() -> dict[str, str]:
+    """What tells later whether this process still lives: host, pid and the start of the process in seconds."""
+    import psutil
+
+    return {"host": socket.gethostname(), "pid": str(os.getpid()), "started": str(psutil.Process().create_time())}
+
+
+def _alive(tags: dict[str, str]) -> bool:
+    import psutil
+
+    try:
+        return abs(psutil.Process(int(tags["pid"])).create_time() - float(tags["started"])) < 2
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False
+
+
+def locate(uri: str | None, folder: Path) -> str:
+    """The store's URI: the one given, else MLFLOW_TRACKING_URI, else SQLite in `folder`. Raises TrackingError."""
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / DATABASE}"
+    parts = urlsplit(chosen)
+    if parts.scheme in ("", "file"):
+        raise TrackingError(
+            f"a tracking store must be a database or a server, but got {chosen!r}; MLflow retired its file store: use "
+            f"sqlite:///{Path(parts.path or chosen).resolve() / DATABASE}, http://HOST:5000, or leave tracking.uri out"
+        )
+    if chosen.startswith("sqlite:///"):
+        return f"sqlite:///{Path(chosen.removeprefix('sqlite:///')).resolve()}"
+    return chosen
+
+
+def open_store(uri: str | None, folder: Path) -> Store:
+    """The store, created where it is local and missing, and checked. Raises TrackingError where it cannot be used."""
+    chosen = locate(uri, folder)
+    artifacts = None
+    if chosen.startswith("sqlite:///"):
+        database = Path(chosen.removeprefix("sqlite:///"))
+        artifacts = database.parent / "artifacts"
+        create_database(database)
+        check_database(database)
+    elif chosen.startswith(("http://", "https://")):
+        _check_server(chosen)
+    import mlflow
+
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with answering(chosen):
+        mlflow.set_tracking_uri(chosen)
+        client = mlflow.MlflowClient(chosen)
+        client.search_experiments(max_results=1)
+    return Store(chosen, artifacts, client)
+
+
+def _check_server(uri: str) -> None:
+    """Asks a server once. Raises TrackingError within seconds where it does not answer."""
+    import requests
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+    except requests.RequestException as error:
+        raise TrackingError(
+            f"{uri}: the tracking server does not answer ({type(error).__name__}); start it, correct tracking.uri, "
+            "or leave it out for the local store"
+        ) from error
+    if answer.status_code >= 500:
+        raise TrackingError(
+            f"{uri}: the tracking server must be healthy, but answered {answer.status_code}; see its log"
+        )
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turns a failing store into a TrackingError that names it."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"{uri}: the tracking store failed: {' '.join(str(error).split())[:500]}") from error
