@@ -168,7 +168,7 @@ def _parameters(operation: Any) -> int:
 
 
 def _title(operation: Any) -> str:
-    """The layer's type and, where it has one, its window and stride: `Conv2D 3×3, stride 2`."""
+    """The layer's type and, where it has one, its window and stride: `Conv2D 3x3, stride 2`."""
     kind = operation.name if hasattr(operation, "layers") else _kind(operation)  # a net within the net
     if kind == "InputLayer":
         return "Input"
@@ -197,7 +197,7 @@ def _activation(operation: Any) -> str:
 
 
 def _times(sizes: tuple[int | None, ...]) -> str:
-    return "×".join("?" if size is None else str(size) for size in sizes)
+    return "x".join("?" if size is None else str(size) for size in sizes)
 
 
 def _total(model: "keras.Model") -> str:

@@ -42,6 +42,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._others = others
         model.optimizer.build(model.trainable_variables)
         model.load_weights(self._weights(len(self.history.epochs)))
+        for variable, value in zip(_random_states(model), state["random_states"], strict=True):
+            variable.assign(value)
         return epochs if state["stopped"] else len(self.history.epochs)
 
     def load_best(self, model: keras.Model) -> None:
@@ -61,7 +63,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.epochs.append({name: float(value) for name, value in (logs or {}).items()})
         path = self._weights(epoch + 1)
         self.model.save_weights(path)
-        state = {"epochs": self.history.epochs, "stopped": bool(self.model.stop_training)}
+        state = {
+            "epochs": self.history.epochs,
+            "stopped": bool(self.model.stop_training),
+            "random_states": [variable.numpy().tolist() for variable in _random_states(self.model)],
+        }
         temporary = self.folder / f"{STATE}.new"
         temporary.write_text(json.dumps(state))
         os.replace(temporary, self.folder / STATE)
@@ -116,6 +122,11 @@ def patient(settings: Training) -> list[keras.callbacks.Callback]:
             keras.callbacks.EarlyStopping(monitor, patience=patience, mode="max" if direction(monitor) > 0 else "min")
         )
     return chosen
+
+
+def _random_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of dropout and augmentation, which Keras leaves out of its weights file."""
+    return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
 
 
 def _learning_rate(model: keras.Model) -> float:

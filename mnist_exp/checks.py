@@ -1,6 +1,8 @@
 """Checks a composed config against the signatures of the functions that will receive it; nothing heavy loads."""
 
 import inspect
+import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -27,6 +29,17 @@ PIECES: dict[str, list[Callable]] = {
     "training": [Training],
     "tracking": [Tracking],
 }
+# How pydantic says it: how we do.
+WORDS = {
+    r"^\w+ should": "must",
+    "a valid ": "a ",
+    "a integer": "an integer",
+    "a boolean": "true or false",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
+logging.getLogger(hydra.utils.__name__).disabled = True  # it would announce a wrong _target_ a second time
 
 
 def check(cfg: DictConfig) -> None:
@@ -45,20 +58,25 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
         return
     yield from _section_problems("", {key: values[key] for key in values if key not in PIECES}, [_top_level])
     for section, pieces in PIECES.items():
+        if not isinstance(values.get(section), dict):
+            yield f"{section} must hold keys, but got {_received(values.get(section))}; choose with {section}=..."
+            continue
         keys = dict(values[section])
         functions = list(pieces)
         if missing := [key for key, value in keys.items() if value == "???"]:
             yield from (f"{section}.{key} is missing; give {section}.{key}=..." for key in missing)
             continue
-        if target := keys.pop("_target_", None):
+        if "_target_" in keys:
+            target = keys.pop("_target_")
             try:
                 functions.append(_function(target))
             except ImportError as error:
-                yield f"{section}._target_ must be a function that can be imported, but got {target!r}: {error}"
+                yield (
+                    f"{section}._target_ must be a function that can be imported, but got {_received(target)}: {error}"
+                )
                 continue
         yield from _section_problems(f"{section}.", keys, functions)
-    if not isinstance(values["training"].get("epochs"), str):
-        yield from _relations(values)
+    yield from _relations(values)
 
 
 def _top_level(seed: Seed, name: Annotated[str, Len(1, 200)] | None, export: str | None) -> None:
@@ -81,7 +99,9 @@ def _section_problems(prefix: str, keys: dict[str, Any], functions: list[Callabl
         named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
         hints = _hints(function, named)
         fields |= {p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in named}
-    config = ConfigDict(strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True)
+    config = ConfigDict(
+        strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, allow_inf_nan=False
+    )
     try:
         create_model("Section", __config__=config, **fields)(**keys)
     except ValidationError as error:
@@ -108,20 +128,26 @@ def _sentence(prefix: str, key: str, found: list[Any], known: list[str]) -> str:
     if first["type"] == "extra_forbidden":
         return f"there is no key {prefix}{key}{did_you_mean(key, known)}; it takes {', '.join(known)}"
     if first["type"] == "missing":
-        return f"{prefix}{key} is missing; give {prefix}{key}=..."
-    inside = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or part.isidentifier())
-    place = f"{prefix}{key}" + (f" ({inside})" if inside and len(found) == 1 else "")
-    rules = " or ".join(dict.fromkeys(_rule(problem["msg"]) for problem in found))
-    return f"{place} {rules}, but got {first['input']!r}"
+        return f"{prefix}{key} is missing; give +{prefix}{key}=..."
+    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
+    place = f"{prefix}{key}" + (inside.removesuffix(".[key]") if len(found) == 1 else "")
+    rules = " or ".join(dict.fromkeys(_rule(problem["msg"]) for problem in found)).replace(" or must be ", " or ")
+    return f"{place} {rules}, but got {_received(first['input'])}"
 
 
 def _rule(message: str) -> str:
-    return message.replace("Input should", "must").replace("a valid ", "a ").replace("a integer", "an integer")
+    for theirs, ours in WORDS.items():
+        message = re.sub(theirs, ours, message)
+    return message
+
+
+def _received(value: Any) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _relations(values: dict[str, Any]) -> Iterator[str]:
     """Rules that tie several keys together."""
-    training, optimizer = values["training"], values["optimizer"]
+    training, optimizer = (values.get(section) or {} for section in ("training", "optimizer"))
     smoothing = training.get("label_smoothing")
     if smoothing and training.get("loss") == "sparse_categorical_crossentropy":
         yield (
@@ -135,5 +161,7 @@ def _relations(values: dict[str, Any]) -> Iterator[str]:
         )
     if optimizer.get("warmup") and optimizer.get("schedule") == "constant":
         yield f"optimizer.warmup needs optimizer.schedule=cosine, but got {optimizer['warmup']} with a constant rate"
-    if isinstance(export := values.get("export"), str) and Path(export).suffix != ".h5":
-        yield f"export must end in .h5, but got {export!r}"
+    if isinstance(export := values.get("export"), str) and (
+        Path(export).suffix != ".h5" or Path(export).name != export
+    ):
+        yield f"export must be a file name that ends in .h5, without a folder, but got {export!r}"

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3", job_name="mnist_exp"):
             cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
-    except FAILURES as error:
+    except (*FAILURES, ValueError) as error:  # Hydra raises a bare ValueError for model=null
         raise ConfigError(explain(error)) from error
     ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     return ours, chosen(cfg.hydra)
@@ -70,7 +71,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[str]:
-    """What sets a config apart from the defaults: the choices that differ, then `key=value` of what differs within them."""
+    """What sets a config apart from the defaults: choices that differ, then `key=value` of what differs within them."""
     plain, default_choices = compose([])
     chosen = {group: choice for group, choice in choices.items() if group != "experiment"}
     base, _ = compose([f"{group}={choice}" for group, choice in chosen.items()]) if chosen else (plain, {})
@@ -85,9 +86,9 @@ def _written(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`, did you mean X?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {near[0]}?" if near else ""
+    """` (did you mean X?)`, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def explain(error: Exception) -> str:
@@ -99,28 +100,48 @@ def explain(error: Exception) -> str:
             f"{group} has no choice {choice!r}{did_you_mean(choice, error.options)}; it has {', '.join(error.options)}"
         )
     if isinstance(error, OverrideParseException):
-        return (
-            f"an override must be key=value, quoted for the shell, but got {error.override!r} ({text.splitlines()[1]})"
-        )
-    if named := re.search(r"Could not (?:override|delete|append to) '([^']+)'|Key '([^']+)' is not in struct", text):
-        key = named[1] or named[2]
-        return _unknown_key(key.split("@")[0])
+        return f"an override must be key=value, lists 'key=[1,2]' in quotes, but got {error.override!r}; see --help"
+    if several := re.match("Ambiguous value for argument '(.+?)=(.+)'", text):
+        key, values = several.groups()
+        return f"{key} takes one value, but got {values}; '{key}=[{values}]' is one list, and -m runs once with each"
+    if again := re.search(r"Multiple values for (\S+)\.|force-add .+ not supported: '\+\+(\w+)", text):
+        group = again[1] or again[2]
+        return f"{group} is chosen already; leave out the + and give {group}=..."
+    if named := re.search(
+        r"Could not (?:override|delete) '([^']+)'|config\. '(.+)' does not|group '(.+)' does not", text
+    ):
+        key = next(filter(None, named.groups()))
+        inside = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a value that is a dictionary itself
+        return _unknown_key(max(key, inside[1], key=len) if inside else key)
     cause = f" ({error.__cause__})" if isinstance(error, ConfigCompositionException) and error.__cause__ else ""
     return f"the config cannot be composed: {' '.join(text.split())}{cause}"
 
 
 def _unknown_key(key: str) -> str:
     """What to say of a key that is not there: the choices that have it, else the nearest there is."""
+    known = _known_keys()
+    if choices := known.get(key):
+        return f"there is no key {key!r} here; these choices have it: {', '.join(choices)}"
     section, _, last = key.rpartition(".")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        known = [name for name, _ in flatten(OmegaConf.to_container(hydra_compose("config")))]
-    choices = sorted((CONF / section).glob("*.yaml")) if section else []
-    having = [path.stem for path in choices if last in list(OmegaConf.load(path))]
-    if having:
-        return (
-            f"there is no key {key!r} here; these choices have it: {', '.join(f'{section}={name}' for name in having)}"
-        )
-    siblings = {name.removeprefix(f"{section}.") for name in known if name.startswith(f"{section}.")}
-    hint = did_you_mean(last, [*siblings]) if siblings else did_you_mean(key, [*GROUPS, *known])
-    keys = f"; {section} has {', '.join(sorted(siblings))}" if siblings else "; --cfg job prints every key"
-    return f"there is no key {key!r}{hint}{keys}. +{key}=... adds one for code of your own"
+    siblings = [name.removeprefix(f"{section}.") for name in known if section and name.startswith(f"{section}.")]
+    hint = did_you_mean(last, siblings) if siblings else did_you_mean(key, [*GROUPS, *known])
+    return f"there is no key {key!r}{hint}; --cfg job prints every key, +{key}=... adds one for code of your own"
+
+
+def _known_keys() -> dict[str, list[str]]:
+    """Every key there is, with the choices that have it: {"seed": [], "model.kernel": ["model=cnn"], ...}."""
+    found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml")}
+    for path in sorted(CONF.glob("*/*.yaml")):
+        for key, _ in flatten(OmegaConf.to_container(OmegaConf.load(path))):
+            found.setdefault(f"{path.parent.name}.{key}", []).append(f"{path.parent.name}={path.stem}")
+    return found
+
+
+def _choices() -> str:
+    """Every group with its choices, for --help."""
+    folders = {group: (ROOT if group == "sweeps" else CONF) / group for group in GROUPS}
+    lines = (f"{group}: {', '.join(sorted(p.stem for p in path.glob('*.yaml')))}" for group, path in folders.items())
+    return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
+
+
+OmegaConf.register_new_resolver("mnist_exp.choices", _choices, replace=True)

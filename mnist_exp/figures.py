@@ -31,7 +31,7 @@ AXIS_LETTERS = 24  # letters of a class name beside an axis
 
 def samples(splits: Splits) -> Figure:
     """The first 10 images of train, validation and test, a row each, every tile titled by its class."""
-    side, pitch, left, top = 0.9, 1.02, 1.15, 0.75
+    side, pitch, left, top = 0.9, 1.06, 1.15, 0.75
     _, tall = _tile_size(splits.image_shape, side)
     step = tall + 0.42
     figure, axes = canvas(left + SAMPLES * pitch + 0.1, top + len(splits.parts) * step - 0.25)
@@ -41,7 +41,7 @@ def samples(splits: Splits) -> Figure:
         y = top + row * step
         axes.text(0.2, y + tall / 2, f"{name}\n{len(part):,}", size=10, color=INK, va="center", linespacing=1.5)
         for column, (image, words) in enumerate(_named(part, splits.class_names)):
-            _tile(axes, image, left + column * pitch, y, side, words, INK, size=8.5)
+            _tile(axes, image, left + column * pitch, y, side, words)
     return figure
 
 
@@ -78,10 +78,8 @@ def confusion_matrix(evaluation: Evaluation, title: str) -> Figure:
     figure = _laid_out(2 * (side + room + scale + 0.6), side + 0.7 * room + 1.3)
     figure.suptitle(title, size=13, weight="bold", color=INK, parse_math=False)
     left, right = figure.subplots(1, 2)
-    for axes, values, words, name in (
-        (left, counts, str, "Images"),
-        (right, shares, _percent, "Percent of the true class"),
-    ):
+    panels = (left, counts, str, "Images"), (right, shares, _percent, "Percent of the true class")
+    for axes, values, words, name in panels:
         image = _matrix(axes, values, evaluation.class_names)
         axes.set_title(name, size=11, color=INK)
         if len(counts) > NUMBERED:
@@ -175,7 +173,7 @@ def _answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray, tit
         row, column = divmod(place, COLUMNS)
         words, wrong = _answer(evaluation, index)
         x, y = left + column * pitch + (pitch - left - side) / 2, top + row * step
-        _tile(axes, images[index], x, y, side, words, RED if wrong else INK, size=9, framed=wrong)
+        _tile(axes, images[index], x, y, side, words, wrong)
     return figure
 
 
@@ -188,34 +186,17 @@ def _answer(evaluation: Evaluation, index: int) -> tuple[str, bool]:
     return f"{words}\ntrue: {short(evaluation.class_names[label], 16)}", True
 
 
-def _tile(
-    axes: Axes,
-    image: np.ndarray,
-    x: float,
-    y: float,
-    side: float,
-    words: str,
-    colour: str,
-    size: float,
-    framed: bool = False,
-) -> None:
+def _tile(axes: Axes, image: np.ndarray, x: float, y: float, side: float, words: str, wrong: bool = False) -> None:
     """One image in a square of this side whose top left corner is (x, y), grey or RGB, with words above it."""
     wide, tall = _tile_size(image.shape, side)
     x += (side - wide) / 2
     height, width, _ = image.shape
     axes.imshow(np.broadcast_to(image, (height, width, 3)), extent=(x, x + wide, y + tall, y), aspect="auto")
+    colour, middle = RED if wrong else INK, x + wide / 2
     axes.text(
-        x + wide / 2,
-        y - 0.07,
-        words,
-        size=size,
-        color=colour,
-        ha="center",
-        va="bottom",
-        linespacing=1.3,
-        parse_math=False,
+        middle, y - 0.07, words, size=9, color=colour, ha="center", va="bottom", linespacing=1.3, parse_math=False
     )
-    if framed:
+    if wrong:
         axes.add_patch(Rectangle((x, y), wide, tall, fill=False, edgecolor=colour, linewidth=2.5))
 
 
@@ -246,11 +227,11 @@ def _matrix(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> AxesI
 
 def _numbers(axes: Axes, image: AxesImage, words: Callable[[Any], str], size: float) -> None:
     """Every value but 0, dark on light and light on dark."""
-    values = image.get_array()
+    values = np.asarray(image.get_array())
+    dark = np.asarray(image.norm(values)) > 0.6
     for row, column in np.argwhere(values > 0):
-        value = values[row, column]
-        colour = "white" if image.norm(value) > 0.6 else INK
-        text = axes.text(column, row, words(value), size=size, color=colour, ha="center", va="center")
+        colour = "white" if dark[row, column] else INK
+        text = axes.text(column, row, words(values[row, column]), size=size, color=colour, ha="center", va="center")
         text.set_in_layout(False)  # it lies within its square, and measuring hundreds takes long
 
 

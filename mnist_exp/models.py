@@ -110,11 +110,11 @@ def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, A
 
     inputs = keras.Input(image_shape, name="pixels")
     x = layers.Rescaling(1 / 255)(inputs)
-    if share := augmentation["translation"]:
+    if share := augmentation.get("translation"):
         x = layers.RandomTranslation(share, share, fill_mode="constant")(x)
-    if share := augmentation["rotation"]:
+    if share := augmentation.get("rotation"):
         x = layers.RandomRotation(share, fill_mode="constant")(x)
-    if share := augmentation["zoom"]:
+    if share := augmentation.get("zoom"):
         x = layers.RandomZoom((-share, share), (-share, share), fill_mode="constant")(x)
     return inputs, x
 
@@ -165,13 +165,12 @@ def _classifier(inputs: Any, x: Any, classes: int, name: str) -> "keras.Model":
 
 
 def _check_depth(image_shape: ImageShape, blocks: list[list[int]], kernel: int, pooling: int) -> None:
-    side = min(image_shape[:2])
-    sides = [side]
+    sides = [min(image_shape[:2])]
     for number, filters_of_block in enumerate(blocks, 1):
-        side = (side - len(filters_of_block) * (kernel - 1)) // pooling
-        sides.append(side)
-        if side < 1:
+        sides.append(max(0, sides[-1] - len(filters_of_block) * (kernel - 1)) // pooling)
+        if sides[-1] < 1:
+            smaller = ", a smaller model.kernel, model.padding=same" if kernel > 1 else ""
             raise ConfigError(
-                f"model.blocks must leave at least one pixel, but block {number} of {blocks} leaves none "
-                f"(shorter side: {' -> '.join(map(str, sides))}); use fewer blocks, a smaller kernel or model.padding=same"
+                f"model.blocks must leave at least one pixel, but block {number} of {blocks} leaves none (shorter "
+                f"side: {' -> '.join(map(str, sides))}); use fewer blocks{smaller} or a smaller model.pooling"
             )

@@ -2,25 +2,34 @@
 
 import contextlib
 import os
+import re
+import shlex
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.tracking import Record
+from mnist_exp.tracking.store import locate
 from mnist_exp.training import Training
 
 if TYPE_CHECKING:
     import keras
 
     from mnist_exp.data import Splits
+
+LABEL = 9  # columns before the text of a line
 
 
 class Chatter:
@@ -65,11 +74,12 @@ class Terminal(Listener):
     """Tells the story of a run: a progress bar in a terminal, plain lines in a log."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = Console(highlight=False)
         self.chatter: Chatter | None = None
         self._record: Record | None = None
         self._progress: Progress | None = None
-        self._status = self.console.status("")
+        # Rich would hand what libraries write to standard error to the terminal.
+        self._waiting = Live(console=self.console, transient=True, redirect_stderr=False)
         self._settings: Training | None = None
         self._begun = time.perf_counter()
 
@@ -89,14 +99,21 @@ class Terminal(Listener):
             self.chatter.move_to(record.log)
 
     def model(self, model: "keras.Model", settings: Training, differing: list[str]) -> None:
-        self._status.stop()
+        self._waiting.stop()
         self._settings = settings
         self._say("differs", ", ".join(differing) or "nothing from the defaults")
         self._say("model", f"{model.name}, {model.count_params():,} parameters")
-        self._say("training", f"{settings.epochs} epochs, batch {settings.batch_size}")
+        self._say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
         if self.console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[said]}")
-            self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(None),
+                TextColumn("{task.fields[said]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+                redirect_stderr=False,
+            )
             self._progress.add_task(f"epoch 0/{settings.epochs}", total=settings.epochs, said="compiling")
             self._progress.start()
 
@@ -140,11 +157,11 @@ class Terminal(Listener):
             self._say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")
         epochs = len(result.history["loss"])
         used = "" if result.used_epoch == epochs else f", weights of epoch {result.used_epoch}"
-        training = f"{result.seconds['training']:.1f} s of training, {epochs} epochs{used}"
-        name = f"{result.name} ({result.run_id[:8]})" if result.run_id else f"{result.name}, not tracked"
-        self._say("run", f"{name}, {sum(result.seconds.values()):.1f} s, {training}")
-        if result.run_id:
-            self._say("open", "python -m mnist_exp ui")
+        self._say("run", f"{result.name} ({result.run_id[:8]})" if result.run_id else f"{result.name}, not tracked")
+        training = f"{result.seconds['training']:.1f} s of it training {_epochs(epochs)}{used}"
+        self._say("time", f"{sum(result.seconds.values()):.1f} s, {training}")
+        if result.uri:
+            self._say("open", _where(result.uri))
         if result.trouble:
             self._say("warning", result.trouble)
 
@@ -163,7 +180,7 @@ class Terminal(Listener):
             yield
         finally:
             self._stop_progress()
-            self._status.stop()
+            self._waiting.stop()
 
     def _stop_progress(self) -> None:
         if self._progress:
@@ -172,15 +189,22 @@ class Terminal(Listener):
 
     def _busy(self, what: str) -> None:
         if self.console.is_terminal:
-            self._status.update(what)
-            self._status.start()
+            self._waiting.update(Spinner("dots", what))
+            self._waiting.start()
 
     def _say(self, label: str, text: str) -> None:
-        line = Table.grid(padding=(0, 2))
-        line.add_column(width=8, style="bold")
-        line.add_column(overflow="fold")
-        if self.console.is_terminal:
-            line.add_row(label, text)
-            self.console.print(line)
-        else:
-            self.console.print(f"{label:<10}{text}".rstrip(), markup=False)
+        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
+        indented = ("\n" + " " * LABEL).join(lines)
+        self.console.print(Text.assemble((f"{label:<{LABEL}}", "bold"), indented), soft_wrap=True)
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def _where(uri: str) -> str:
+    """What shows the runs of this store; a password in its address is not repeated."""
+    if not uri.startswith("http") and uri == locate(None, Path("mlruns").resolve()):
+        return "python -m mnist_exp ui"
+    shown = re.sub("//[^/@]*@", "//", uri)
+    return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"

@@ -91,8 +91,8 @@ def fit(
     from mnist_exp.callbacks import Checkpoint, Watch, patient
     from mnist_exp.compiled import Order, feed, mode_for
 
-    model.compile(optimizer, _loss(settings), metrics=["accuracy"])
-    train, validation = _targets(splits.train, settings, splits), _targets(splits.validation, settings, splits)
+    model.compile(optimizer, loss_of(settings), metrics=["accuracy"])
+    train, validation = targets_of(splits.train, settings, splits), targets_of(splits.validation, settings, splits)
     used = settings.images_used(len(train))
     order = Order(used, settings.batch_size, seed)
     mode = mode_for(model, settings.compiled_epoch)
@@ -120,7 +120,8 @@ def fit(
     return history
 
 
-def _loss(settings: Training) -> Any:
+def loss_of(settings: Training) -> Any:
+    """Keras's loss for these settings."""
     import keras
 
     if settings.loss == "categorical_crossentropy":
@@ -128,7 +129,8 @@ def _loss(settings: Training) -> Any:
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-def _targets(part: Part, settings: Training, splits: Splits) -> "np.ndarray":
+def targets_of(part: Part, settings: Training, splits: Splits) -> "np.ndarray":
+    """What the loss compares with: labels (n,), or one-hot float32 (n, classes) for categorical cross-entropy."""
     import keras
 
     if settings.loss == "categorical_crossentropy":

@@ -1,26 +1,94 @@
 """python -m mnist_exp ui: MLflow's pages on the store of this folder, on 127.0.0.1."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
-from mnist_exp.tracking.store import open_store
+from mnist_exp.cli import Terminated, terminable
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.store import Store, locate, open_store
+
+HOST = "127.0.0.1"
+PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
 
 
 @click.command(help=__doc__)
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
 @click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
 @click.option("--uri", help="Another store; MLFLOW_TRACKING_URI counts too.")
 def command(port: int, folder: str, uri: str | None) -> None:
     """Serves the pages until Ctrl-C."""
+    chosen = locate(uri, Path(folder).resolve())
+    if chosen.startswith("http"):
+        click.echo(f"{chosen.rstrip('/')}{PAGE}")
+        return
+    if chosen.startswith("sqlite:///") and not Path(chosen.removeprefix("sqlite:///")).is_file():
+        raise TrackingError(f"{chosen}: there is no store yet; start a run, or name another with --folder or --uri")
     store = open_store(uri, Path(folder).resolve())
-    click.echo(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning   (Ctrl-C ends)")
-    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri, "--host", "127.0.0.1"]
-    server += ["--port", str(port), "--workers", "1"]
+    if not port or _listening(port):
+        taken, port = port, _free()
+        if taken:
+            click.echo(f"port {taken} is in use; this is {port}")
+    try:
+        with terminable(), _server(store, port) as server:
+            while server.poll() is None and not _listening(port):
+                time.sleep(0.2)
+            if server.poll() is None:
+                click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
+            server.wait()
+    except KeyboardInterrupt:
+        return
+    except Terminated as stop:
+        raise SystemExit(143) from stop
+
+
+@contextmanager
+def _server(store: Store, port: int) -> Iterator[subprocess.Popen]:
+    """MLflow's server, ended with its workers when the block is left. Raises TrackingError if it ended by itself."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if store.artifacts:
-        server += ["--default-artifact-root", store.artifacts.as_uri()]
-    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes in place of 10
-    subprocess.run(server, env=quiet, check=False)
+        command += ["--default-artifact-root", store.artifacts.as_uri()]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes in place of 10
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield server
+            log.seek(0)
+            raise TrackingError(f"MLflow's server ended with {server.returncode}:\n{''.join(log.readlines()[-10:])}")
+        finally:
+            _end(server)
+
+
+def _end(server: subprocess.Popen) -> None:
+    import psutil
+
+    try:
+        family = [*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(family, timeout=5)[1]:
+        process.kill()
+
+
+def _listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]

@@ -76,8 +76,10 @@ def _image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
     height, width, channels = shape
     try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path) as opened,
+        ):
             image = ImageOps.exif_transpose(opened)
     except Exception as error:  # Pillow's decoders let anything out of a damaged file: OSError, SyntaxError, TypeError
         raise DataError(f"{path}: not a readable image ({error}); repair, shrink or remove it") from error

@@ -55,7 +55,9 @@ def split(
     """Cuts a source into train, validation and test; the same seed gives the same splits.
 
     validation, test: a fraction or a count; `test` only where the source has no test set. method: `tail` takes the last
-    images for validation, `stratified` draws each class in proportion. Raises DataError where a split would be empty.
+    images for validation, `stratified` draws each class in proportion. limit: keeps at most so many training and test
+    images; a count of validation images that no longer fits shrinks with them. Raises DataError where a split would be empty, or training
+    would miss a class.
     """
     classes = len(source.class_names)
     _check_labels(source, classes)
@@ -65,6 +67,8 @@ def split(
         rest, chosen = _stratified(train.labels, _count("test", test, len(train)), seed)
         train, tested = train[rest], train[chosen]
     if limit is not None:
+        if isinstance(validation, int) and limit <= validation < len(train):
+            validation = validation / len(train)
         train, tested = _limited(train, limit, seed), _limited(tested, limit, seed)
     repeated = {}
     copies = np.isin(train.digests, tested.digests)
@@ -82,6 +86,11 @@ def split(
     else:
         rest, chosen = _stratified(train.labels, wanted, seed)
     train, validated = train[rest], train[chosen]
+    if missed := sorted(set(validated.labels.tolist()) - set(train.labels.tolist())):
+        raise DataError(
+            f"{source.description}: validation took every training image of {source.class_names[missed[0]]!r}, "
+            f"dataset.method was {method}; use stratified, or fewer validation images"
+        )
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
     return Splits(name, train, validated, tested, source.class_names, source.description, digest, repeated)

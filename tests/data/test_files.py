@@ -66,7 +66,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_truncated_npz_is_refused_wherever_it_is_cut(tmp_path: Path, arrays: Arrays, compressed: bool) -> None:
     path = tmp_path / "mine.npz"
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)  # type: ignore[arg-type]
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
@@ -76,9 +76,9 @@ def test_a_truncated_npz_is_refused_wherever_it_is_cut(tmp_path: Path, arrays: A
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_damaged_npz_is_read_whole_or_refused(tmp_path: Path, arrays: Arrays, compressed: bool) -> None:
     path = tmp_path / "mine.npz"
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)  # type: ignore[arg-type]
     whole, refusals = path.read_bytes(), []
-    for place in range(0, len(whole), 3):
+    for place in range(0, len(whole), 11):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
             found = npz(str(path), None).train
@@ -86,7 +86,7 @@ def test_a_damaged_npz_is_read_whole_or_refused(tmp_path: Path, arrays: Arrays, 
             refusals.append(str(error))
         else:
             assert np.array_equal(found.images[..., 0], arrays["x_train"])
-    assert len(refusals) > len(whole) / 6
+    assert len(refusals) > len(whole) / 22
     assert all(refusal.startswith(str(path)) for refusal in refusals)
 
 
@@ -165,8 +165,8 @@ def test_class_names_shorter_than_the_labels_are_refused(
 
 
 def test_labels_far_beyond_the_images_are_refused(save: Callable[[Arrays], str], arrays: Arrays) -> None:
-    message = refusal(save({**arrays, "y_train": arrays["y_train"].astype(np.int64) * 10**12}))
-    assert "labels must be 0, 1, 2, ..., but got 2000000000000 among 30 images; renumber them with" in message
+    message = refusal(save({**arrays, "y_train": arrays["y_train"].astype(np.int64) * 10**6}))
+    assert "labels must be 0, 1, 2, ..., but got 2000000 among 30 images; renumber them with" in message
 
 
 def test_a_folder_that_lacks_an_idx_file_is_refused(save_idx: Callable[..., Path], arrays: Arrays) -> None:

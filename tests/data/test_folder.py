@@ -82,9 +82,8 @@ def test_grey_pixels_arrive_as_they_are_whatever_the_mode(
     tmp_path: Path, mode: str, suffix: str, channels: int
 ) -> None:
     image = Image.fromarray(RAMP).convert(mode)
-    options = {"lossless": True} if suffix == ".webp" else {}
     (tmp_path / "a").mkdir()
-    image.save(tmp_path / "a" / f"image{suffix}", **options)
+    image.save(tmp_path / "a" / f"image{suffix}", lossless=True)  # a word to WebP alone
     put(tmp_path / "b" / "image.png", Image.new("L", (1, 1)))
     found = folder(str(tmp_path), 16, 16, channels).train.images[0]
     assert np.array_equal(found, np.repeat(RAMP[..., None], channels, axis=-1))
@@ -122,15 +121,9 @@ def test_16_bits_of_a_dark_image_stay_dark(tmp_path: Path) -> None:
     assert (read(tmp_path, Image.fromarray(np.full((4, 4), 514, np.uint16)), ".png", 1) == 2).all()
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".pgm"])
-def test_16_bits_of_the_other_byte_order(tmp_path: Path, suffix: str) -> None:
-    content = (RAMP.astype(">u2") * 257).tobytes()
-    path = tmp_path / "a" / f"image{suffix}"
-    put(path, Image.frombytes("I;16B", (16, 16), content))
-    if suffix == ".pgm":
-        path.write_bytes(b"P5 16 16 65535\n" + content)
-    put(tmp_path / "b" / "image.png", Image.new("L", (1, 1)))
-    assert np.array_equal(folder(str(tmp_path), 16, 16, 1).train.images[0, ..., 0], RAMP)
+def test_16_bits_of_the_other_byte_order(tmp_path: Path) -> None:
+    image = Image.frombytes("I;16B", (16, 16), (RAMP.astype(">u2") * 257).tobytes())
+    assert np.array_equal(read(tmp_path, image, ".tif", 1)[..., 0], RAMP)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Seconds an epoch of training, warm: the compiled epoch against `model.fit` as everybody writes it, taken in turn.
+
+python benchmarks/epoch.py mnist.npz --rounds 5
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from mnist_exp.compiled import Order, feed, mode_for
+from mnist_exp.composition import build, compose
+from mnist_exp.data import Splits
+from mnist_exp.experiment import build_optimizer, load_data
+from mnist_exp.training import Training, loss_of, targets_of
+
+
+def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
+    """Pixels as floats in memory, labels beside them, `fit`. No validation, no callbacks."""
+    images = splits.train.images.astype(np.float32)
+
+    def epoch() -> None:
+        model.fit(images, targets, batch_size=settings.batch_size, verbose=0)
+
+    return epoch
+
+
+def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
+    """The same through mnist_exp.compiled."""
+    order = Order(len(targets), settings.batch_size, seed=0)
+    batches, new_order = feed(model, splits.train.images, targets, order, mode_for(model, settings.compiled_epoch))
+
+    def epoch() -> None:
+        model.fit(batches, shuffle=False, callbacks=[new_order], verbose=0)
+
+    return epoch
+
+
+def prepared(experiment: str, path: str, kind: Callable[..., Callable[[], None]]) -> Callable[[], None]:
+    """One epoch of this experiment, compiled and run once already."""
+    cfg, _ = compose([f"experiment={experiment}", f"dataset.path={path}"])
+    splits, settings = load_data(cfg.dataset), Training(**cfg.training)
+    keras.utils.set_random_seed(0)
+    model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
+    model.compile(build_optimizer(cfg.optimizer, 1), loss_of(settings), metrics=["accuracy"])
+    epoch = kind(splits, targets_of(splits.train, settings, splits), model, settings)
+    epoch()
+    return epoch
+
+
+def seconds(call: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def compare(experiment: str, path: str, rounds: int) -> None:
+    """Prints medians and the ratio round by round."""
+    plain, ours = prepared(experiment, path, plain_epoch), prepared(experiment, path, our_epoch)
+    pairs = [(seconds(plain), seconds(ours)) for _ in range(rounds)]
+    ratios = sorted(a / b for a, b in pairs)
+    slow, fast = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(
+        f"{experiment}: model.fit {slow:.2f} s, compiled epoch {fast:.2f} s, "
+        f"{statistics.median(ratios):.2f} times faster ({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="MNIST as npz")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--experiments", nargs="+", default=["dense_100", "cnn_adadelta"])
+    chosen = parser.parse_args()
+    for experiment in chosen.experiments:
+        compare(experiment, chosen.path, chosen.rounds)

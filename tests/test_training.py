@@ -1,0 +1,164 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from mnist_exp import models, training
+from mnist_exp.composition import CONF
+from mnist_exp.data import Part, Splits
+from mnist_exp.errors import TrainingError
+from mnist_exp.training import History, Training
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """Four classes of 6x6 images that differ in their brightest quarter: learnt in a few epochs."""
+    rng = np.random.default_rng(0)
+
+    def part(n):
+        labels = rng.integers(0, 4, n)
+        images = rng.integers(0, 120, (n, 6, 6, 1), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            row, column = divmod(label, 2)
+            image[row * 3 : row * 3 + 3, column * 3 : column * 3 + 3] += 100
+        return Part(images, labels)
+
+    return Splits("quarters", part(130), part(60), part(60), ("a", "b", "c", "d"), "quarters", "0" * 64)
+
+
+def settings(**keys):
+    return Training(
+        **(OmegaConf.to_container(OmegaConf.load(CONF / "training" / "default.yaml")) | {"epochs": 4} | keys)
+    )
+
+
+def fit(splits, folder, seed=0, dropout=0.2, rate=0.01, **keys):
+    keras.utils.set_random_seed(seed)
+    none = {"translation": 0.0, "rotation": 0.0, "zoom": 0.0}
+    model = models.mlp(
+        (6, 6, 1), 4, widths=[8], activation="relu", dropout=dropout, batch_norm=False, augmentation=none
+    )
+    heard = []
+    history = training.fit(
+        model, splits, keras.optimizers.Adam(rate), settings(**keys), seed=seed, folder=folder,
+        on_epoch=lambda epoch, metrics: heard.append((epoch, metrics)),
+    )  # fmt: skip
+    return model, history, heard
+
+
+def weights_of(model):
+    return np.concatenate([weight.numpy().ravel() for weight in model.trainable_weights])
+
+
+def test_a_run_learns_and_tells_of_every_epoch(splits, tmp_path):
+    model, history, heard = fit(splits, tmp_path, epochs=15)
+    assert history.epochs[-1]["val_accuracy"] > 0.9
+    assert [epoch for epoch, _ in heard] == list(range(1, 16))
+    assert heard[0][1]["learning_rate"] == pytest.approx(0.01)
+    assert history.used_epoch == 15
+    assert history.mode == "xla"
+    assert model.evaluate(splits.validation.images, splits.validation.labels, verbose=0)[1] == pytest.approx(
+        history.epochs[-1]["val_accuracy"]
+    )
+
+
+def test_the_same_seed_repeats_a_training_and_another_does_not(splits, tmp_path):
+    first, second, other = (fit(splits, tmp_path / str(n), seed)[0] for n, seed in enumerate([3, 3, 4]))
+    assert np.array_equal(weights_of(first), weights_of(second))
+    assert not np.array_equal(weights_of(first), weights_of(other))
+
+
+def test_best_weights_are_those_of_the_epoch_the_checkpoint_watched(splits, tmp_path):
+    model, history, _ = fit(splits, tmp_path, epochs=6, rate=0.5, weights="best", checkpoint_monitor="val_loss")
+    losses = history.curves()["val_loss"]
+    assert history.used_epoch == int(np.argmin(losses)) + 1 < 6
+    loss, _ = model.evaluate(splits.validation.images, splits.validation.labels, verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_early_stopping_and_the_checkpoint_watch_what_each_is_told(splits, tmp_path):
+    _, history, _ = fit(
+        splits, tmp_path, epochs=60, rate=0.5, weights="best", checkpoint_monitor="val_accuracy",
+        early_stopping_monitor="val_loss", early_stopping_patience=3,
+    )  # fmt: skip
+    losses = history.curves()["val_loss"]
+    assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 60
+    assert history.used_epoch == history.best_epoch("val_accuracy")
+
+
+def test_reduce_lr_shrinks_the_learning_rate_on_a_plateau(splits, tmp_path):
+    _, _, heard = fit(splits, tmp_path, epochs=12, rate=0.5, reduce_lr_patience=1, reduce_lr_factor=0.1)
+    rates = [metrics["learning_rate"] for _, metrics in heard]
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[-1] < 0.06
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"compiled_epoch": "off"}, {"reduce_lr_patience": 1, "early_stopping_patience": 4}]
+)
+def test_a_training_cut_in_two_ends_as_one_in_one_piece(splits, tmp_path, keys):
+    """Optimizer state, dropout's random state, order of the images and the callbacks' patience go on."""
+    whole, history, heard = fit(splits, tmp_path / "whole", epochs=7, rate=0.1, **keys)
+    fit(splits, tmp_path / "cut", epochs=3, rate=0.1, **keys)
+    model, resumed, later = fit(splits, tmp_path / "cut", seed=0, epochs=7, rate=0.1, **keys)
+    assert resumed.epochs == history.epochs
+    assert np.array_equal(weights_of(model), weights_of(whole))
+    assert later == heard[3:]
+
+
+def test_a_training_that_had_stopped_early_is_not_taken_up_again(splits, tmp_path):
+    keys = {"epochs": 60, "rate": 0.5, "early_stopping_patience": 2}
+    _, history, _ = fit(splits, tmp_path, **keys)
+    _, again, heard = fit(splits, tmp_path, **keys)
+    assert again.epochs == history.epochs
+    assert heard == []
+
+
+def test_a_half_written_checkpoint_is_passed_over(splits, tmp_path):
+    """Killed between the weights and the state: the state names complete files only."""
+    fit(splits, tmp_path, epochs=2)
+    (tmp_path / "epoch-00003.weights.h5").write_bytes(b"half")
+    (tmp_path / "state.json.new").write_text("{")
+    _, history, heard = fit(splits, tmp_path, epochs=4)
+    assert len(history.epochs) == 4
+    assert [epoch for epoch, _ in heard] == [3, 4]
+
+
+def test_checkpoints_keep_the_last_and_the_best_epoch_only(splits, tmp_path):
+    _, history, _ = fit(splits, tmp_path, epochs=6)
+    kept = {path.name for path in tmp_path.glob("*.h5")}
+    assert kept == {f"epoch-{epoch:05d}.weights.h5" for epoch in (6, history.best_epoch("val_accuracy"))}
+    assert len(json.loads((tmp_path / "state.json").read_text())["epochs"]) == 6
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_the_remedy(splits, tmp_path):
+    with pytest.raises(TrainingError, match=r"was (nan|inf) in epoch \d.*lower optimizer.learning_rate \(now 1e\+30\)"):
+        fit(splits, tmp_path, rate=1e30)
+
+
+def test_one_hot_targets_with_smoothing_and_without(splits, tmp_path):
+    _, sparse, _ = fit(splits, tmp_path / "sparse")
+    _, plain, _ = fit(splits, tmp_path / "plain", loss="categorical_crossentropy")
+    _, smooth, _ = fit(splits, tmp_path / "smooth", loss="categorical_crossentropy", label_smoothing=0.2)
+    assert plain.curves()["loss"] == pytest.approx(sparse.curves()["loss"], rel=1e-4)
+    assert smooth.epochs[-1]["loss"] > plain.epochs[-1]["loss"]
+
+
+def test_overfitting_one_batch_drives_its_loss_to_nearly_nothing(splits, tmp_path):
+    _, history, _ = fit(splits, tmp_path, dropout=0.0, epochs=300, batches=1)
+    assert history.epochs[-1]["loss"] < 0.05
+    assert history.epochs[-1]["accuracy"] == 1.0
+
+
+def test_batches_limit_the_images_of_an_epoch():
+    few = settings(batches=2, batch_size=32, epochs=5)
+    assert few.images_used(130) == 64
+    assert few.steps(130) == 10
+    assert settings(batch_size=32, epochs=5).steps(130) == 25
+
+
+def test_the_best_epoch_is_the_first_of_equals():
+    history = History([{"val_accuracy": 0.5, "val_loss": 2.0}, {"val_accuracy": 0.7, "val_loss": 1.0}] * 2)
+    assert history.best_epoch("val_accuracy") == history.best_epoch("val_loss") == 2
