@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.tracking import Record
-from mnist_exp.tracking.store import locate
+from mnist_exp.tracking.store import DATABASE
 from mnist_exp.training import Training
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _epochs(count: int) -> str:
 
 def _where(uri: str) -> str:
     """What shows the runs of this store; a password in its address is not repeated."""
-    if not uri.startswith("http") and uri == locate(None, Path("mlruns").resolve()):
+    if uri == f"sqlite:///{Path('mlruns', DATABASE).resolve()}":
         return "python -m mnist_exp ui"
     shown = re.sub("//[^/@]*@", "//", uri)
     return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"

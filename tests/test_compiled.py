@@ -32,7 +32,9 @@ def trained(data, mode, make, jit_compile="auto"):
     """Weights, optimizer state and history after a few epochs in this mode."""
     keras.utils.set_random_seed(1)
     model = make()
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit_compile)
+    model.compile(
+        keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit_compile
+    )
     batches, new_order = feed(model, *data, Order(IMAGES, BATCH, seed=5), mode)
     history = model.fit(batches, epochs=EPOCHS, shuffle=False, callbacks=[new_order], verbose=0).history
     return [variable.numpy() for variable in [*model.weights, *model.optimizer.variables]], history

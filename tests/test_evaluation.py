@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from mnist_exp.evaluation import Evaluation, wilson
+
+NAMES = ("ant", "bee", "cow")
+
+
+@pytest.fixture
+def evaluation():
+    """Five answers, the fourth wrong; no image is a cow, none was called one."""
+    labels = np.array([0, 0, 1, 1, 1])
+    probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.2, 0.8, 0], [0.7, 0.3, 0], [0, 1, 0]], np.float32)
+    return Evaluation(labels, probabilities, NAMES)
+
+
+def test_confusion_has_true_classes_in_rows_and_absent_classes_too(evaluation):
+    assert evaluation.confusion.tolist() == [[2, 0, 0], [1, 2, 0], [0, 0, 0]]
+
+
+def test_accuracy_is_the_trace_over_n(evaluation):
+    assert evaluation.accuracy == pytest.approx(4 / 5)
+    assert evaluation.accuracy == np.trace(evaluation.confusion) / evaluation.confusion.sum()
+
+
+def test_loss_is_the_mean_cross_entropy_and_stays_finite_for_a_certain_mistake(evaluation):
+    assert evaluation.loss == pytest.approx(-np.log([0.9, 0.6, 0.8, 0.3, 1 - 1e-7]).mean(), rel=1e-6)
+    certain = Evaluation(np.array([2]), np.array([[1, 0, 0]], np.float32), NAMES)
+    assert certain.loss == pytest.approx(-np.log(1e-7))
+
+
+def test_per_class_numbers(evaluation):
+    assert evaluation.per_class["precision"] == pytest.approx([2 / 3, 1, 0])
+    assert evaluation.per_class["recall"] == pytest.approx([1, 2 / 3, 0])
+    assert evaluation.per_class["f1"] == pytest.approx([0.8, 0.8, 0])
+    assert evaluation.per_class["support"].tolist() == [2, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 2, 0.0945, 0.9055)],
+)
+def test_wilson_interval(right, n, low, high):
+    assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_bounds_lie_where_the_normal_test_is_just_met():
+    for bound in wilson(97, 100):
+        assert abs(0.97 - bound) / np.sqrt(bound * (1 - bound) / 100) == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_calibration_error_is_nothing_for_honest_and_a_half_for_boastful_answers():
+    labels = np.array([0, 1] * 50)
+    sure = np.tile(np.array([[1, 0]], np.float32), (100, 1))
+    unsure = np.tile(np.array([[0.5 + 1e-6, 0.5 - 1e-6]], np.float32), (100, 1))
+    assert Evaluation(labels, sure, ("a", "b")).calibration_error == pytest.approx(0.5)
+    assert Evaluation(labels, unsure, ("a", "b")).calibration_error == pytest.approx(0, abs=1e-5)
+
+
+def test_report_names_the_classes_and_its_json_holds_the_same_numbers(evaluation):
+    assert all(name in evaluation.report() for name in NAMES)
+    found = evaluation.report_json()
+    assert found["metrics"]["accuracy"] == evaluation.accuracy
+    assert found["per_class"]["bee"]["recall"] == pytest.approx(2 / 3)
+    assert found["confusion"] == evaluation.confusion.tolist()

@@ -1,0 +1,133 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import mnist_exp
+from mnist_exp import experiment
+from mnist_exp.composition import compose
+from mnist_exp.errors import TrackingError
+from mnist_exp.evaluation import Evaluation
+from mnist_exp.training import History
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The default run in an empty folder, and what a listener heard of it."""
+    folder = tmp_path_factory.mktemp("default")
+    heard = []
+
+    class Listening(experiment.Listener):
+        def data(self, splits):
+            heard.append("data")
+
+        def record(self, record):
+            heard.append("record")
+
+        def model(self, model, settings, differing):
+            heard.append("model")
+
+        def epoch(self, epoch, metrics):
+            heard.append(epoch)
+
+        def evaluating(self):
+            heard.append("evaluating")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        result = experiment.run(*compose(["export=mnist.h5"]), Listening())
+    return SimpleNamespace(result=result, heard=heard, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def artifacts(done):
+    (found,) = (done.folder / "mlruns" / "artifacts" / "digits").glob(f"{done.result.run_id}/artifacts")
+    return found
+
+
+def test_the_default_run_learns_the_digits(done):
+    assert done.result.metrics["test/accuracy"] > 0.93
+    assert done.result.metrics["val/accuracy"] > 0.9
+    assert done.result.parameters == 784 * 128 + 128 + 128 * 10 + 10
+
+
+def test_a_listener_hears_the_story_in_order(done):
+    assert done.heard == ["data", "record", "model", *range(1, 13), "evaluating"]
+
+
+def test_the_result_is_plain_values(done):
+    assert json.loads(json.dumps(done.result.metrics)) == done.result.metrics
+    assert len(done.result.history["val_loss"]) == 12
+    assert done.result.history["val_accuracy"][-1] == pytest.approx(done.result.metrics["val/accuracy"], abs=1e-6)
+    assert done.result.class_names == tuple("0123456789")
+    assert done.result.seconds["training"] > 0
+
+
+def test_the_model_comes_back_and_takes_raw_pixels(done, artifacts):
+    splits = experiment.load_data(compose([])[0].dataset)
+    probabilities = done.result.load_model().predict(splits.test.images, verbose=0)
+    with np.load(artifacts / "predictions.npz") as kept:
+        assert np.array_equal(kept["test_predicted"], probabilities.argmax(axis=1))
+        assert np.abs(kept["test_probabilities"].astype(np.float32) - probabilities).max() < 1e-3
+        assert np.array_equal(kept["test_digests"], splits.test.digests)
+        assert np.array_equal(kept["val_labels"], splits.validation.labels)
+
+
+def test_every_figure_and_report_is_kept(artifacts):
+    drawn = {"samples", "learning_curves", "confusion_test", "confusion_validation", "predictions"}
+    drawn |= {"confident_mistakes", "per_class", "architecture"}
+    assert {path.stem for path in (artifacts / "figures").glob("*.png")} == drawn
+    assert {path.name for path in (artifacts / "reports").iterdir()} == {"val.txt", "val.json", "test.txt", "test.json"}
+    assert "101,770" in (artifacts / "model_summary.txt").read_text()
+    assert json.loads((artifacts / "history.json").read_text())["used_epoch"] == 12
+
+
+def test_the_classic_h5_answers_like_the_model(done, artifacts):
+    import keras
+
+    few = experiment.load_data(compose([])[0].dataset).test.images[:20]
+    again = keras.models.load_model(artifacts / "mnist.h5", compile=False)
+    assert np.allclose(again.predict(few, verbose=0), done.result.load_model().predict(few, verbose=0), atol=1e-6)
+
+
+def test_nothing_is_left_of_a_finished_run_but_the_store(done):
+    assert list((done.folder / "mlruns" / "running").iterdir()) == []
+    assert sorted(path.name for path in done.folder.iterdir()) == ["mlruns"]
+
+
+def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    result = mnist_exp.run("tracking=off", "training=smoke", quiet=True)
+    assert capsys.readouterr().out == ""
+    assert result.run_id is None
+    with pytest.raises(TrackingError, match="got tracking=off"):
+        result.load_model()
+
+
+def test_an_accuracy_that_keras_does_not_confirm_stops_the_run(monkeypatch):
+    """The check between the confusion matrix, Keras's metric and the last epoch's validation can fail, and does."""
+    labels, names = np.array([0, 1, 1, 0]), ("a", "b")
+    probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
+    part = experiment.data.Part(np.zeros((4, 2, 2, 1), np.uint8), labels)
+    splits = SimpleNamespace(validation=part, test=part, class_names=names)
+    history = History([{"val_accuracy": 1.0}], used_epoch=1)
+    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 1.0))
+    assert isinstance(experiment.evaluate(None, splits, history)["val"], Evaluation)
+    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
+        experiment.evaluate(None, splits, History([{"val_accuracy": 0.75}], used_epoch=1))
+    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 0.5))
+    with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
+        experiment.evaluate(None, splits, history)
+
+
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [
+        ({"model": "cnn", "optimizer": "sgd"}, "cnn-sgd-s3"),
+        ({"experiment": "dense_100", "model": "mlp"}, "dense_100-s3"),
+    ],
+)
+def test_a_run_without_a_name_is_called_after_its_choices(choices, name):
+    assert experiment.name_of(choices, 3) == name
