@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 def write(
     folder: Path,
-    cfg: DictConfig,
     model: "keras.Model",
     splits: Splits,
     history: History,
@@ -34,8 +33,6 @@ def write(
     write_reports(folder / "reports", evaluations)
     write_predictions(folder / "predictions.npz", splits, evaluations)
     write_figures(folder / "figures", model, splits, history, evaluations["val"], evaluations["test"])
-    if cfg.export:
-        write_h5(folder / cfg.export, model, splits.test.images[:1000])
 
 
 def summary(model: "keras.Model") -> str:
@@ -88,7 +85,10 @@ def write_figures(
 
 
 def write_h5(path: Path, model: "keras.Model", images: np.ndarray) -> None:
-    """The model as classic HDF5, read again. Raises TrainingError where it does not answer as before."""
+    """The model as classic HDF5, read again. Raises TrainingError where it does not answer as before.
+
+    Keras drops the optimizer from the live model on the way, so this comes after the model was kept.
+    """
     import keras
 
     model.save(path)
@@ -109,19 +109,19 @@ def model_metadata(splits: Splits) -> dict[str, Any]:
 
 
 def description(
-    name: str, cfg: DictConfig, model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
+    cfg: DictConfig, model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
 ) -> str:
     """The run's page in markdown: result first, then data, net and training."""
     rows = [
         f"| {label} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
-        f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | {metrics[f'{split}/loss']:.4f} |"
+        f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | "
+        f"{metrics[f'{split}/loss']:.4f} |"
         for split, label in (("val", "validation"), ("test", "test"))
     ]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
     epochs = len(history.epochs)
     return "\n".join(
         [
-            f"## {name}",
             "| | accuracy | 95% interval | macro F1 | loss |",
             "|---|---|---|---|---|",
             *rows,

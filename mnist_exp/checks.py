@@ -85,7 +85,9 @@ def _top_level(seed: Seed, name: Annotated[str, Len(1, 200)] | None, export: str
 
 def _function(target: str) -> Callable:
     try:
-        return hydra.utils.get_method(target)
+        found = hydra.utils.get_method(target)
+        inspect.signature(found)  # builtins may have none
+        return found
     except (ImportError, ValueError, AttributeError) as error:
         raise ImportError(" ".join(str(error.__cause__ or error).split())) from error
 
@@ -97,8 +99,7 @@ def _section_problems(prefix: str, keys: dict[str, Any], functions: list[Callabl
         parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in GIVEN]
         open_ended |= any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        hints = _hints(function, named)
-        fields |= {p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in named}
+        fields |= {p.name: (_hint(function, p), ... if p.default is p.empty else p.default) for p in named}
     config = ConfigDict(
         strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, allow_inf_nan=False
     )
@@ -113,14 +114,15 @@ def _section_problems(prefix: str, keys: dict[str, Any], functions: list[Callabl
             yield _sentence(prefix, key, found, list(fields))
 
 
-def _hints(function: Callable, parameters: list[inspect.Parameter]) -> dict[str, Any]:
-    """What each parameter may hold; Any where nothing is said, or only names that a type checker knows."""
-    annotations = {p.name: Any if p.annotation is p.empty else p.annotation for p in parameters}
-    holder = type("Keys", (), {"__annotations__": annotations, "__module__": function.__module__})
+def _hint(function: Callable, parameter: inspect.Parameter) -> Any:
+    """What a parameter may hold; Any where nothing is said, or only a name that a type checker knows."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    holder = type("Key", (), {"__annotations__": {"key": parameter.annotation}, "__module__": function.__module__})
     try:
-        return get_type_hints(holder, include_extras=True)
+        return get_type_hints(holder, include_extras=True)["key"]
     except NameError:
-        return {name: Any if isinstance(hint, str) else hint for name, hint in annotations.items()}
+        return Any
 
 
 def _sentence(prefix: str, key: str, found: list[Any], known: list[str]) -> str:
@@ -165,3 +167,5 @@ def _relations(values: dict[str, Any]) -> Iterator[str]:
         Path(export).suffix != ".h5" or Path(export).name != export
     ):
         yield f"export must be a file name that ends in .h5, without a folder, but got {export!r}"
+    if values.get("export") and not (values.get("tracking") or {}).get("enabled", True):
+        yield f"export needs tracking, which keeps the file with the run, but got {export!r} with tracking=off"

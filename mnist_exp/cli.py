@@ -42,8 +42,8 @@ def _compose_and_run() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us, to be said in our words
     try:
         _task()
-    except FAILURES as error:
-        if full:
+    except (*FAILURES, ValueError) as error:  # a group set to null is a bare ValueError of Hydra's
+        if full or HydraConfig.initialized():  # composed already: not the user's overrides
             raise
         raise UserError(explain(error)) from error
 

@@ -2,7 +2,7 @@
 
 `model.fit` returns to Python after every batch; for a small net that costs more than the batch. Here the data lies in
 memory as tensors, and one compiled function runs `model.train_step` over many batches, given only their order. It
-works through `fit` itself, which keeps a `train_function` that is already set: callbacks and validation stay as they are.
+works through `fit` itself, which keeps a `train_function` that is already set; callbacks and validation stay.
 """
 
 from collections.abc import Callable

@@ -108,7 +108,7 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
         with clock("tracking"):
             log_start(record, cfg, choices, splits)
         with clock("building"):
-            seed_everything(cfg.seed, settings.deterministic)
+            prepare_keras(cfg.seed, settings)
             model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
             optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
         listener.model(model, settings, differences(cfg, choices))
@@ -123,7 +123,7 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
         with clock("artifacts"):
             from mnist_exp import artifacts
 
-            artifacts.write(record.artifacts, cfg, model, splits, history, evaluations)
+            artifacts.write(record.artifacts, model, splits, history, evaluations)
         with clock("tracking"):
             log_end(record, cfg, model, splits, history, metrics, clock.seconds)
     return Result(
@@ -168,13 +168,14 @@ def load_data(dataset: DictConfig) -> Splits:
     return data.split(build(keys), **how)
 
 
-def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seeds Python, numpy and TensorFlow, and sets TensorFlow's determinism switch to what this run asks for."""
+def prepare_keras(seed: int, settings: Training) -> None:
+    """Seeds Python, numpy and TensorFlow, and sets precision and determinism for all that is built from here on."""
     import keras
     from tensorflow.python.framework import config
 
     keras.utils.set_random_seed(seed)
-    switch = config.enable_op_determinism if deterministic else config.disable_op_determinism
+    keras.config.set_dtype_policy(settings.precision)
+    switch = config.enable_op_determinism if settings.deterministic else config.disable_op_determinism
     switch()
 
 
@@ -240,7 +241,7 @@ def predict(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") ->
     """Probabilities, float32 (n, classes), and the accuracy that Keras's own metric gives for them, in one pass."""
     import keras
 
-    probabilities = model.predict(images, batch_size=training.EVALUATION_BATCH, verbose=0)
+    probabilities = model.predict(images, batch_size=training.EVALUATION_BATCH, verbose=0).astype("float32")
     reported = keras.metrics.SparseCategoricalAccuracy()
     reported.update_state(labels, probabilities)
     return probabilities, float(reported.result())
@@ -286,7 +287,7 @@ def log_end(
     record.metrics({key: value for key, value in metrics.items() if key.startswith("val/")}, step=step)
     record.metrics({key: value for key, value in metrics.items() if key.startswith("test/")}, step=0)
     record.metrics({f"seconds/{part}": value for part, value in seconds.items()}, step=0)
-    record.tags({"mlflow.note.content": artifacts.description(record.name, cfg, model, splits, history, metrics)})
+    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
     stored = record.model(model, artifacts.model_metadata(splits))
     few = splits.test.images[:256]
     difference = float(np.abs(stored.predict(few, verbose=0) - model.predict(few, verbose=0)).max())
@@ -294,6 +295,8 @@ def log_end(
         raise TrainingError(
             f"the stored model must answer like the trained one, but probabilities differ by {difference}"
         )
+    if cfg.export:
+        artifacts.write_h5(record.artifacts / cfg.export, model, splits.test.images[:1000])
     facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
     record.tags({name: str(value) for name, value in facts.items()})
     record.publish()

@@ -1,7 +1,8 @@
 """Networks as plain functions: (image_shape, classes, **keys) -> an uncompiled keras.Model.
 
 Every net takes raw pixels, 0-255, of shape (height, width, channels), rescales them in its first layer and ends in a
-softmax over the classes, so that a saved model needs no companion code.
+softmax over the classes, so that a saved model needs no companion code. Ask one that augments with model.predict(x) or
+model(x, training=False): Keras's random layers also act in a bare model(x).
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,14 +109,16 @@ def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, A
     import keras
     from keras import layers
 
+    # Places in an image are too fine for a lower training.precision, and so are probabilities.
+    kept = {"fill_mode": "constant", "dtype": "float32"}
     inputs = keras.Input(image_shape, name="pixels")
-    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
     if share := augmentation.get("translation"):
-        x = layers.RandomTranslation(share, share, fill_mode="constant")(x)
+        x = layers.RandomTranslation(share, share, **kept)(x)
     if share := augmentation.get("rotation"):
-        x = layers.RandomRotation(share, fill_mode="constant")(x)
+        x = layers.RandomRotation(share, **kept)(x)
     if share := augmentation.get("zoom"):
-        x = layers.RandomZoom((-share, share), (-share, share), fill_mode="constant")(x)
+        x = layers.RandomZoom((-share, share), (-share, share), **kept)(x)
     return inputs, x
 
 
@@ -161,7 +164,8 @@ def _classifier(inputs: Any, x: Any, classes: int, name: str) -> "keras.Model":
     import keras
     from keras import layers
 
-    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="probabilities")(x), name=name)
+    output = layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")
+    return keras.Model(inputs, output(x), name=name)
 
 
 def _check_depth(image_shape: ImageShape, blocks: list[list[int]], kernel: int, pooling: int) -> None:

@@ -23,16 +23,20 @@ def continued(
         return cfg, choices
     if not cfg.tracking.enabled:
         raise ConfigError("training.resume needs the tracking store that knows the run, but got tracking=off")
-    if other := [override for override in overrides if override.lstrip("+").split("=")[0] not in BESIDE]:
+    given = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    if other := [override for key, override in given.items() if key not in BESIDE]:
         raise ConfigError(
             "a resumed run keeps its recorded config: beside training.resume it takes only "
             f"{', '.join(BESIDE[1:])}, but got {', '.join(other)}"
         )
-    run_id, recorded, params = tracking.recorded_config(Tracking(**cfg.tracking), cfg.training.resume)
+    wanted = cfg.training.resume
+    if not isinstance(wanted, str):  # the start of an id that reads as a number, such as 12345678 or 1234e567
+        wanted = given["training.resume"].partition("=")[2]
+    run_id, recorded, params = tracking.recorded_config(Tracking(**cfg.tracking), wanted)
     old = OmegaConf.create(recorded)
     assert isinstance(old, DictConfig)
     old.training.resume = run_id
     old.tracking = cfg.tracking
-    if any(override.startswith("training.epochs=") for override in overrides):
+    if "training.epochs" in given:
         old.training.epochs = cfg.training.epochs
     return old, {group: params[group] for group in GROUPS if group in params}

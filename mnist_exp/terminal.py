@@ -21,6 +21,7 @@ from rich.text import Text
 
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.tracking import Record
+from mnist_exp.tracking.database import uri_of
 from mnist_exp.tracking.store import DATABASE
 from mnist_exp.training import Training
 
@@ -78,6 +79,7 @@ class Terminal(Listener):
         self.chatter: Chatter | None = None
         self._record: Record | None = None
         self._progress: Progress | None = None
+        self._said = ""  # beside the bar
         # Rich would hand what libraries write to standard error to the terminal.
         self._waiting = Live(console=self.console, transient=True, redirect_stderr=False)
         self._settings: Training | None = None
@@ -91,7 +93,7 @@ class Terminal(Listener):
         self._say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
         for where, count in splits.repeated.items():
             self._say("", f"{count:,} identical images in {where}")
-        self._busy("loading MLflow and TensorFlow")
+        self._busy("loading the libraries")
 
     def record(self, record: Record) -> None:
         self._record = record
@@ -104,7 +106,7 @@ class Terminal(Listener):
         self._say("differs", ", ".join(differing) or "nothing from the defaults")
         self._say("model", f"{model.name}, {model.count_params():,} parameters")
         self._say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(None),
@@ -119,17 +121,19 @@ class Terminal(Listener):
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         if self._progress and self._settings:
-            where = f"epoch {epoch}/{self._settings.epochs}"
-            self._progress.update(self._progress.task_ids[0], completed=epoch - 1 + step / steps, description=where)
+            where, done = f"epoch {epoch}/{self._settings.epochs}", epoch - 1 + step / steps
+            self._progress.update(self._progress.task_ids[0], completed=done, description=where, said=self._said)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         assert self._settings
         if self._progress:
-            said = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
-            self._progress.update(self._progress.task_ids[0], completed=epoch, said=said)
+            self._said = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
+            self._progress.update(self._progress.task_ids[0], completed=epoch, said=self._said)
             return
-        named = "  ".join(f"{key} {metrics[key]:.4f}" for key in ("loss", "accuracy", "val_loss", "val_accuracy"))
-        self._say("", f"epoch {epoch}/{self._settings.epochs}  {named}  {time.perf_counter() - self._begun:.0f} s")
+        loss = f"loss {metrics['loss']:.4f}, val {metrics['val_loss']:.4f}"
+        accuracy = f"accuracy {metrics['accuracy']:.2%}, val {metrics['val_accuracy']:.2%}"
+        seconds = time.perf_counter() - self._begun
+        self._line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
 
     def evaluating(self) -> None:
         self._stop_progress()
@@ -169,8 +173,9 @@ class Terminal(Listener):
         """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
         self._say("stopped", "interrupted" if status == 130 else "terminated")
         if self._record and self._record.id:
-            again = f"; training.resume={self._record.id[:8]} goes on" if self._record.resumable else ""
-            self._say("run", f"{self._record.name} ({self._record.id[:8]}) is recorded as KILLED{again}")
+            self._say("run", f"{self._record.name} ({self._record.id[:8]}) is recorded as KILLED")
+            if self._record.resumable:
+                self._say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
         return status
 
     @contextlib.contextmanager
@@ -188,14 +193,17 @@ class Terminal(Listener):
             self._progress = None
 
     def _busy(self, what: str) -> None:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self._waiting.update(Spinner("dots", what))
             self._waiting.start()
 
     def _say(self, label: str, text: str) -> None:
         lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
         indented = ("\n" + " " * LABEL).join(lines)
-        self.console.print(Text.assemble((f"{label:<{LABEL}}", "bold"), indented), soft_wrap=True)
+        self._line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
+
+    def _line(self, line: str | Text) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
 
 
 def _epochs(count: int) -> str:
@@ -204,7 +212,7 @@ def _epochs(count: int) -> str:
 
 def _where(uri: str) -> str:
     """What shows the runs of this store; a password in its address is not repeated."""
-    if uri == f"sqlite:///{Path('mlruns', DATABASE).resolve()}":
+    if uri == uri_of(Path("mlruns", DATABASE).resolve()):
         return "python -m mnist_exp ui"
     shown = re.sub("//[^/@]*@", "//", uri)
     return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"

@@ -34,6 +34,7 @@ class Training:
     reduce_lr_patience: Count | None
     reduce_lr_factor: Share
     compiled_epoch: Literal["auto", "on", "off"]
+    precision: Literal["float32", "mixed_bfloat16"]
     deterministic: bool
     resume: str | None
 

@@ -17,8 +17,8 @@ def make_mlp(**keys):
 
 def make_cnn(**augmentation):
     return models.cnn(
-        (8, 8, 1), 10, blocks=[[4]], kernel=3, padding="same", pooling=2, block_dropout=0.2, dense=[8], dense_dropout=0.2,
-        activation="relu", batch_norm=True, augmentation=NO_AUGMENTATION | augmentation,
+        (8, 8, 1), 10, blocks=[[4]], kernel=3, padding="same", pooling=2, block_dropout=0.2, dense=[8],
+        dense_dropout=0.2, activation="relu", batch_norm=True, augmentation=NO_AUGMENTATION | augmentation,
     )  # fmt: skip
 
 

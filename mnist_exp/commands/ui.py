@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 import click
 
@@ -30,7 +31,7 @@ def command(port: int, folder: str, uri: str | None) -> None:
     if chosen.startswith("http"):
         click.echo(f"{chosen.rstrip('/')}{PAGE}")
         return
-    if chosen.startswith("sqlite:///") and not Path(chosen.removeprefix("sqlite:///")).is_file():
+    if chosen.startswith("sqlite:///") and not Path(unquote(chosen.removeprefix("sqlite:///"))).is_file():
         raise TrackingError(f"{chosen}: there is no store yet; start a run, or name another with --folder or --uri")
     store = open_store(uri, Path(folder).resolve())
     if not port or _listening(port):

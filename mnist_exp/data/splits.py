@@ -56,8 +56,8 @@ def split(
 
     validation, test: a fraction or a count; `test` only where the source has no test set. method: `tail` takes the last
     images for validation, `stratified` draws each class in proportion. limit: keeps at most so many training and test
-    images; a count of validation images that no longer fits shrinks with them. Raises DataError where a split would be empty, or training
-    would miss a class.
+    images; a count of validation images that no longer fits shrinks with them. Raises DataError where a split would be
+    empty, or training would miss a class.
     """
     classes = len(source.class_names)
     _check_labels(source, classes)

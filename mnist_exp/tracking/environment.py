@@ -1,10 +1,12 @@
 """What surrounded a run: commit, versions, hardware."""
 
+import getpass
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn", "hydra-core")
@@ -12,12 +14,17 @@ PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn
 
 def tags(artifacts: Path) -> dict[str, str]:
     """Facts for a run's tags; an uncommitted change is also written to artifacts/git.diff."""
+    return {**_git(artifacts), **_versions(), **_hardware(), **_command()}
+
+
+def _command() -> dict[str, str]:
+    """Who started what, under the names by which MLflow's pages show it."""
+    name = "python -m mnist_exp" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     return {
-        **_git(artifacts),
-        **_versions(),
-        **_hardware(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join([*name.split(), *sys.argv[1:]]),
+        "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
+        "mlflow.user": getpass.getuser(),
     }
 
 
@@ -42,7 +49,14 @@ def _output(*command: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {f"version.{name}": version(name) for name in PACKAGES} | {"version.python": platform.python_version()}
+    return {f"version.{name}": _version(name) for name in PACKAGES} | {"version.python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "not installed"
 
 
 def _hardware() -> dict[str, str]:

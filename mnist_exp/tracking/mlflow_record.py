@@ -1,6 +1,8 @@
 """A record that is also sent to MLflow, call by call, and kept on disk where MLflow does not take it."""
 
+import json
 import logging
+import re
 import shutil
 import time
 from collections import deque
@@ -36,6 +38,7 @@ class MlflowRecord(Record):
         self._store = store
         self._waiting: deque[Callable[[], Any]] = deque()
         self._retry_at = 0.0
+        self._known: dict[tuple[str, int], float] = {}  # metrics by name and step that the store had when resumed
 
     @classmethod
     def create_in(cls, store: Store, root: Path, experiment: str, name: str) -> Self:
@@ -52,15 +55,24 @@ class MlflowRecord(Record):
         """The record of a run that was interrupted. Raises TrackingError where it cannot go on."""
         run = store.find(wanted)
         check_resumable(run)
+        record = cls(Path(run.data.tags["folder"]), str(run.info.run_name), store, run.info.run_id)
+        (record.artifacts / "traceback.txt").unlink(missing_ok=True)
         with answering(store.uri):
-            store.client.update_run(run.info.run_id, status="RUNNING")
             for key, value in process_tags().items():
-                store.client.set_tag(run.info.run_id, key, value)
-        return cls(Path(run.data.tags["folder"]), str(run.info.run_name), store, run.info.run_id)
+                store.client.set_tag(record.id, key, value)
+            for key in {"error", "ended_by"} & run.data.tags.keys():
+                store.client.delete_tag(record.id, key)
+            # Last: a run that is RUNNING under the old process would be taken for dead.
+            store.client.update_run(record.id, status="RUNNING")
+            for key in run.data.metrics:
+                history = store.client.get_metric_history(record.id, key)
+                record._known |= {(key, metric.step): metric.value for metric in history}
+        return record
 
     def params(self, values: Mapping[str, Any]) -> None:
         super().params(values)
-        sent = [Param(key, str(value)) for key, value in values.items()]
+        # Other characters than these, and longer keys, would make MLflow refuse them all.
+        sent = [Param(re.sub(r"[^\w\-. :/]", "_", key)[:250], str(value)) for key, value in values.items()]
         self._send(lambda: self._store.client.log_batch(self.id, params=sent))
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -70,14 +82,16 @@ class MlflowRecord(Record):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         super().metrics(values, step)
+        if "train/loss" in values and ("train/loss", step) in self._known:
+            return  # the kill came between the epoch's metrics and its checkpoint
         now = int(time.time() * 1000)
-        sent = [Metric(key, value, now, step) for key, value in values.items()]
+        new = {key: value for key, value in values.items() if self._known.get((key, step)) != value}
+        sent = [Metric(key, value, now, step) for key, value in new.items()]
         self._send(lambda: self._store.client.log_batch(self.id, metrics=sent))
 
     def input(self, data: Input) -> None:
         super().input(data)
-        profile = str(dict(data.profile)).replace("'", '"')
-        dataset = Dataset(data.name, data.digest[:32], "local", data.source, profile=profile)
+        dataset = Dataset(data.name, data.digest[:32], "local", data.source, profile=json.dumps(dict(data.profile)))
         given = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
         self._send(lambda: self._store.client.log_inputs(self.id, [given]))
 
@@ -87,8 +101,10 @@ class MlflowRecord(Record):
     def model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Logs the model, with its signature and explicit requirements, and loads it again from the store."""
         again = super().model(model, metadata)
+        named: list[str] = []
         loaded: list[keras.Model] = []
-        self._send(lambda: loaded.append(_log_model(self._store, model, self.id, metadata)))
+        self._send(lambda: named.append(_name_model(self._store, self.id)))
+        self._send(lambda: loaded.append(_log_model(named[0], model, self.id, metadata)))
         if loaded:
             (self.artifacts / "model.keras").unlink()  # the store has it
             return loaded[0]
@@ -117,6 +133,7 @@ class MlflowRecord(Record):
             return
         try:
             while self._waiting:
+                self._store.check_file()
                 self._waiting[0]()
                 self._waiting.popleft()
         except FAILURES as error:
@@ -138,7 +155,15 @@ def check_resumable(run: "Run") -> None:
         raise TrackingError(f"{name} left no checkpoint in {folder}: it ended before its first epoch; start it anew")
 
 
-def _log_model(store: Store, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
+def _name_model(store: Store, run_id: str) -> str:
+    """The id of a new logged model; a call of its own, so that another try at its files makes no second one."""
+    experiment_id = store.client.get_run(run_id).info.experiment_id
+    return store.client.create_logged_model(
+        experiment_id, name="model", source_run_id=run_id, model_type="keras"
+    ).model_id
+
+
+def _log_model(model_id: str, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
     import mlflow.keras
     import numpy as np
     from mlflow.models import Model, ModelSignature
@@ -146,11 +171,9 @@ def _log_model(store: Store, model: "keras.Model", run_id: str, metadata: Mappin
 
     pixels = TensorSpec(np.dtype("uint8"), (-1, *model.input_shape[1:]), "pixels")
     probabilities = TensorSpec(np.dtype("float32"), (-1, model.output_shape[-1]), "probabilities")
-    experiment_id = store.client.get_run(run_id).info.experiment_id
-    logged = store.client.create_logged_model(experiment_id, name="model", source_run_id=run_id, model_type="keras")
     info = Model.log(
         artifact_path=None,
-        model_id=logged.model_id,
+        model_id=model_id,
         flavor=mlflow.keras,
         run_id=run_id,
         model=model,

@@ -1,5 +1,6 @@
 """The record of a run as a folder on disk: what it logged, its artifacts, checkpoints and log."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -75,6 +76,8 @@ class Record:
     def end(self, status: Status, message: str = "") -> None:
         """Ends the record; the last call."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other runs are going on
+            self.folder.parent.rmdir()
 
     @property
     def resumable(self) -> bool:

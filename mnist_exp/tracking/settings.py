@@ -57,5 +57,7 @@ def load_model(uri: str | None, run_id: str) -> "keras.Model":
     """The model a run logged."""
     import mlflow.keras
 
-    mlflow.set_tracking_uri(uri)
+    from mnist_exp.tracking.store import point_mlflow_at
+
+    point_mlflow_at(uri)
     return mlflow.keras.load_model(f"runs:/{run_id}/model")

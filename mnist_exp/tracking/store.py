@@ -2,15 +2,16 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.database import check_database, create_database
+from mnist_exp.tracking.database import check_database, create_database, uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,16 +23,27 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store that answered. artifacts: the local folder of artifacts, None where a server keeps them."""
+    """A tracking store that answered.
+
+    artifacts: the local folder of artifacts, None where a server keeps them; file: number of the local database's file
+    when it was opened.
+    """
 
     uri: str
     artifacts: Path | None
     client: "MlflowClient"
+    file: int | None = None
+
+    def check_file(self) -> None:
+        """Raises OSError where the local database is gone or another: SQLite would write on into the old one."""
+        if self.file is not None and _database(self.uri).stat().st_ino != self.file:
+            raise OSError(f"{_database(self.uri)} was replaced")
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment of this name, created where there is none."""
@@ -54,14 +66,15 @@ class Store:
 
     def runs(self, condition: str) -> "list[Run]":
         """All runs of all experiments that meet a condition in MLflow's search language, newest first."""
-        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))
+        experiments = [found.experiment_id for found in _all(self.client.search_experiments)]
+        newest = partial(self.client.search_runs, experiments, condition, order_by=["attributes.start_time DESC"])
+        return list(_all(newest))
 
     def end_dead_runs(self) -> None:
         """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
         with answering(self.uri):
             for run in self.runs(f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"):
-                if not _alive(run.data.tags):
+                if {"pid", "started"} <= run.data.tags.keys() and not _alive(run.data.tags):
                     self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
@@ -91,14 +104,25 @@ def _alive(tags: dict[str, str]) -> bool:
     import psutil
 
     try:
-        return abs(psutil.Process(int(tags["pid"])).create_time() - float(tags["started"])) < 2
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+        process = psutil.Process(int(tags["pid"]))
+        # A zombie is dead; where nobody collects it, as in many containers, it keeps its number for good.
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(tags["started"])) < 2
+    except (psutil.NoSuchProcess, ValueError):
         return False
+
+
+def _all(ask: Callable[..., Any]) -> Iterator[Any]:
+    """What a search of MLflow's finds, page by page."""
+    page = ask()
+    yield from page
+    while page.token:
+        page = ask(page_token=page.token)
+        yield from page
 
 
 def locate(uri: str | None, folder: Path) -> str:
     """The store's URI: the one given, else MLFLOW_TRACKING_URI, else SQLite in `folder`. Raises TrackingError."""
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / DATABASE}"
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or uri_of(folder / DATABASE)
     parts = urlsplit(chosen)
     if parts.scheme in ("", "file"):
         raise TrackingError(
@@ -106,19 +130,23 @@ def locate(uri: str | None, folder: Path) -> str:
             f"sqlite:///{Path(parts.path or chosen).resolve() / DATABASE}, http://HOST:5000, or leave tracking.uri out"
         )
     if chosen.startswith("sqlite:///"):
-        return f"sqlite:///{Path(chosen.removeprefix('sqlite:///')).resolve()}"
+        return uri_of(_database(chosen).resolve())
     return chosen
+
+
+def _database(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix("sqlite:///")))
 
 
 def open_store(uri: str | None, folder: Path) -> Store:
     """The store, created where it is local and missing, and checked. Raises TrackingError where it cannot be used."""
     chosen = locate(uri, folder)
-    artifacts = None
+    artifacts, file = None, None
     if chosen.startswith("sqlite:///"):
-        database = Path(chosen.removeprefix("sqlite:///"))
-        artifacts = database.parent / "artifacts"
+        database = _database(chosen)
         create_database(database)
         check_database(database)
+        artifacts, file = database.parent / "artifacts", database.stat().st_ino
     elif chosen.startswith(("http://", "https://")):
         _check_server(chosen)
     import mlflow
@@ -126,10 +154,27 @@ def open_store(uri: str | None, folder: Path) -> Store:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     with answering(chosen):
-        mlflow.set_tracking_uri(chosen)
+        point_mlflow_at(chosen)
         client = mlflow.MlflowClient(chosen)
+        if file is not None:
+            # MLflow keeps connections for as long as the process lives, also to a file that was deleted since.
+            client._tracking_client.store.engine.dispose()
         client.search_experiments(max_results=1)
-    return Store(chosen, artifacts, client)
+    return Store(chosen, artifacts, client, file)
+
+
+def point_mlflow_at(uri: str | None) -> None:
+    """Makes a store that of MLflow's own functions.
+
+    MLflow would also set MLFLOW_TRACKING_URI, which would then decide over the next run of this process.
+    """
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _check_server(uri: str) -> None:
@@ -157,5 +202,9 @@ def answering(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except ImportError as error:
+        raise TrackingError(
+            f"{uri}: the tracking store needs its database driver, but: {error}; install it, or leave tracking.uri out"
+        ) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(f"{uri}: the tracking store failed: {' '.join(str(error).split())[:500]}") from error

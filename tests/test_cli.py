@@ -1,0 +1,204 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import mnist_exp
+from mnist_exp.cli import Terminated, main, terminable
+from mnist_exp.composition import CONF, GROUPS, compose
+from mnist_exp.errors import ConfigError
+
+HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow"}
+NET = """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+
+def net(image_shape: tuple[int, int, int], classes: int, *, width: int) -> "keras.Model":
+    import keras
+    from keras import layers
+
+    inputs = keras.Input(image_shape)
+    x = layers.Dense(width, "relu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, layers.Dense(classes, "softmax")(x), name="my_own")
+"""
+Main = Callable[..., tuple[int, str, str]]
+
+
+def process(*arguments: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *python, "-m", "mnist_exp", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180)
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Main:
+    """The command line in this process: exit status, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["mnist-exp", *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        try:
+            status = main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two short runs of a model of the user's own, by one command, and the folder they ran in."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "my_net.py").write_text(NET)
+    own = ["model=custom", "model._target_=my_net.net", "+model.width=8"]
+    return folder, process("-m", "tracking=off", "training=smoke", *own, "optimizer=adam,sgd", cwd=folder)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]], ids=str)
+def test_help_and_config_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    done = process(*arguments, cwd=tmp_path, python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert "hydra" in imported
+    assert {name for name in imported if name.partition(".")[0] in HEAVY} == set()
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_group_and_command_in_80_columns(run_main: Main) -> None:
+    status, out, err = run_main("--help")
+    assert (status, err) == (0, "")
+    for group in GROUPS:
+        assert re.search(rf"^{group}: \w", out, re.MULTILINE)
+    for path in CONF.glob("*/*.yaml"):
+        assert re.search(rf"\b{path.stem}\b", out)
+    assert "python -m mnist_exp ui" in out
+    assert "training:\n  epochs: 12" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_cfg_job_prints_the_config_that_a_run_gets(run_main: Main) -> None:
+    status, out, err = run_main("--cfg", "job", "experiment=cnn_adadelta", "seed=3")
+    assert (status, err) == (0, "")
+    assert OmegaConf.create(out) == compose(["experiment=cnn_adadelta", "seed=3"])[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["training.epohcs=3"], "there is no key 'training.epohcs' (did you mean epochs?)"),
+        (["model=cmn"], "model has no choice 'cmn' (did you mean cnn?); it has cnn, custom, mlp, resnet"),
+        (["dataset.path=x"], "these choices have it: dataset=fashion_mnist, "),
+        (["traning"], "an override must be key=value"),
+        (["model.widths=128,64"], "'model.widths=[128,64]' is one list"),
+        (
+            ["training.epochs=ten", "model.dropout=1.5"],
+            "model.dropout must be less than 1, but got 1.5\ntraining.epochs",
+        ),
+        (["-m", "seed=-1,-2"], "seed must be at least 0, but got -1"),
+        (["-m", "optimizer=adam,sdg"], "optimizer has no choice 'sdg' (did you mean sgd?)"),
+        (["dataset=npz", "dataset.path=nowhere.npz"], "nowhere.npz"),
+        (["training.resume=latest", "tracking=off"], "training.resume needs the tracking store"),
+    ],
+)
+def test_a_mistake_is_said_once_without_a_traceback(arguments: list[str], said: str, run_main: Main) -> None:
+    status, out, err = run_main(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert "hydra" not in err.lower()
+
+
+def test_the_full_error_is_there_for_who_asks(run_main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ.get", lambda name, default=None: "1" if name == "HYDRA_FULL_ERROR" else default)
+    with pytest.raises(Exception, match=r"Could not override 'training\.epohcs'"):
+        run_main("training.epohcs=3")
+
+
+def test_an_unknown_flag_is_answered_with_the_usage(run_main: Main) -> None:
+    status, out, err = run_main("--hepl")
+    assert (status, out) == (2, "")
+    assert "unrecognized arguments: --hepl" in err
+
+
+def test_the_installed_script_finds_code_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text(NET)
+    script = Path(sys.executable).with_name("mnist-exp")
+    own = ["model=custom", "model._target_=my_net.net", "+model.width=wide", "tracking=off"]
+    done = subprocess.run([script, *own], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: model.width must be an integer, but got 'wide'\n")
+
+
+def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = sweep
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^run +(\S+), not tracked$", done.stdout, re.MULTILINE) == ["custom-adam-s0", "custom-sgd-s0"]
+
+
+def test_a_model_of_the_users_own_is_trained(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = sweep
+    parameters = 28 * 28 * 8 + 8 + 8 * 10 + 10
+    assert f"model    my_own, {parameters:,} parameters" in done.stdout
+
+
+def test_a_log_is_plain_lines_without_chatter(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = sweep
+    assert done.stderr == ""
+    assert re.search(r"[^\x20-\x7e\n]", done.stdout) is None
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert len(re.findall(r"^epoch [12]/2  loss \d\.\d{4}, val \d\.\d{4}  accuracy \d", done.stdout, re.MULTILINE)) == 4
+    rows = re.findall(r"^(validation|test) +\d+\.\d\d% +\d+\.\d\d% - \d+\.\d\d% +\d", done.stdout, re.MULTILINE)
+    assert rows == ["validation", "test"] * 2
+
+
+def test_nothing_is_left_outside_mlruns(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = sweep
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"my_net.py", "mlruns"}
+    kept = {path.relative_to(folder).as_posix() for path in (folder / "mlruns").rglob("*") if path.is_file()}
+    assert kept <= {"mlruns/multirun/multirun.yaml"}
+
+
+def test_a_run_from_python_returns_its_result_and_prints_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = mnist_exp.run("training=smoke", "tracking=off", "model.widths=[8]", "seed=5", quiet=True)
+    assert capfd.readouterr().out == ""
+    assert result.run_id is None
+    assert result.name == "mlp-adam-s5"
+    assert result.parameters == 28 * 28 * 8 + 8 + 8 * 10 + 10
+    assert [len(values) for values in result.history.values()] == [2] * len(result.history)
+    for split in ("val", "test"):
+        low, accuracy, high = (result.metrics[f"{split}/accuracy{end}"] for end in ("_low", "", "_high"))
+        assert 0 <= low <= accuracy <= high <= 1
+    assert result.metrics["val/accuracy"] == pytest.approx(result.history["val_accuracy"][-1], abs=1e-6)
+
+
+def test_a_run_from_python_refuses_as_the_command_line_does() -> None:
+    with pytest.raises(ConfigError, match="did you mean cnn"):
+        mnist_exp.run("model=cmn")
+    with pytest.raises(ConfigError, match=r"training\.epochs must be an integer, but got 'ten'"):
+        mnist_exp.run("training.epochs=ten", quiet=True)
+
+
+def test_sigterm_is_an_exception_inside_the_block_only() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,150 @@
+"""How a run ends that does not come to its end: by a signal, by a mistake of the user's, by a bug."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import mnist_exp
+from mnist_exp import cli
+from mnist_exp.tracking.store import Store, open_store
+
+ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")
+SIGNALS = {"interrupted": (signal.SIGINT, 130), "terminated": (signal.SIGTERM, 143)}
+# A shell without job control starts what runs in the background deaf to SIGINT.
+COMMAND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from mnist_exp.cli import main"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SimpleNamespace]]:
+    """Endless trainings at work, each sent a signal, and what is left of them."""
+    started = {}
+    for name in SIGNALS:
+        folder = tmp_path_factory.mktemp(name)
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            command = [sys.executable, "-c", f"{COMMAND}; sys.exit(main())", *ENDLESS, f"name={name}"]
+            started[name] = folder, subprocess.Popen(command, cwd=folder, stdout=out, stderr=err)
+    try:
+        for name, (folder, process) in started.items():
+            wait_for(lambda folder=folder: "epoch 3/100000" in (folder / "out").read_text(), process)
+            process.send_signal(SIGNALS[name][0])
+        left = {}
+        for name, (folder, process) in started.items():
+            status = process.wait(timeout=180)
+            out, err = (folder / "out").read_text(), (folder / "err").read_text()
+            store = open_store(f"sqlite:///{folder}/mlruns/mlflow.db", folder)
+            left[name] = SimpleNamespace(status=status, out=out, err=err, store=store, run=store.find(name))
+        yield left
+    finally:
+        for _, process in started.values():
+            process.kill()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the process ended"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_signal_ends_a_run_as_killed(stopped: dict[str, SimpleNamespace], how: str) -> None:
+    left = stopped[how]
+    assert left.status == SIGNALS[how][1]
+    assert left.run.info.status == "KILLED"
+    assert left.run.data.tags["error"] in ("KeyboardInterrupt", "Terminated")
+    said = left.out.splitlines()
+    assert said[-3].split() == ["stopped", how]
+    assert said[-2].split() == ["run", how, f"({left.run.info.run_id[:8]})", "is", "recorded", "as", "KILLED"]
+    assert said[-1].endswith(f"python -m mnist_exp training.resume={left.run.info.run_id[:8]}")
+    folder = Path(left.run.data.tags["folder"])
+    assert (folder / "checkpoints" / "state.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("how", SIGNALS)
+def test_the_chatter_of_libraries_is_in_the_log_and_not_in_the_terminal(
+    stopped: dict[str, SimpleNamespace], how: str, tmp_path: Path
+) -> None:
+    left = stopped[how]
+    assert left.err == ""
+    labels = {line[:9].strip() for line in left.out.splitlines()} - {""}
+    assert labels <= {"data", "differs", "model", "training", "stopped", "run", "go on", *epochs(left.out)}
+    log = Path(left.store.client.download_artifacts(left.run.info.run_id, "run.log", str(tmp_path))).read_text()
+    assert "mlflow.store.db.utils: Creating initial MLflow database tables" in log
+    assert "XLA" in log
+    assert "Traceback" not in left.out + log
+
+
+def epochs(out: str) -> set[str]:
+    return {line[:9].strip() for line in out.splitlines() if line.startswith("epoch ")}
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of `python -m mnist_exp` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", *arguments])
+    try:
+        return cli.main()
+    except SystemExit as left:
+        assert isinstance(left.code, int)
+        return left.code
+
+
+def the_store() -> Store:
+    return open_store(None, Path("mlruns").resolve())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.learning_rate=1.0e30"], "TrainingError: the loss must stay finite, but was nan in epoch 1"),
+        (["model=cnn", "model.blocks=[[4],[4],[4],[4],[4]]"], "ConfigError: "),
+    ],
+    ids=["loss", "depth"],
+)
+def test_a_mistake_during_the_run_fails_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    assert command_line(monkeypatch, "training=smoke", "training.batches=30", *overrides) == 1
+    out, err = capfd.readouterr()
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+    store = the_store()
+    run = store.find("latest")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"].startswith(message)
+    assert run.data.tags["error"].partition(": ")[2].strip() == err.removeprefix("error: ").strip()
+    assert {"config.yaml", "run.log"} <= {file.path for file in store.client.list_artifacts(run.info.run_id)}
+    assert list(Path("mlruns/running").iterdir()) == [], "without a checkpoint there is nothing to keep"
+
+
+NET = """
+def broken(image_shape, classes, **keys):
+    return {}["no such layer"]
+"""
+
+
+def test_a_bug_fails_the_run_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_broken_nets.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyError, match="no such layer"):
+        mnist_exp.run("model=custom", "model._target_=my_broken_nets.broken", "training=smoke", quiet=True)
+    store = the_store()
+    run = store.find("latest")
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "KeyError: 'no such layer'")
+    text = Path(store.client.download_artifacts(run.info.run_id, "traceback.txt", str(tmp_path))).read_text()
+    assert 'my_broken_nets.py", line 3, in broken' in text
+    assert text.endswith("KeyError: 'no such layer'\n")

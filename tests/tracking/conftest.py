@@ -1,0 +1,54 @@
+"""A tracking store of each test's own."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mnist_exp.tracking.database import create_database
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.store import Store, open_store
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as it was created, not to be written."""
+    database = tmp_path_factory.mktemp("new") / "mlflow.db"
+    create_database(database)
+    return database
+
+
+@pytest.fixture
+def folder(tmp_path: Path, new_database: Path) -> Path:
+    """A folder with a fresh local store."""
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    shutil.copy(new_database, folder)
+    return folder
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return open_store(None, folder)
+
+
+@pytest.fixture
+def record(store: Store, folder: Path) -> MlflowRecord:
+    """The record of a run that has just begun."""
+    return MlflowRecord.create_in(store, folder, "digits", "mine")
+
+
+@pytest.fixture
+def history(store: Store) -> Callable[..., list[tuple[int, float]]]:
+    """Steps and values of a metric, in the order in which they arrived."""
+
+    def ask(run_id: str, key: str, store: Store = store) -> list[tuple[int, float]]:
+        return [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, key)]
+
+    return ask

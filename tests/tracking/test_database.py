@@ -1,0 +1,188 @@
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.database import check_database, create_database
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.store import open_store
+
+CREATE = """
+import sys
+from pathlib import Path
+from mnist_exp.tracking.database import create_database
+create_database(Path(sys.argv[1]))
+print("mlflow" in sys.modules)
+"""
+# One process that has loaded MLflow, and a child of it for each moment at which a creation ends badly: before that many
+# statements of SQL, before the file is moved into place, or when the disk is full.
+INTERRUPTED = """
+import os, resource, signal, sys
+from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store
+from sqlalchemy import Engine, event
+from mnist_exp.tracking.database import create_database
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def create(moment):
+    if moment == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    elif moment == "move":
+        os.replace = kill
+    else:
+        left = iter(range(int(moment)))
+        event.listen(Engine, "before_cursor_execute", lambda *_: None if next(left, None) is not None else kill())
+    try:
+        create_database(Path(sys.argv[1], moment, "mlflow.db"))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+
+for moment in sys.argv[2:]:
+    if not (child := os.fork()):
+        create(moment)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) == (moment != "full"), moment
+"""
+MOMENTS = ("1", "1000", "move", "full")
+# As root a file's mode forbids nothing, unless root gives up the right to pass over it.
+OBEYING = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def test_twenty_processes_at_once_make_one_store(tmp_path: Path) -> None:
+    database = tmp_path / "mlruns" / "mlflow.db"
+    command = [sys.executable, "-c", CREATE, str(database)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(20)]
+    said = [process.communicate(timeout=180) for process in started]
+    assert [process.returncode for process in started] == [0] * 20, said
+    assert sorted(out.strip() for out, _ in said) == ["False"] * 19 + ["True"], "one loads MLflow, the others need not"
+    assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", "mlflow.lock"}
+    check_database(database)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert_a_run_can_be_logged(database.parent)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folders of creations that ended in each of the moments, and what the last said."""
+    if sys.platform == "win32":
+        pytest.skip("needs fork and SIGKILL")
+    root = tmp_path_factory.mktemp("interrupted")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(root), *MOMENTS], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    return root, done.stdout
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_creation_that_ended_badly_is_done_again(interrupted: tuple[Path, str], moment: str) -> None:
+    folder = interrupted[0] / moment
+    assert not (folder / "mlflow.db").exists()
+    assert any(path.name.startswith("mlflow.new-") for path in folder.iterdir()), "it was killed while it wrote"
+    create_database(folder / "mlflow.db")
+    check_database(folder / "mlflow.db")
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlflow.lock"}
+    if moment == "move":
+        assert_a_run_can_be_logged(folder)
+
+
+def test_a_full_disk_is_said(interrupted: tuple[Path, str]) -> None:
+    name, _, message = interrupted[1].partition(" ")
+    assert name == "TrackingError"
+    assert message.startswith(f"{interrupted[0] / 'full' / 'mlflow.db'}: the tracking store cannot be created (")
+    assert "disk" in message
+    assert message.strip().endswith("choose a folder with tracking.folder=PATH")
+
+
+def assert_a_run_can_be_logged(folder: Path) -> None:
+    store = open_store(None, folder)
+    record = MlflowRecord.create_in(store, folder, "digits", "first")
+    record.metrics({"train/loss": 1.5}, step=1)
+    record.end("FINISHED")
+    run = store.find("first")
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"train/loss": 1.5})
+
+
+def test_garbage_and_half_a_database_are_damaged(tmp_path: Path, new_database: Path) -> None:
+    whole = new_database.read_bytes()
+    for content in (b"not a database, but long enough to be looked at " * 100, whole[: len(whole) // 2]):
+        database = tmp_path / "mlflow.db"
+        database.write_bytes(content)
+        with pytest.raises(TrackingError, match=r"is damaged .*; put a backup in its place, or move it away") as error:
+            check_database(database)
+        assert str(error.value).startswith(str(database))
+        assert database.read_bytes() == content, "what can be repaired stays as it is"
+
+
+def test_an_empty_file_is_no_store_of_mlflows(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    database.touch()
+    create_database(database)  # leaves what is there alone
+    with pytest.raises(
+        TrackingError, match=r"must be a SQLite database of MLflow's .* no such table.*tracking\.folder"
+    ):
+        check_database(database)
+    assert database.stat().st_size == 0
+
+
+def test_a_store_of_another_mlflow_is_not_upgraded(tmp_path: Path, new_database: Path) -> None:
+    database = Path(shutil.copy(new_database, tmp_path))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'abcdef123456'")
+        connection.commit()
+    with pytest.raises(TrackingError, match=r"the schema of MLflow 3\.17.*, but has abcdef123456; .*mlflow db upgrade"):
+        check_database(database)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("abcdef123456",)
+
+
+def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    create_database(tmp_path / "mlflow.db")
+    with pytest.raises(TrackingError, match="unable to open database file; choose another folder"):
+        check_database(tmp_path / "mlflow.db")
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").touch()
+    with pytest.raises(
+        TrackingError, match=r"mlflow\.db: .* cannot be created .*; choose a folder with tracking\.folder"
+    ):
+        create_database(tmp_path / "mlruns" / "mlflow.db")
+
+
+@pytest.mark.skipif(bool(OBEYING) and not shutil.which("setpriv"), reason="root obeys no file mode")
+@pytest.mark.parametrize(
+    ("function", "rule"),
+    [
+        ("check_database", "that can be written, but: attempt to write a readonly database"),
+        ("create_database", "the tracking store cannot be created ([Errno 13] Permission denied"),
+    ],
+)
+def test_a_store_that_cannot_be_written(tmp_path: Path, new_database: Path, function: str, rule: str) -> None:
+    database = tmp_path / "mlflow.db"
+    if function == "check_database":
+        shutil.copy(new_database, database)
+        database.chmod(0o444)
+    else:
+        tmp_path.chmod(0o555)
+    script = f"import sys, pathlib; from mnist_exp.tracking.database import *; {function}(pathlib.Path(sys.argv[1]))"
+    try:
+        done = subprocess.run(
+            [*OBEYING, sys.executable, "-c", script, str(database)], capture_output=True, text=True, timeout=180
+        )
+    finally:
+        tmp_path.chmod(0o755)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"mnist_exp.errors.TrackingError: {database}: ")
+    assert rule in last
+    assert "tracking.folder=PATH" in last

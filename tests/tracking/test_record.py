@@ -1,0 +1,77 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mnist_exp.composition import compose
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking import Input, Record, Tracking, start
+
+UNTRACKED = """
+import sys
+import mnist_exp
+result = mnist_exp.run("tracking=off", "training=smoke", "model.widths=[8]")
+print(sorted({name.split(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy", "alembic", "tensorflow"}))
+"""
+
+
+def test_everything_is_written_down_in_order(tmp_path: Path) -> None:
+    record = Record.create(tmp_path, "mine")
+    record.params({"model": "mlp", "widths": [8]})
+    record.tags({"host": "here"})
+    record.input(Input("digits", "abc", "shipped", {"train": 3}))
+    record.metrics({"train/loss": 0.5}, step=1)
+    lines = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["values"]) for line in lines] == [
+        ("params", {"model": "mlp", "widths": [8]}),
+        ("tags", {"host": "here"}),
+        ("input", {"name": "digits", "digest": "abc", "source": "shipped", "profile": {"train": 3}}),
+        ("metrics", {"train/loss": 0.5, "step": 1}),
+    ]
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_nothing_is_left_of_an_untracked_record(tmp_path: Path, status) -> None:
+    record = Record.create(tmp_path, "mine")
+    record.checkpoints.mkdir()
+    (record.checkpoints / "state.json").write_text("{}")
+    record.end(status)
+    assert list((tmp_path / "running").iterdir()) == []
+    assert (record.resumable, record.trouble, record.id, record.uri) == (False, None, None, None)
+
+
+def test_runs_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    one, other = (Record.create(tmp_path, "../a b/ü" + "x" * 200) for _ in range(2))
+    assert one.folder != other.folder
+    assert one.folder.parent == other.folder.parent == tmp_path / "running"
+
+
+def tracking(*overrides: str) -> Tracking:
+    return Tracking(**compose(overrides)[0].tracking)
+
+
+def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    with pytest.raises(
+        TrackingError, match=r"needs 200 MB on disk, but 5 MB are free; make room.*tracking\.folder=PATH"
+    ):
+        start(tracking("tracking=off", f"tracking.folder={tmp_path}"), "mine")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "mlruns").touch()
+    for choice in ("off", "mlflow"):
+        with pytest.raises(TrackingError, match=rf"^{tmp_path}/mlruns.*; choose a.* with tracking\.folder=PATH"):
+            start(tracking(f"tracking={choice}", f"tracking.folder={tmp_path}/mlruns"), "mine")
+
+
+def test_an_untracked_run_never_loads_mlflow(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", UNTRACKED], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['tensorflow']"
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mlruns", "mlruns/running"]
