@@ -51,11 +51,11 @@ class Checkpoint(keras.callbacks.Callback):
         model.load_weights(self._weights(self.history.best_epoch(self.monitor)))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        rate = _learning_rate(self.model)
+        rate = learning_rate(self.model)
         for epoch, metrics in enumerate(self.history.epochs):
             for callback in self._others:
                 callback.on_epoch_end(epoch, dict(metrics))
-        if self._others and rate is not None:
+        if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self._others):
             self.model.optimizer.learning_rate = rate  # hearing the epochs again may have shrunk it again
         self._others = []
 
@@ -97,13 +97,13 @@ class Watch(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss must stay finite, but was {loss} in epoch {self._epoch}; "
-                f"lower optimizer.learning_rate (now {_learning_rate(self.model):g})"
+                f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
             )
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        self.on_epoch(epoch + 1, {**metrics, "learning_rate": _learning_rate(self.model)})
+        self.on_epoch(epoch + 1, {**metrics, "learning_rate": learning_rate(self.model)})
 
 
 def patient(settings: Training) -> list[keras.callbacks.Callback]:
@@ -129,5 +129,6 @@ def _random_states(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
 
 
-def _learning_rate(model: keras.Model) -> float:
+def learning_rate(model: keras.Model) -> float:
+    """The learning rate of the next batch."""
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))

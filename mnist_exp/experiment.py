@@ -1,21 +1,20 @@
 """The story of one run: data, model, training, evaluation, record."""
 
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mnist_exp import data, optimizers, tracking, training
+from mnist_exp import data, optimizers, recording, tracking, training
 from mnist_exp.checks import check
-from mnist_exp.composition import build, differences, flatten
+from mnist_exp.composition import build, differences
 from mnist_exp.data import Splits
-from mnist_exp.errors import TrackingError, TrainingError
+from mnist_exp.errors import TrackingError
 from mnist_exp.evaluation import Evaluation
-from mnist_exp.tracking import Input, Record, Tracking
+from mnist_exp.tracking import Record, Tracking
 from mnist_exp.training import History, Training
 
 if TYPE_CHECKING:
@@ -101,12 +100,12 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
     listener.data(splits)
     with clock("tracking"):
         record = tracking.start(Tracking(**cfg.tracking), cfg.name or name_of(choices, cfg.seed), settings.resume)
-    with ended(record):
+    with recording.ended(record):
         listener.record(record)
         with clock("imports"):
             import tensorflow  # noqa: F401
         with clock("tracking"):
-            log_start(record, cfg, choices, splits)
+            recording.start(record, cfg, choices, splits)
         with clock("building"):
             prepare_keras(cfg.seed, settings)
             model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
@@ -125,7 +124,7 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
 
             artifacts.write(record.artifacts, model, splits, history, evaluations)
         with clock("tracking"):
-            log_end(record, cfg, model, splits, history, metrics, clock.seconds)
+            recording.finish(record, cfg, model, splits, history, metrics, clock.seconds)
     return Result(
         name=record.name,
         run_id=record.id,
@@ -144,21 +143,6 @@ def name_of(choices: Mapping[str, str], seed: int) -> str:
     """The name of a run that was given none."""
     chosen = choices.get("experiment") or f"{choices.get('model', 'model')}-{choices.get('optimizer', 'optimizer')}"
     return f"{chosen}-s{seed}"
-
-
-@contextmanager
-def ended(record: Record) -> Iterator[None]:
-    """Ends the record as FINISHED, FAILED or KILLED, by how the block is left."""
-    try:
-        yield
-    except Exception as error:
-        (record.artifacts / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record.end("FAILED", f"{type(error).__name__}: {error}")
-        raise
-    except BaseException as stopped:
-        record.end("KILLED", type(stopped).__name__)
-        raise
-    record.end("FINISHED")
 
 
 def load_data(dataset: DictConfig) -> Splits:
@@ -199,7 +183,7 @@ def train(
     begun = time.perf_counter()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        named = {tracked_name(key): value for key, value in metrics.items()}
+        named = {recording.tracked_name(key): value for key, value in metrics.items()}
         record.metrics({**named, "seconds/elapsed": time.perf_counter() - begun}, step=epoch)
         listener.epoch(epoch, metrics)
 
@@ -213,13 +197,6 @@ def train(
         on_step=listener.step,
         on_epoch=on_epoch,
     )
-
-
-def tracked_name(key: str) -> str:
-    """Keras's name of a metric as the store has it: val_loss is val/loss, loss is train/loss."""
-    if key == "learning_rate":
-        return key
-    return f"val/{key.removeprefix('val_')}" if key.startswith("val_") else f"train/{key}"
 
 
 def evaluate(model: "keras.Model", splits: Splits, history: History) -> dict[str, Evaluation]:
@@ -250,53 +227,3 @@ def predict(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") ->
 def _check_accuracy(name: str, ours: float, reported: float, n: int) -> None:
     if abs(ours - reported) * n >= 0.5:
         raise RuntimeError(f"{name}: the confusion matrix gives an accuracy of {ours}, but Keras reports {reported}")
-
-
-def log_start(record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits) -> None:
-    """Records config, data and surroundings before the training; a resumed run has its config already."""
-    from mnist_exp.tracking import environment
-
-    record.tags(environment.tags(record.artifacts))
-    values = OmegaConf.to_container(OmegaConf.merge(cfg, {"training": {"resume": None}}), resolve=True)
-    assert isinstance(values, dict)
-    (record.artifacts / "config.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
-    if cfg.training.resume is None:
-        record.params({**choices, **dict(flatten(values)), "dataset.digest": splits.digest})
-        sizes = {name: len(part) for name, part in splits.parts.items()}
-        record.input(Input(splits.name, splits.digest, splits.description, {**sizes, **splits.repeated}))
-    record.publish()
-
-
-def log_end(
-    record: Record,
-    cfg: DictConfig,
-    model: "keras.Model",
-    splits: Splits,
-    history: History,
-    metrics: Mapping[str, float],
-    seconds: Mapping[str, float],
-) -> None:
-    """Records results and model, and checks that the model as stored answers like the one trained."""
-    import numpy as np
-
-    from mnist_exp import artifacts
-
-    last = len(history.epochs)
-    # Restored weights get a step of their own, so that the newest validation value is that of the weights used.
-    step = last if history.used_epoch == last else last + 1
-    record.metrics({key: value for key, value in metrics.items() if key.startswith("val/")}, step=step)
-    record.metrics({key: value for key, value in metrics.items() if key.startswith("test/")}, step=0)
-    record.metrics({f"seconds/{part}": value for part, value in seconds.items()}, step=0)
-    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
-    stored = record.model(model, artifacts.model_metadata(splits))
-    few = splits.test.images[:256]
-    difference = float(np.abs(stored.predict(few, verbose=0) - model.predict(few, verbose=0)).max())
-    if not difference <= 1e-6:
-        raise TrainingError(
-            f"the stored model must answer like the trained one, but probabilities differ by {difference}"
-        )
-    if cfg.export:
-        artifacts.write_h5(record.artifacts / cfg.export, model, splits.test.images[:1000])
-    facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
-    record.tags({name: str(value) for name, value in facts.items()})
-    record.publish()

@@ -24,8 +24,15 @@ def _command() -> dict[str, str]:
         "command": shlex.join([*name.split(), *sys.argv[1:]]),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container that runs under a number no user has
+        return "unknown"
 
 
 def _git(artifacts: Path) -> dict[str, str]:

@@ -56,6 +56,7 @@ class MlflowRecord(Record):
         run = store.find(wanted)
         check_resumable(run)
         record = cls(Path(run.data.tags["folder"]), str(run.info.run_name), store, run.info.run_id)
+        record.digest = run.data.params.get("dataset.digest")
         (record.artifacts / "traceback.txt").unlink(missing_ok=True)
         with answering(store.uri):
             for key, value in process_tags().items():

@@ -35,6 +35,7 @@ class Record:
 
     id: str | None = None
     uri: str | None = None
+    digest: str | None = None  # of the data set a resumed run began with
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
@@ -97,7 +98,7 @@ class Record:
 def new_folder(root: Path, name: str) -> Path:
     """A new folder below root/running. Raises TrackingError where there is no space or no right to write."""
     try:
-        (root / "running").mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free
         if free < SPACE_NEEDED:
             raise TrackingError(
@@ -105,7 +106,11 @@ def new_folder(root: Path, name: str) -> Path:
                 "make room, or choose another disk with tracking.folder=PATH"
             )
         safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-        return Path(tempfile.mkdtemp(prefix=f"{safe[:80]}-", dir=root / "running"))
+        while True:
+            with contextlib.suppress(FileExistsError):
+                (root / "running").mkdir()
+            with contextlib.suppress(FileNotFoundError):  # another run ended and took the empty folder away
+                return Path(tempfile.mkdtemp(prefix=f"{safe[:80]}-", dir=root / "running"))
     except OSError as error:
         raise TrackingError(
             f"{root}: the folder of the runs must be writable, but: {error}; choose another with tracking.folder=PATH"

@@ -107,6 +107,8 @@ def _alive(tags: dict[str, str]) -> bool:
         process = psutil.Process(int(tags["pid"]))
         # A zombie is dead; where nobody collects it, as in many containers, it keeps its number for good.
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(tags["started"])) < 2
+    except psutil.AccessDenied:  # another user's, of whom nothing can be told
+        return True
     except (psutil.NoSuchProcess, ValueError):
         return False
 

@@ -1,5 +1,7 @@
+import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,6 +57,19 @@ def test_outside_a_repository_or_without_git(tmp_path: Path, artifacts: Path, mo
     assert not {"git.dirty", "mlflow.source.git.commit"} & environment.tags(artifacts).keys()
     monkeypatch.setenv("PATH", "")
     assert not {"git.dirty", "mlflow.source.git.commit"} & environment.tags(artifacts).keys()
+
+
+def test_who_started_what(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/mnist-exp", "name=a b", "seed=1"])
+    monkeypatch.setenv("LOGNAME", "me")
+    tags = environment.tags(artifacts)
+    assert (tags["command"], tags["mlflow.user"]) == ("mnist-exp 'name=a b' seed=1", "me")
+    monkeypatch.setattr(sys, "argv", ["/opt/mnist_exp/__main__.py", "seed=1"])
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**30)
+    tags = environment.tags(artifacts)
+    assert (tags["command"], tags["mlflow.user"]) == ("python -m mnist_exp seed=1", "unknown")
 
 
 def test_versions_and_hardware(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from mnist_exp.composition import compose
 from mnist_exp.experiment import Listener, load_data, run
 from mnist_exp.tracking import Input, mlflow_record
 from mnist_exp.tracking.mlflow_record import MlflowRecord
-from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.store import Store, open_store, point_mlflow_at
 
 SMALL = ("training=smoke", "model.widths=[8]", "dataset.limit=300")
 History = Callable[..., list[tuple[int, float]]]
@@ -51,9 +51,7 @@ def test_the_local_store_lies_in_mlruns_under_absolute_paths(done: SimpleNamespa
         "mlflow.db",
         "mlflow.lock",
         "artifacts",
-        "running",
     }
-    assert list((done.folder / "mlruns" / "running").iterdir()) == []
     assert done.result.uri == f"sqlite:///{done.folder}/mlruns/mlflow.db"
     assert done.run.info.artifact_uri == done.artifacts.as_uri()
     assert done.run.data.tags["folder"].startswith(f"{done.folder}/mlruns/running/mine-")
@@ -126,7 +124,7 @@ def test_the_model_takes_raw_pixels_without_our_code(done: SimpleNamespace) -> N
     import mlflow
 
     images = load_data(compose(SMALL)[0].dataset).test.images[:50]
-    mlflow.set_tracking_uri(done.result.uri)
+    point_mlflow_at(done.result.uri)
     uri = f"runs:/{done.result.run_id}/model"
     probabilities = mlflow.pyfunc.load_model(uri).predict(images)
     assert np.allclose(probabilities, mlflow.keras.load_model(uri).predict(images, verbose=0), atol=1e-6)
@@ -328,6 +326,30 @@ def test_a_run_that_stopped_keeps_its_folder_only_to_be_resumed(
     assert [file.path for file in store.client.list_artifacts(record.id)] == ["run.log"]
 
 
+def test_a_resumed_run_logs_again_what_it_repeats_but_once(
+    store: Store, record: MlflowRecord, folder: Path, history: History
+) -> None:
+    for epoch in (1, 2, 3):
+        record.metrics({"train/loss": 1 / epoch, "seconds/elapsed": epoch}, step=epoch)
+    record.metrics({"test/loss": 0.5, "test/accuracy": 0.75}, step=0)
+    record.checkpoints.mkdir()
+    (record.checkpoints / "state.json").write_text("{}")
+    (record.artifacts / "traceback.txt").write_text("of another end")
+    record.end("FAILED", "ValueError: it broke")
+    resumed = MlflowRecord.resume(store, folder, "digits", record.id)
+    resumed.metrics({"train/loss": 1 / 3, "seconds/elapsed": 9.5}, step=3)  # trained again, from the checkpoint before
+    resumed.metrics({"train/loss": 1 / 4, "seconds/elapsed": 10.5}, step=4)
+    resumed.metrics({"test/loss": 0.25, "test/accuracy": 0.75}, step=0)
+    resumed.end("FINISHED")
+    assert history(record.id, "train/loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
+    assert history(record.id, "seconds/elapsed") == [(1, 1), (2, 2), (3, 3), (4, 10.5)]
+    assert history(record.id, "test/accuracy") == [(0, 0.75)]
+    found = store.find("mine")
+    assert (found.info.status, found.data.metrics["test/loss"]) == ("FINISHED", 0.25)
+    assert "error" not in found.data.tags
+    assert not record.folder.exists()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server."""
@@ -353,11 +375,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.fail((folder / "server.log").read_text())
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+            os.killpg(process.pid, signal.SIGKILL)  # what did not hear
+        process.wait(timeout=30)
 
 
 def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -377,5 +400,4 @@ def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFix
     predictions = np.load(client.download_artifacts(result.run_id, "predictions.npz", str(tmp_path)))
     answered = result.load_model().predict(images, verbose=0).argmax(axis=1)
     assert np.array_equal(answered, predictions["test_predicted"])
-    assert [path.name for path in (tmp_path / "mlruns").iterdir()] == ["running"], "all else is the server's"
-    assert list((tmp_path / "mlruns" / "running").iterdir()) == []
+    assert list((tmp_path / "mlruns").iterdir()) == [], "the server has it all"

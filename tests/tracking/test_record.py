@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,7 +42,7 @@ def test_nothing_is_left_of_an_untracked_record(tmp_path: Path, status) -> None:
     record.checkpoints.mkdir()
     (record.checkpoints / "state.json").write_text("{}")
     record.end(status)
-    assert list((tmp_path / "running").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     assert (record.resumable, record.trouble, record.id, record.uri) == (False, None, None, None)
 
 
@@ -49,6 +50,15 @@ def test_runs_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
     one, other = (Record.create(tmp_path, "../a b/ü" + "x" * 200) for _ in range(2))
     assert one.folder != other.folder
     assert one.folder.parent == other.folder.parent == tmp_path / "running"
+
+
+def test_runs_that_begin_and_end_at_once_do_not_take_the_folder_from_each_other(tmp_path: Path) -> None:
+    def begin_and_end(number: int) -> None:
+        Record.create(tmp_path, f"run {number}").end("FINISHED")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin_and_end, range(400)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def tracking(*overrides: str) -> Tracking:
@@ -74,4 +84,4 @@ def test_an_untracked_run_never_loads_mlflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", UNTRACKED], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['tensorflow']"
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mlruns", "mlruns/running"]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mlruns"]

@@ -188,8 +188,8 @@ def test_runs_whose_process_is_gone_are_killed(store: Store) -> None:
         "of another program that tags its host": running(store, pid=None, started=None, kind=None),
         "with unreadable tags": running(store, pid="many"),
     }
-    zombie.wait(timeout=60)
     store.end_dead_runs()
+    zombie.wait(timeout=60)
     found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
     dead = {name for name, run in found.items() if run.info.status == "KILLED"}
     assert dead == {

@@ -1,0 +1,97 @@
+"""What a run tells its record: surroundings and config at the start, results and model at the end, and how it ended."""
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.composition import flatten
+from mnist_exp.data import Splits
+from mnist_exp.errors import DataError, TrainingError
+from mnist_exp.tracking import Input, Record
+from mnist_exp.training import History
+
+if TYPE_CHECKING:
+    import keras
+
+
+@contextmanager
+def ended(record: Record) -> Iterator[None]:
+    """Ends the record as FINISHED, FAILED or KILLED, by how the block is left."""
+    try:
+        yield
+    except Exception as error:
+        (record.artifacts / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        record.end("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as stopped:
+        record.end("KILLED", type(stopped).__name__)
+        raise
+    record.end("FINISHED")
+
+
+def start(record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits) -> None:
+    """Records config, data and surroundings before the training; a resumed run has its config already.
+
+    Raises DataError where a run to resume was trained on other data.
+    """
+    from mnist_exp.tracking import environment
+
+    if record.digest not in (None, splits.digest):
+        raise DataError(
+            f"a resumed run needs the data it began with, digest {record.digest}, but got {splits.digest}; "
+            "put that data back, or start a new run"
+        )
+    record.tags(environment.tags(record.artifacts))
+    values = OmegaConf.to_container(OmegaConf.merge(cfg, {"training": {"resume": None}}), resolve=True)
+    assert isinstance(values, dict)
+    (record.artifacts / "config.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
+    if cfg.training.resume is None:
+        record.params({**choices, **dict(flatten(values)), "dataset.digest": splits.digest})
+        sizes = {name: len(part) for name, part in splits.parts.items()}
+        record.input(Input(splits.name, splits.digest, splits.description, {**sizes, **splits.repeated}))
+    record.publish()
+
+
+def finish(
+    record: Record,
+    cfg: DictConfig,
+    model: "keras.Model",
+    splits: Splits,
+    history: History,
+    metrics: Mapping[str, float],
+    seconds: Mapping[str, float],
+) -> None:
+    """Records results and model, and checks that the model as stored answers like the one trained."""
+    import numpy as np
+
+    from mnist_exp import artifacts
+
+    last = len(history.epochs)
+    # Restored weights get a step of their own, so that the newest validation value is that of the weights used.
+    step = last if history.used_epoch == last else last + 1
+    record.metrics({key: value for key, value in metrics.items() if key.startswith("val/")}, step=step)
+    record.metrics({key: value for key, value in metrics.items() if key.startswith("test/")}, step=0)
+    record.metrics({f"seconds/{part}": value for part, value in seconds.items()}, step=0)
+    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
+    stored = record.model(model, artifacts.model_metadata(splits))
+    few = splits.test.images[:256]
+    difference = float(np.abs(stored.predict(few, verbose=0) - model.predict(few, verbose=0)).max())
+    if not difference <= 1e-6:
+        raise TrainingError(
+            f"the stored model must answer like the trained one, but probabilities differ by {difference}"
+        )
+    if cfg.export:
+        artifacts.write_h5(record.artifacts / cfg.export, model, splits.test.images[:1000])
+    facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
+    record.tags({name: str(value) for name, value in facts.items()})
+    record.publish()
+
+
+def tracked_name(key: str) -> str:
+    """Keras's name of a metric as the store has it: val_loss is val/loss, loss is train/loss."""
+    if key == "learning_rate":
+        return key
+    return f"val/{key.removeprefix('val_')}" if key.startswith("val_") else f"train/{key}"

@@ -1,0 +1,295 @@
+"""training.resume: an interrupted run goes on under its id, to where it would have come undisturbed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_exp
+from mnist_exp import artifacts, experiment, tracking
+from mnist_exp.composition import compose
+from mnist_exp.errors import ConfigError, TrackingError
+from mnist_exp.experiment import Listener, Result
+from mnist_exp.resuming import continued
+from mnist_exp.tracking import Tracking
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.store import Store, open_store
+
+BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
+QUICK = (*BASE, "training.compiled_epoch=off")  # XLA's compilation takes most of a short run
+# Dies by SIGKILL once the metrics of epoch 4 were sent, before its checkpoint is written.
+DIES = """
+import os, signal, sys
+import mnist_exp
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+
+send = MlflowRecord.metrics
+
+def metrics(self, values, step):
+    send(self, values, step)
+    if step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MlflowRecord.metrics = metrics
+mnist_exp.run(*sys.argv[1:], quiet=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _plain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(artifacts, "write_figures", lambda *_: None)  # they take most of a short run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs that the tests of this module share."""
+    return tmp_path_factory.mktemp("resuming") / "mlruns"
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    return open_store(None, root)
+
+
+class Stopping(Listener):
+    """Interrupts after this epoch's metrics, before its checkpoint, as Ctrl-C would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.last = epoch
+
+    def epoch(self, epoch: int, metrics: object) -> None:
+        if epoch == self.last:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(root: Path, store: Store) -> Callable[..., str]:
+    """Starts a run, interrupts it in an epoch, and returns its id."""
+
+    def start(*overrides: str, name: str, epoch: int = 4) -> str:
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(*compose([*overrides, f"tracking.folder={root}", f"name={name}"]), Stopping(epoch))
+        run = store.find(name)
+        assert run.info.status == "KILLED"
+        return run.info.run_id
+
+    return start
+
+
+@pytest.fixture
+def run(root: Path) -> Callable[..., Result]:
+    """A run in the shared folder."""
+    return lambda *overrides: mnist_exp.run(*overrides, f"tracking.folder={root}", quiet=True)
+
+
+def assert_as_undisturbed(store: Store, run_id: str, resumed: Result, undisturbed: Result) -> None:
+    assert resumed.run_id == run_id
+    assert resumed.trouble is None
+    assert (resumed.history, resumed.used_epoch) == (undisturbed.history, undisturbed.used_epoch)
+    assert resumed.metrics == undisturbed.metrics
+    weights = zip(resumed.load_model().get_weights(), undisturbed.load_model().get_weights(), strict=True)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in weights)
+    found = store.client.get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert not {"error", "ended_by"} & found.data.tags.keys()
+    for key in ("train/loss", "train/accuracy", "learning_rate", "seconds/elapsed", "test/accuracy"):
+        theirs = [metric.step for metric in store.client.get_metric_history(undisturbed.run_id, key)]
+        ours = store.client.get_metric_history(run_id, key)
+        assert [metric.step for metric in ours] == theirs, key
+        assert len({metric.step for metric in ours}) == len(ours), key
+    assert not Path(found.data.tags["folder"]).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callable[..., Result]) -> None:
+    noisy = (*BASE, "model.dropout=0.3")
+    command = [sys.executable, "-c", DIES, *noisy, "name=killed", f"tracking.folder={root}"]
+    dying = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        undisturbed = run(*noisy)
+        _, said = dying.communicate(timeout=180)
+    finally:
+        dying.kill()
+    assert dying.returncode == -signal.SIGKILL, said
+    store = open_store(None, root)
+    killed = store.find("killed")
+    assert (killed.info.status, killed.data.metrics["train/loss"] > 0) == ("RUNNING", True)
+    folder = Path(killed.data.tags["folder"])
+    assert len(json.loads((folder / "checkpoints" / "state.json").read_text())["epochs"]) == 3
+    weights = (folder / "checkpoints" / "epoch-00003.weights.h5").read_bytes()
+    (folder / "checkpoints" / "epoch-00004.weights.h5").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(TrackingError, match="is no run's id or name"):
+        run("training.resume=another")
+    killed = store.client.get_run(killed.info.run_id)
+    assert (killed.info.status, killed.data.tags["ended_by"]) == ("KILLED", "its process was gone"), (
+        "by the next command"
+    )
+    resumed = run(f"training.resume={killed.info.run_id[:8]}")
+    assert resumed.name == "killed"
+    assert_as_undisturbed(store, killed.info.run_id, resumed, undisturbed)
+    again = store.client.get_run(killed.info.run_id).data
+    assert again.params == killed.data.params
+    assert again.tags["pid"] == str(os.getpid())
+
+
+def test_patience_and_the_best_weights_survive(
+    store: Store, run: Callable[..., Result], interrupted: Callable[..., str]
+) -> None:
+    """The learning rate is halved, and the training ended, by epochs from before and after the interruption."""
+    waiting = (
+        *QUICK,
+        "training.epochs=40",
+        "training.weights=best",
+        "training.reduce_lr_patience=1",
+        "training.reduce_lr_monitor=val_accuracy",
+        "training.early_stopping_patience=3",
+        "training.early_stopping_monitor=val_accuracy",
+        "optimizer.learning_rate=0.02",
+        "model.widths=[32]",
+    )
+    undisturbed = run(*waiting)
+    rates = [metric.value for metric in store.client.get_metric_history(undisturbed.run_id, "learning_rate")]
+    epochs = len(rates)
+    assert epochs < 40, "it stopped early"
+    run_id = interrupted(*waiting, name="waiting", epoch=epochs - 1)
+    assert rates[0] > rates[epochs - 3] > rates[-1], "the rate was halved before and after"
+    assert undisturbed.used_epoch < epochs - 1
+    resumed = run("training.resume=waiting")
+    assert_as_undisturbed(store, run_id, resumed, undisturbed)
+    assert [metric.value for metric in store.client.get_metric_history(run_id, "learning_rate")] == rates
+
+
+def test_a_schedule_survives_beside_patience(
+    store: Store, run: Callable[..., Result], interrupted: Callable[..., str]
+) -> None:
+    scheduled = (*QUICK, "optimizer.schedule=cosine", "optimizer.warmup=0.2", "training.early_stopping_patience=5")
+    undisturbed = run(*scheduled)
+    run_id = interrupted(*scheduled, name="scheduled", epoch=3)
+    assert_as_undisturbed(store, run_id, run("training.resume=latest"), undisturbed)
+
+
+def test_epochs_may_grow(store: Store, run: Callable[..., Result], interrupted: Callable[..., str]) -> None:
+    run_id = interrupted(*QUICK, name="growing", epoch=3)
+    resumed = run("training.resume=growing", "++training.epochs=8")
+    assert resumed.run_id == run_id
+    assert len(resumed.history["loss"]) == 8
+    steps = [metric.step for metric in store.client.get_metric_history(run_id, "train/loss")]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    with pytest.raises(TrackingError, match=r"^growing \(\w{8}\) finished; there is nothing to resume"):
+        run("training.resume=growing")
+
+
+@pytest.fixture
+def other(tmp_path: Path, root: Path, store: Store) -> tuple[Path, Store]:
+    """A store of this test's own."""
+    shutil.copytree(root, tmp_path / "mlruns", ignore=shutil.ignore_patterns("artifacts", "running"))
+    store = open_store(None, tmp_path / "mlruns")
+    for run in store.runs("tags.kind = 'run'"):
+        store.client.delete_run(run.info.run_id)
+    return tmp_path / "mlruns", store
+
+
+def record(folder: Path, store: Store, name: str, checkpoint: bool = True) -> MlflowRecord:
+    """A run that has begun, with a checkpoint to go on from."""
+    begun = MlflowRecord.create_in(store, folder, "digits", name)
+    (begun.artifacts / "config.yaml").write_text("seed: 0\ntraining: {resume: null, epochs: 3}\ntracking: {}\n")
+    if checkpoint:
+        begun.checkpoints.mkdir()
+        (begun.checkpoints / "state.json").write_text("{}")
+    return begun
+
+
+def resume(folder: Path, wanted: str, *more: str) -> tuple:
+    overrides = [f"training.resume={wanted}", f"tracking.folder={folder}", *more]
+    return continued(*compose(overrides), overrides)
+
+
+def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
+    folder, store = other
+    runs = {name: record(folder, store, name, checkpoint=name != "early") for name in ("done", "early", "busy")}
+    runs["done"].end("FINISHED")
+    runs["early"].end("KILLED")
+    listed = r"the newest are: busy \(\w{8}\), early \(\w{8}\), done \(\w{8}\)$"
+    for wanted, message in {
+        "done": r"^done \(\w{8}\) finished; there is nothing to resume\. Start a new run with more training\.epochs",
+        "busy": rf"^busy \(\w{{8}}\) is still running on .*, pid {os.getpid()}; end it first",
+        "early": r"^early \(\w{8}\) left no checkpoint in .*: it ended before its first epoch; start it anew",
+        "latest": r"^busy \(\w{8}\) is still running",
+        "unknown": f"^'unknown' is no run's id or name; {listed}",
+        # starts of ids that read as numbers
+        "12345678": f"^'12345678' is no run's id or name; {listed}",
+        "1234e567": f"^'1234e567' is no run's id or name; {listed}",
+    }.items():
+        with pytest.raises(TrackingError, match=message):
+            resume(folder, wanted)
+    assert {run.info.run_name: run.info.status for run in store.runs("tags.kind = 'run'")} == {
+        "done": "FINISHED",
+        "early": "KILLED",
+        "busy": "RUNNING",
+    }
+
+
+def test_a_name_of_several_runs_is_refused(other: tuple[Path, Store]) -> None:
+    for _ in range(2):
+        record(*other, "twice").end("KILLED")
+    with pytest.raises(TrackingError, match=r"^'twice' is the name of several runs, give an id; they are: twice \("):
+        resume(other[0], "twice")
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_a_resumed_run_keeps_its_config_but_for_epochs_and_store(other: tuple[Path, Store], status) -> None:
+    begun = record(*other, "mine")
+    begun.params({"model": "cnn", "seed": 0})
+    begun.end(status, "KeyboardInterrupt")
+    cfg, choices = resume(other[0], "mine")
+    assert (cfg.training.epochs, cfg.training.resume, cfg.seed, choices) == (3, begun.id, 0, {"model": "cnn"})
+    assert cfg.tracking.folder == str(other[0])
+    assert resume(other[0], begun.id[:8], "training.epochs=5")[0].training.epochs == 5
+
+
+@pytest.mark.parametrize("given", [["seed=1"], ["model=cnn"], ["+model.width=3"], ["name=new", "training.epochs=9"]])
+def test_other_overrides_are_refused(tmp_path: Path, given: Sequence[str]) -> None:
+    overrides = ["training.resume=mine", *given]
+    cfg, choices = compose([override for override in overrides if not override.startswith("+")])
+    with pytest.raises(
+        ConfigError, match=r"keeps its recorded config: .* takes only training\.epochs, .* but got "
+    ) as error:
+        continued(cfg, choices, overrides)
+    assert str(error.value).endswith(f"but got {given[0]}")
+
+
+def test_without_tracking_there_is_nothing_to_resume() -> None:
+    overrides = ["training.resume=mine", "tracking=off"]
+    with pytest.raises(ConfigError, match=r"needs the tracking store that knows the run, but got tracking=off"):
+        continued(*compose(overrides), overrides)
+
+
+def test_a_resumed_run_is_never_taken_for_dead(other: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command may clear up at any moment while a run is taken over from the process that left it."""
+    folder, store = other
+    begun = record(folder, store, "mine")
+    begun.end("KILLED", "KeyboardInterrupt")
+    store.client.set_tag(begun.id, "started", "0")  # by a process that is gone
+    for method in ("set_tag", "delete_tag", "update_run"):
+        works = getattr(store.client, method)
+
+        def followed(*args: object, works: Callable = works, **keys: object) -> object:
+            answer = works(*args, **keys)
+            open_store(None, folder).end_dead_runs()
+            return answer
+
+        monkeypatch.setattr(store.client, method, followed)
+    settings = Tracking(**compose([f"tracking.folder={folder}"])[0].tracking)
+    monkeypatch.setattr("mnist_exp.tracking.store.open_store", lambda *_: store)
+    resumed = tracking.start(settings, "unused", begun.id)
+    found = store.client.get_run(begun.id)
+    assert (found.info.status, resumed.id, resumed.name) == ("RUNNING", begun.id, "mine")
+    assert (found.data.tags["pid"], "error" in found.data.tags) == (str(os.getpid()), False)
