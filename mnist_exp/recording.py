@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
@@ -69,10 +70,13 @@ def finish(
 
     from mnist_exp import artifacts
 
-    last = len(history.epochs)
-    # Restored weights get a step of their own, so that the newest validation value is that of the weights used.
-    step = last if history.used_epoch == last else last + 1
-    record.metrics({key: value for key, value in metrics.items() if key.startswith("val/")}, step=step)
+    last, recorded = len(history.epochs), history.epochs[-1]
+    validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
+    if history.used_epoch == last:  # what the last epoch recorded is not said twice
+        said = {key for key in validation if abs(validation[key] - recorded.get(key.replace("/", "_"), inf)) < 1e-5}
+        record.metrics({key: validation[key] for key in validation if key not in said}, step=last)
+    else:  # restored weights get a step of their own, so that the newest value is that of the weights used
+        record.metrics(validation, step=last + 1)
     record.metrics({key: value for key, value in metrics.items() if key.startswith("test/")}, step=0)
     record.metrics({f"seconds/{part}": value for part, value in seconds.items()}, step=0)
     record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})

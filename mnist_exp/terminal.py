@@ -173,7 +173,9 @@ class Terminal(Listener):
         """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
         self._say("stopped", "interrupted" if status == 130 else "terminated")
         if self._record and self._record.id:
-            self._say("run", f"{self._record.name} ({self._record.id[:8]}) is recorded as KILLED")
+            short = f"{self._record.name} ({self._record.id[:8]})"
+            trouble = self._record.trouble
+            self._say("run", f"{short}: {trouble}" if trouble else f"{short} is recorded as KILLED")
             if self._record.resumable:
                 self._say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
         return status

@@ -204,7 +204,7 @@ def test_trouble_is_the_last_word(log: Made) -> None:
 @pytest.mark.parametrize(("status", "word"), [(130, "interrupted"), (143, "terminated")])
 def test_a_stopped_run_says_how_it_goes_on(status: int, word: str, log: Made) -> None:
     terminal, written = log
-    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True)
+    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True, trouble=None)
     terminal.record(record)
     assert terminal.stopped(status) == status
     assert written.getvalue().splitlines() == [
@@ -271,7 +271,7 @@ def test_a_run_in_a_real_terminal_of_80_columns(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     environment = {**os.environ, "TERM": "xterm"} | {"COLUMNS": "80", "LINES": "40"}
-    command = [sys.executable, "-m", "mnist_exp", "tracking=off", "training=smoke", "export=mnist.h5"]
+    command = [sys.executable, "-m", "mnist_exp", "training=smoke", "export=mnist.h5"]
     running = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     raw = b""
@@ -289,5 +289,5 @@ def test_a_run_in_a_real_terminal_of_80_columns(tmp_path: Path) -> None:
     ends = [line for line in lines if re.match(r"(validation|test) +\d+\.\d\d% ", line)]
     assert len(ends) == 2
     first_words = {line.split()[0] for line in lines if line and line[0].isalpha()}
-    labels = {"data", "differs", "model", "training", "epoch", "validation", "test", "fitted", "run", "time"}
+    labels = {"data", "differs", "model", "training", "epoch", "validation", "test", "fitted", "run", "time", "open"}
     assert first_words <= labels | {"accuracy"}, first_words  # nothing of TensorFlow's, absl's or Keras's
