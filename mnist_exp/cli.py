@@ -40,6 +40,7 @@ def main() -> int:
 def _compose_and_run() -> None:
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us, to be said in our words
+    HydraConfig.instance().cfg = None  # of an earlier call in this process
     try:
         _task()
     except (*FAILURES, ValueError) as error:  # a group set to null is a bare ValueError of Hydra's
