@@ -92,7 +92,11 @@ def test_metrics_of_each_epoch_and_the_result(done: SimpleNamespace) -> None:
     history = done.client.get_metric_history(done.run.info.run_id, "train/loss")
     assert [metric.value for metric in history] == done.result.history["loss"]
     assert steps("test/accuracy") == [0]
-    assert done.result.metrics.items() <= done.run.data.metrics.items()
+    kept = {key: done.run.data.metrics[key] for key in done.result.metrics}
+    assert kept == pytest.approx(done.result.metrics, abs=1e-5)
+    assert (
+        len(done.client.get_metric_history(done.run.info.run_id, "val/accuracy")) == 2
+    )  # the result is not said twice
 
 
 def test_the_data_set_is_an_input(done: SimpleNamespace) -> None:
