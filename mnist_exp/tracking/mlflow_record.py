@@ -51,7 +51,7 @@ class MlflowRecord(Record):
         return cls(folder, name, store, run.info.run_id)
 
     @classmethod
-    def resume(cls, store: Store, root: Path, experiment: str, wanted: str) -> Self:
+    def resume(cls, store: Store, wanted: str) -> Self:
         """The record of a run that was interrupted. Raises TrackingError where it cannot go on."""
         run = store.find(wanted)
         check_resumable(run)

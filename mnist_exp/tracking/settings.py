@@ -11,6 +11,8 @@ from mnist_exp.tracking.record import Record
 if TYPE_CHECKING:
     import keras
 
+    from mnist_exp.tracking.store import Store
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
@@ -31,26 +33,30 @@ def start(tracking: Tracking, name: str, resume: str | None = None) -> Record:
     if not tracking.enabled:
         return Record.create(folder, name)
     from mnist_exp.tracking.mlflow_record import MlflowRecord
-    from mnist_exp.tracking.store import open_store
 
-    store = open_store(tracking.uri, folder)
-    store.end_dead_runs()
+    store = _store(tracking)
     if resume is not None:
-        return MlflowRecord.resume(store, folder, tracking.experiment, resume)
+        return MlflowRecord.resume(store, resume)
     return MlflowRecord.create_in(store, folder, tracking.experiment, name)
 
 
 def recorded_config(tracking: Tracking, wanted: str) -> tuple[str, str, dict[str, str]]:
     """Id, YAML config and parameters of a run to resume. Raises TrackingError where it is unknown or cannot go on."""
     from mnist_exp.tracking.mlflow_record import check_resumable
+
+    run = _store(tracking).find(wanted)
+    check_resumable(run)
+    config = Path(run.data.tags["folder"], "artifacts", "config.yaml").read_text(encoding="utf-8")
+    return run.info.run_id, config, run.data.params
+
+
+def _store(tracking: Tracking) -> "Store":
+    """The store these keys name, cleared of runs whose process is gone."""
     from mnist_exp.tracking.store import open_store
 
     store = open_store(tracking.uri, Path(tracking.folder).resolve())
     store.end_dead_runs()
-    run = store.find(wanted)
-    check_resumable(run)
-    config = Path(run.data.tags["folder"], "artifacts", "config.yaml").read_text(encoding="utf-8")
-    return run.info.run_id, config, run.data.params
+    return store
 
 
 def load_model(uri: str | None, run_id: str) -> "keras.Model":

@@ -340,7 +340,7 @@ def test_a_resumed_run_logs_again_what_it_repeats_but_once(
     (record.checkpoints / "state.json").write_text("{}")
     (record.artifacts / "traceback.txt").write_text("of another end")
     record.end("FAILED", "ValueError: it broke")
-    resumed = MlflowRecord.resume(store, folder, "digits", record.id)
+    resumed = MlflowRecord.resume(store, record.id)
     resumed.metrics({"train/loss": 1 / 3, "seconds/elapsed": 9.5}, step=3)  # trained again, from the checkpoint before
     resumed.metrics({"train/loss": 1 / 4, "seconds/elapsed": 10.5}, step=4)
     resumed.metrics({"test/loss": 0.25, "test/accuracy": 0.75}, step=0)
