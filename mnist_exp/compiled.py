@@ -5,7 +5,8 @@ memory as tensors, and one compiled function runs `model.train_step` over many b
 works through `fit` itself, which keeps a `train_function` that is already set; callbacks and validation stay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import keras
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras.src.layers.convolutional.base_conv import BaseConv
 from keras.src.layers.convolutional.base_depthwise_conv import BaseDepthwiseConv
 from keras.src.trainers.trainer import model_supports_jit
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 Mode = Literal["xla", "windows", "off"]
 
@@ -104,7 +106,7 @@ def feed(
         model.train_function = None
         return _Batches(images, targets, order), _NewOrder(order)
     windows = order.windows(None if mode == "xla" else WINDOW)
-    run = _window_function(model, images, targets, jit_compile=mode == "xla")
+    run = _window_function(model, images, targets, mode)
 
     def train_function(iterator: Any) -> dict[str, Any]:
         return run(tf.constant(order.window(*windows[int(next(iterator))])))
@@ -114,18 +116,38 @@ def feed(
 
 
 def _window_function(
-    model: keras.Model, images: np.ndarray, targets: np.ndarray, jit_compile: bool
+    model: keras.Model, images: np.ndarray, targets: np.ndarray, mode: Mode
 ) -> Callable[[tf.Tensor], dict[str, Any]]:
     data, wanted = tf.constant(images), tf.constant(targets)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=mode == "xla", autograph=False)
     def run(order: tf.Tensor) -> dict[str, Any]:
         def step(number: tf.Tensor) -> tf.Tensor:
             chosen = tf.gather(order, number)
             model.train_step((tf.gather(data, chosen), tf.gather(wanted, chosen)))
             return number + 1
 
-        tf.while_loop(lambda number: number < order.shape[0], step, [0])
+        with nullcontext() if mode == "xla" or is_op_determinism_enabled() else _compiled_update(model.optimizer):
+            tf.while_loop(lambda number: number < order.shape[0], step, [0])
         return model.get_metrics_result()
 
     return run
+
+
+@contextmanager
+def _compiled_update(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """What is traced in here updates the weights in one XLA call of its own.
+
+    An update is a dozen passes over every weight, which XLA makes one: a third of the step of a net whose dense layer
+    is large, and no convolution is in it.
+    """
+    plain = optimizer.apply
+
+    def apply(gradients: list[tf.Tensor], variables: list[keras.Variable]) -> None:
+        tf.function(lambda gradients: plain(gradients, variables), jit_compile=True, autograph=False)(gradients)
+
+    optimizer.apply = apply
+    try:
+        yield
+    finally:
+        del optimizer.apply

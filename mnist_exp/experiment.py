@@ -1,9 +1,10 @@
 """The story of one run: data, model, training, evaluation, record."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -57,8 +58,8 @@ class Listener:
     def record(self, record: Record) -> None:
         """The run's folder is there."""
 
-    def model(self, model: "keras.Model", settings: Training, differing: list[str]) -> None:
-        """Training is about to begin."""
+    def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
+        """Training is about to begin; differing() tells what sets the config apart from the defaults."""
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """So many steps of this epoch (from 1) are done."""
@@ -110,7 +111,7 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
             prepare_keras(cfg.seed, settings)
             model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
             optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
-        listener.model(model, settings, differences(cfg, choices))
+        listener.model(model, settings, partial(differences, cfg, choices))
         with clock("training"):
             history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
         listener.evaluating()

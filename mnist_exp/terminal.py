@@ -8,7 +8,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -100,10 +100,10 @@ class Terminal(Listener):
         if self.chatter:
             self.chatter.move_to(record.log)
 
-    def model(self, model: "keras.Model", settings: Training, differing: list[str]) -> None:
+    def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
         self._waiting.stop()
         self._settings = settings
-        self._say("differs", ", ".join(differing) or "nothing from the defaults")
+        self._say("differs", ", ".join(differing()) or "nothing from the defaults")
         self._say("model", f"{model.name}, {model.count_params():,} parameters")
         self._say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
         if self.console.is_interactive:

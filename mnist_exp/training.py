@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.data import Part, Splits
+from mnist_exp.data import Part, Splits, sample
 from mnist_exp.types import Count, Monitor, Share
 
 if TYPE_CHECKING:
@@ -93,11 +93,10 @@ def fit(
     from mnist_exp.compiled import Order, feed, mode_for
 
     model.compile(optimizer, loss_of(settings), metrics=["accuracy"])
-    train, validation = targets_of(splits.train, settings, splits), targets_of(splits.validation, settings, splits)
-    used = settings.images_used(len(train))
-    order = Order(used, settings.batch_size, seed)
+    train = sample(splits.train, settings.images_used(len(splits.train)), seed)
+    order = Order(len(train), settings.batch_size, seed)
     mode = mode_for(model, settings.compiled_epoch)
-    batches, new_order = feed(model, splits.train.images[:used], train[:used], order, mode)
+    batches, new_order = feed(model, train.images, targets_of(train, settings, splits), order, mode)
     waiting = patient(settings)
     checkpoint = Checkpoint(folder, settings.checkpoint_monitor)
     trained = checkpoint.restore(model, waiting, settings.epochs)
@@ -107,7 +106,7 @@ def fit(
             epochs=settings.epochs,
             initial_epoch=trained,
             shuffle=False,  # the order is ours
-            validation_data=(splits.validation.images, validation),
+            validation_data=(splits.validation.images, targets_of(splits.validation, settings, splits)),
             validation_batch_size=EVALUATION_BATCH,
             callbacks=[new_order, *waiting, Watch(on_step, on_epoch), checkpoint],
             verbose=0,

@@ -87,7 +87,7 @@ def model(parameters: int = 109_386) -> Any:
 def story(terminal: Terminal, differing: list[str], epochs: int = 12) -> None:
     with terminal.cleared():
         terminal.data(splits("digits, 1,797 images shipped with scikit-learn; dataset=mnist for MNIST"))
-        terminal.model(model(), settings(epochs=epochs), differing)
+        terminal.model(model(), settings(epochs=epochs), lambda: differing)
         for epoch in range(1, 4):
             terminal.step(epoch, 1, 2)
             terminal.epoch(epoch, METRICS)
@@ -134,7 +134,7 @@ def test_a_log_holds_no_control_characters_and_80_columns(log: Made) -> None:
 def test_what_differs_is_wrapped_between_its_parts(log: Made) -> None:
     terminal, written = log
     differing = [f"model.some_key_{number}=[[{number},{number}]]" for number in range(10)]
-    terminal.model(model(), settings(), differing)
+    terminal.model(model(), settings(), lambda: differing)
     lines = written.getvalue().split("model    mlp")[0].splitlines()
     assert len(lines) > 3
     assert lines[0].startswith("differs  model.some_key_0=")
@@ -151,7 +151,7 @@ def test_a_long_path_is_not_broken(log: Made) -> None:
 
 def test_one_epoch_is_no_epochs(log: Made) -> None:
     terminal, written = log
-    terminal.model(model(), settings(epochs=1), [])
+    terminal.model(model(), settings(epochs=1), list)
     terminal.result(result(history={"loss": [0.3]}, used_epoch=1))
     assert "training 1 epoch, batch 32" in written.getvalue()
     assert "2.0 s of it training 1 epoch\n" in written.getvalue()
@@ -228,7 +228,7 @@ def test_a_screen_shows_a_bar_that_fits(screen: Made) -> None:
 def test_a_bar_is_gone_when_the_story_is_over(screen: Made) -> None:
     terminal, written = screen
     with terminal.cleared():
-        terminal.model(model(), settings(), [])
+        terminal.model(model(), settings(), list)
     written.truncate(0)
     terminal.result(result())
     assert "━" not in written.getvalue()
@@ -240,7 +240,7 @@ def test_libraries_keep_their_own_standard_error_while_something_moves(screen: M
     with terminal.cleared():
         terminal.data(splits("digits"))
         assert sys.stderr is before
-        terminal.model(model(), settings(), [])
+        terminal.model(model(), settings(), list)
         assert sys.stderr is before
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -150,6 +151,13 @@ def test_overfitting_one_batch_drives_its_loss_to_nearly_nothing(splits, tmp_pat
     _, history, _ = fit(splits, tmp_path, dropout=0.0, epochs=300, batches=1)
     assert history.epochs[-1]["loss"] < 0.05
     assert history.epochs[-1]["accuracy"] == 1.0
+
+
+def test_one_batch_holds_every_class_of_images_that_lie_class_by_class(splits, tmp_path):
+    """As those of dataset=folder do."""
+    by_class = replace(splits, train=splits.train[np.argsort(splits.train.labels, kind="stable")])
+    _, history, _ = fit(by_class, tmp_path, dropout=0.0, epochs=100, batches=1)
+    assert history.epochs[-1]["val_accuracy"] > 0.5  # with one class it would be a quarter
 
 
 def test_batches_limit_the_images_of_an_epoch():

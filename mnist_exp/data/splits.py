@@ -69,17 +69,8 @@ def split(
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
-        train, tested = _limited(train, limit, seed), _limited(tested, limit, seed)
-    repeated = {}
-    copies = np.isin(train.digests, tested.digests)
-    if copies.any():
-        repeated["test and train or validation, taken out of those"] = int(copies.sum())
-        train = train[np.flatnonzero(~copies)]
-    if not len(train):
-        raise DataError(
-            f"{source.description}: training needs images that are not in the test set, but all {len(copies)} are; "
-            "take them out of the test set, or give another"
-        )
+        train, tested = sample(train, limit, seed), sample(tested, limit, seed)
+    train, repeated = _without_copies(train, tested, source.description)
     wanted = _count("validation", validation, len(train))
     if method == "tail":
         rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
@@ -94,6 +85,27 @@ def split(
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
     return Splits(name, train, validated, tested, source.class_names, source.description, digest, repeated)
+
+
+def sample(part: Part, count: int, seed: int) -> Part:
+    """At most `count` images, each class in proportion, in the order they had."""
+    if count >= len(part):
+        return part
+    _, chosen = _stratified(part.labels, count, seed)
+    return part[chosen]
+
+
+def _without_copies(train: Part, tested: Part, description: str) -> tuple[Part, dict[str, int]]:
+    """The training images that are not in the test set, and how many were."""
+    copies = np.isin(train.digests, tested.digests)
+    if not copies.any():
+        return train, {}
+    if copies.all():
+        raise DataError(
+            f"{description}: training needs images that are not in the test set, but all {len(copies)} are; "
+            "take them out of the test set, or give another"
+        )
+    return train[np.flatnonzero(~copies)], {"test and train or validation, taken out of those": int(copies.sum())}
 
 
 def _check_labels(source: Source, classes: int) -> None:
@@ -157,10 +169,3 @@ def _stratified(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, 
         stratify = None  # too few to give every class a share: drawn from all alike
     rest, chosen = train_test_split(np.arange(len(labels)), test_size=count, random_state=seed, stratify=stratify)
     return np.sort(rest), np.sort(chosen)
-
-
-def _limited(part: Part, limit: int, seed: int) -> Part:
-    if limit >= len(part):
-        return part
-    _, chosen = _stratified(part.labels, limit, seed)
-    return part[chosen]
