@@ -137,10 +137,15 @@ def _known_keys() -> dict[str, list[str]]:
     return found
 
 
+def options(group: str) -> list[str]:
+    """The choices of a config group; none where there is no such group."""
+    folder = (ROOT if group == "sweeps" else CONF) / group
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
 def _choices() -> str:
     """Every group with its choices, for --help."""
-    folders = {group: (ROOT if group == "sweeps" else CONF) / group for group in GROUPS}
-    lines = (f"{group}: {', '.join(sorted(p.stem for p in path.glob('*.yaml')))}" for group, path in folders.items())
+    lines = (f"{group}: {', '.join(options(group))}" for group in GROUPS)
     return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
 
 

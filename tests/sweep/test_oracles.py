@@ -1,0 +1,234 @@
+"""Each oracle driven by trials that cost nothing: a score from a formula, failures, a kill at any moment."""
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from mnist_exp.sweep.oracles import HISTORY, WAIT, Past, Proposal, oracle
+from mnist_exp.sweep.space import parse
+
+MIXED = {
+    "model.dropout": "interval(0.0, 0.6)",
+    "model.units": "tag(log, int(interval(16, 256)))",
+    "model.widths": "choice([64], [128, 64])",
+    "model.norm": "true, false",
+    "training.batch_size": "tag(log, range(32, 257, 2))",
+    "model.patience": "null, 3",
+    "optimizer": "adam, adadelta",
+    "when": {
+        "optimizer=adam": {
+            "optimizer.learning_rate": "tag(log, interval(1e-4, 1e-2))",
+            "optimizer.beta_1": "range(0.8, 1.0, 0.05)",
+        },
+        "optimizer=adadelta": {"optimizer.learning_rate": "interval(0.1, 1.0)"},
+    },
+}
+SMALL = {"a": "range(0, 4)", "b": "x, y, z", "c": "null, 1"}  # 24 combinations
+GRID = {"a": "range(0, 5)", "m": "mlp, cnn", "when": {"m=cnn": {"kernel": "3, 5, 7"}}}  # 20
+ALGORITHMS = ["random", "tpe", "hyperband"]
+
+
+def space(section):
+    return parse(section, "test", [], {})
+
+
+def make(algorithm, section, seed=0, direction="max", epochs=9):
+    hyperband = {"epochs": epochs, "factor": 3, "iterations": 1} if algorithm == "hyperband" else {}
+    return oracle(algorithm, space(section), direction, seed, **hyperband)
+
+
+def score_of(proposal: Proposal) -> float:
+    """Smooth, conditional, and the better the longer it trained."""
+    values = proposal.values
+    rate = values.get(
+        "optimizer=adam/optimizer.learning_rate", values.get("optimizer=adadelta/optimizer.learning_rate")
+    )
+    epochs = proposal.rung.epochs if proposal.rung else 9
+    if rate is None:
+        return values.get("a", 0) + (values.get("b") == "y") + epochs / 100
+    distance = (math.log10(rate) + 3) ** 2 if values["optimizer"] == "adam" else 0.5 + (rate - 0.6) ** 2
+    return 1 - distance / 10 - (values["model.dropout"] - 0.3) ** 2 + epochs / 100
+
+
+@dataclass
+class Drive:
+    """An engine without trials: `width` of them pending at once, ended in a random order."""
+
+    oracle: object
+    width: int = 4
+    fails: object = lambda number: False
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    pending: list = field(default_factory=list)
+    past: list = field(default_factory=list)  # in the order they ended
+
+    def step(self, most=math.inf) -> bool:
+        """Asks until the window is full, ends one trial; False once nothing is left."""
+        while len(self.pending) < self.width and len(self.past) + len(self.pending) < most:
+            proposal = self.oracle.ask()
+            if proposal in (None, WAIT):
+                assert proposal is None or self.pending, "waiting for nothing"
+                break
+            self.pending.append(proposal)
+        if self.pending:
+            self.end()
+            return True
+        return False
+
+    def end(self) -> None:
+        """One of the pending trials."""
+        proposal = self.pending.pop(self.rng.randrange(len(self.pending)))
+        score = None if self.fails(proposal.number) else score_of(proposal)
+        self.oracle.tell(proposal.number, score)
+        self.past.append(Past(proposal, True, score))
+
+    def run(self, most=math.inf):
+        while self.step(most):
+            pass
+        return self.past
+
+    @property
+    def recorded(self):
+        """What the store would hold at this moment."""
+        return [*self.past, *(Past(proposal, False) for proposal in self.pending)]
+
+
+def config(proposal):
+    return tuple(sorted(proposal.values.items()))
+
+
+def test_a_grid_is_complete_and_in_the_order_of_hydra():
+    past = Drive(make("grid", {"a": "range(0,2)", "b": "x,y"}), width=1).run()
+    assert [p.proposal.values for p in past] == [{"a": a, "b": b} for a in (0, 1) for b in ("x", "y")]
+
+
+def test_a_grid_takes_conditional_keys_only_where_their_condition_holds():
+    section = {"m": "mlp,cnn", "s": "1,2", "when": {"m=cnn": {"kernel": "3,5"}}}
+    past = Drive(make("grid", section)).run()
+    assert len(past) == space(section).size == 2 + 4
+    assert all(("m=cnn/kernel" in p.proposal.values) == (p.proposal.values["m"] == "cnn") for p in past)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("algorithm", ["grid", "random", "tpe"])
+def test_a_small_space_is_tried_whole_and_nothing_twice(algorithm, seed):
+    past = Drive(make(algorithm, SMALL, seed)).run()
+    assert len({config(p.proposal) for p in past}) == len(past) == 24
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_no_proposal_comes_twice_in_a_large_space(algorithm):
+    past = Drive(make(algorithm, MIXED)).run(60)
+    assert len({config(p.proposal) for p in past}) == 60
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_values_stay_in_their_ranges(algorithm):
+    for past in Drive(make(algorithm, MIXED)).run(40):
+        values = past.proposal.values
+        assert 0 <= values["model.dropout"] <= 0.6
+        assert isinstance(values["model.units"], int)
+        assert 16 <= values["model.units"] <= 256
+        assert values["training.batch_size"] in (32, 64, 128, 256)
+        assert values["model.widths"] in ("[64]", "[128,64]")
+        assert values["model.patience"] in ("null", "3")
+        adam = values["optimizer"] == "adam"
+        assert adam == ("optimizer=adam/optimizer.learning_rate" in values)
+        assert adam != ("optimizer=adadelta/optimizer.learning_rate" in values)
+        assert values.get("optimizer=adam/optimizer.beta_1", 0.8) in (0.8, 0.85, 0.9, 0.95)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_seed_repeats_a_sweep_and_another_does_not(algorithm):
+    first, second, other = ([p.proposal for p in Drive(make(algorithm, MIXED, seed)).run(20)] for seed in (0, 0, 1))
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+@pytest.mark.parametrize(
+    ("algorithm", "section"),
+    [("grid", GRID), *((algorithm, section) for algorithm in ALGORITHMS for section in (MIXED, SMALL))],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} keys",
+)
+def test_a_restored_oracle_goes_on_as_if_nothing_had_happened(algorithm, section, direction):
+    """At every moment of a sweep with failures and up to four trials pending."""
+    drive = Drive(make(algorithm, section, 3, direction), fails=lambda number: number % 5 == 2)
+    for _ in range(40):
+        again, shuffled = make(algorithm, section, 3, direction), make(algorithm, section, 3, direction)
+        again.restore(drive.recorded)
+        shuffled.restore(reversed(drive.recorded))
+        asked = drive.oracle.ask()
+        assert again.ask() == shuffled.ask() == asked
+        if isinstance(asked, Proposal):
+            drive.pending.append(asked)
+        if not drive.pending:
+            break
+        if len(drive.pending) == drive.width or not isinstance(asked, Proposal):
+            drive.end()
+    assert len(drive.past) > 10
+
+
+def rungs(past):
+    found = {}
+    for p in past:
+        found.setdefault((p.proposal.rung.bracket, p.proposal.rung.number), []).append(p.proposal)
+    return found
+
+
+@pytest.mark.parametrize("fails", [lambda n: False, lambda n: n % 3 == 0, lambda n: n % 2 == 0, lambda n: True],
+                         ids=["none", "a third", "half", "all"])  # fmt: skip
+def test_hyperband_fills_every_rung_whatever_fails(fails):
+    past = Drive(make("hyperband", MIXED), fails=fails).run()
+    assert {rung: len(found) for rung, found in rungs(past).items()} == {
+        (2, 0): 9, (2, 1): 3, (2, 2): 1, (1, 0): 5, (1, 1): 2, (0, 0): 3,
+    }  # fmt: skip
+
+
+def test_hyperband_promotes_the_best_of_a_rung_with_the_same_values_and_more_epochs():
+    past = Drive(make("hyperband", MIXED)).run()
+    by_number = {p.proposal.number: p for p in past}
+    for (bracket, number), found in rungs(past).items():
+        assert {p.rung.epochs for p in found} == {9 // 3 ** (bracket - number)}
+        for proposal in found:
+            assert (proposal.rung.parent is None) == (number == 0)
+            if number:
+                parent = by_number[proposal.rung.parent].proposal
+                assert parent.values == proposal.values
+                assert (parent.rung.bracket, parent.rung.number) == (bracket, number - 1)
+    first, second = rungs(past)[2, 0], rungs(past)[2, 1]
+    promoted = {p.rung.parent for p in second}
+    assert max(first, key=score_of).number in promoted
+    assert len(promoted) == 3
+
+
+def test_hyperband_in_a_small_space_ends():
+    past = Drive(make("hyperband", {"a": "range(0,2)", "b": "x,y"})).run()
+    first = [p for p in past if p.proposal.rung.number == 0]
+    assert len({config(p.proposal) for p in first}) == len(first) == 4
+
+
+def test_tpe_finds_the_good_region():
+    late = Drive(make("tpe", MIXED), width=1).run(60)[40:]
+    early = Drive(make("random", MIXED), width=1).run(60)[40:]
+    assert sum(p.score for p in late) / 20 > sum(p.score for p in early) / 20 + 0.02
+
+
+def test_tpe_keeps_away_from_what_fails():
+    def fails(number):
+        return drive.oracle.trials[f"{number:04d}"].hyperparameters.values["optimizer"] == "adam"
+
+    drive = Drive(make("tpe", MIXED), width=1, fails=fails)
+    late = drive.run(60)[30:]
+    assert sum(p.score is None for p in late) < 8
+
+
+def test_tpe_looks_at_a_bounded_number_of_trials_the_best_among_them():
+    past = [p.proposal for p in Drive(make("random", MIXED)).run(2 * HISTORY)]
+    tpe = make("tpe", MIXED)
+    tpe.restore([*(Past(p, True, score_of(p)) for p in past[:-3]), *(Past(p, False) for p in past[-3:])])
+    looked_at = {int(trial.trial_id) for trial in tpe._telling()}
+    assert len(looked_at) <= HISTORY + 3
+    assert looked_at >= {p.number for p in past[-3:]}
+    assert max(past[:-3], key=score_of).number in looked_at
