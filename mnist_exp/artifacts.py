@@ -19,6 +19,8 @@ from mnist_exp.training import History
 if TYPE_CHECKING:
     import keras
 
+SPLITS = {"val": "validation", "test": "test"}  # as metrics name them, and in words
+
 
 def write(
     folder: Path,
@@ -27,12 +29,12 @@ def write(
     history: History,
     evaluations: Mapping[str, Evaluation],
 ) -> None:
-    """Writes all of them below `folder`; evaluations: those of `val` and `test`."""
+    """Writes all of them below `folder`; evaluations: of what was scored, the one to show last."""
     (folder / "model_summary.txt").write_text(summary(model), encoding="utf-8")
     (folder / "history.json").write_text(json.dumps({"used_epoch": history.used_epoch, **history.curves()}, indent=1))
     write_reports(folder / "reports", evaluations)
     write_predictions(folder / "predictions.npz", splits, evaluations)
-    write_figures(folder / "figures", model, splits, history, evaluations["val"], evaluations["test"])
+    write_figures(folder / "figures", model, splits, history, evaluations)
 
 
 def summary(model: "keras.Model") -> str:
@@ -43,7 +45,7 @@ def summary(model: "keras.Model") -> str:
 
 
 def write_reports(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Classification reports of both splits, as text and JSON."""
+    """Classification reports of each split, as text and JSON."""
     folder.mkdir(exist_ok=True)
     for name, evaluation in evaluations.items():
         (folder / f"{name}.txt").write_text(evaluation.report(), encoding="utf-8")
@@ -51,12 +53,12 @@ def write_reports(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def write_predictions(path: Path, splits: Splits, evaluations: Mapping[str, Evaluation]) -> None:
-    """One npz: for val and test probabilities float16 (n, classes), labels and image digests; float16 keeps it small.
+    """One npz: for each split probabilities float16 (n, classes), labels and image digests; float16 keeps it small.
 
     predicted stands beside them, since rounding may tie two probabilities.
     """
     arrays: dict[str, Any] = {}
-    for name, part in (("val", splits.validation), ("test", splits.test)):
+    for name, part in splits.scored.items():
         evaluation = evaluations[name]
         arrays[f"{name}_probabilities"] = evaluation.probabilities.astype(np.float16)
         arrays[f"{name}_predicted"] = evaluation.predicted.astype(np.int16)
@@ -66,18 +68,22 @@ def write_predictions(path: Path, splits: Splits, evaluations: Mapping[str, Eval
 
 
 def write_figures(
-    folder: Path, model: "keras.Model", splits: Splits, history: History, validation: Evaluation, test: Evaluation
+    folder: Path, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]
 ) -> None:
-    """Every figure as PNG."""
+    """Every figure as PNG; those of single images show the split that was evaluated last."""
     folder.mkdir(exist_ok=True)
+    last = list(evaluations)[-1]
+    shown, images = evaluations[last], splits.scored[last].images
     drawn = {
         "samples": figures.samples(splits),
         "learning_curves": figures.learning_curves(history),
-        "confusion_test": figures.confusion_matrix(test, "Test"),
-        "confusion_validation": figures.confusion_matrix(validation, "Validation"),
-        "predictions": figures.predictions(splits.test.images, test),
-        "confident_mistakes": figures.confident_mistakes(splits.test.images, test),
-        "per_class": figures.per_class(test),
+        **{
+            f"confusion_{SPLITS[name]}": figures.confusion_matrix(evaluation, SPLITS[name].capitalize())
+            for name, evaluation in evaluations.items()
+        },
+        "predictions": figures.predictions(images, shown),
+        "confident_mistakes": figures.confident_mistakes(images, shown),
+        "per_class": figures.per_class(shown),
         "architecture": architecture(model),
     }
     for name, figure in drawn.items():
@@ -113,10 +119,10 @@ def description(
 ) -> str:
     """The run's page in markdown: result first, then data, net and training."""
     rows = [
-        f"| {label} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
+        f"| {SPLITS[split]} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
         f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | "
         f"{metrics[f'{split}/loss']:.4f} |"
-        for split, label in (("val", "validation"), ("test", "test"))
+        for split in splits.scored
     ]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
     epochs = len(history.epochs)
@@ -135,6 +141,6 @@ def description(
             f"{history.used_epoch}, seed {cfg.seed}.",
             "",
             "Figures, reports, predictions and the exact config lie under *Artifacts*; "
-            "the test set was scored once, after training.",
+            f"the test set was {'scored once, after training' if splits.test else 'not looked at'}.",
         ]
     )

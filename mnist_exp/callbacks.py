@@ -83,7 +83,7 @@ class Watch(keras.callbacks.Callback):
     """Tells a run's listeners how far it is, and ends a training whose loss is no longer finite."""
 
     def __init__(
-        self, on_step: Callable[[int, int, int], None], on_epoch: Callable[[int, dict[str, float]], None]
+        self, on_step: Callable[[int, int, int], None], on_epoch: Callable[[int, dict[str, float]], bool | None]
     ) -> None:
         super().__init__()
         self.on_step, self.on_epoch = on_step, on_epoch
@@ -103,7 +103,8 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        self.on_epoch(epoch + 1, {**metrics, "learning_rate": learning_rate(self.model)})
+        if self.on_epoch(epoch + 1, {**metrics, "learning_rate": learning_rate(self.model)}):
+            self.model.stop_training = True
 
 
 def patient(settings: Training) -> list[keras.callbacks.Callback]:

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, ValidationError, create_model
 
 from mnist_exp import data, optimizers
-from mnist_exp.composition import did_you_mean, explain
+from mnist_exp.composition import OF_SWEEPS, did_you_mean, explain
 from mnist_exp.errors import ConfigError
+from mnist_exp.sweep.settings import Executor, Sweep
 from mnist_exp.tracking import Tracking
 from mnist_exp.training import Training
 from mnist_exp.types import Seed
@@ -28,6 +29,8 @@ PIECES: dict[str, list[Callable]] = {
     "optimizer": [optimizers.learning_rate_schedule],
     "training": [Training],
     "tracking": [Tracking],
+    "sweep": [Sweep],
+    "executor": [Executor],
 }
 # How pydantic says it: how we do.
 WORDS = {
@@ -44,13 +47,14 @@ logging.getLogger(hydra.utils.__name__).disabled = True  # it would announce a w
 
 def check(cfg: DictConfig) -> None:
     """Raises one ConfigError that lists every unknown, missing or unusable value of the config."""
-    problems = list(_problems(cfg))
-    if problems:
+    found = list(problems(cfg))
+    if found:
         remedy = "--cfg job prints the whole config, with the defaults of what you leave out"
-        raise ConfigError("\n".join([*problems, remedy]))
+        raise ConfigError("\n".join([*found, remedy]))
 
 
-def _problems(cfg: DictConfig) -> Iterator[str]:
+def problems(cfg: DictConfig) -> Iterator[str]:
+    """What makes a config unusable, one line each."""
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -58,6 +62,8 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
         return
     yield from _section_problems("", {key: values[key] for key in values if key not in PIECES}, [_top_level])
     for section, pieces in PIECES.items():
+        if section not in values and section in OF_SWEEPS:
+            continue
         if not isinstance(values.get(section), dict):
             yield f"{section} must hold keys, but got {_received(values.get(section))}; choose with {section}=..."
             continue
@@ -167,5 +173,15 @@ def _relations(values: dict[str, Any]) -> Iterator[str]:
         Path(export).suffix != ".h5" or Path(export).name != export
     ):
         yield f"export must be a file name that ends in .h5, without a folder, but got {export!r}"
+    sweep = values.get("sweep") or {}
+    if isinstance(objective := sweep.get("objective"), str):
+        wanted = "min" if objective.endswith(("loss", "error")) else "max"
+        if sweep.get("direction") != wanted:
+            yield f"sweep.direction must be {wanted} for {objective}, but got {_received(sweep.get('direction'))}"
+        if sweep.get("pruning") == "median" and objective not in ("val/accuracy", "val/loss"):
+            yield (
+                "sweep.pruning=median needs an objective that is known after every epoch, val/accuracy or val/loss, "
+                f"but got {objective}"
+            )
     if values.get("export") and not (values.get("tracking") or {}).get("enabled", True):
         yield f"export needs tracking, which keeps the file with the run, but got {export!r} with tracking=off"

@@ -29,6 +29,7 @@ ROOT = next(folder for folder in (PACKAGE, PACKAGE.parent) if (folder / "conf").
 CONF = ROOT / "conf"
 os.environ["MNIST_EXP_SWEEPS"] = str(ROOT)  # conf/config.yaml looks for the group sweeps= there
 GROUPS = (*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), "sweeps")
+OF_SWEEPS = ("sweep", "executor")  # sections that a run or trial has no use for
 FAILURES = (HydraException, OmegaConfBaseException)
 
 
@@ -56,9 +57,10 @@ def build(section: Any, *given: Any, **more: Any) -> Any:
 
 
 def chosen(hydra_config: Any) -> dict[str, str]:
-    """The choice made in each of our config groups, from Hydra's own node."""
+    """The choice made in each config group that shapes a run, from Hydra's own node."""
     choices = hydra_config.runtime.choices
-    return {str(group): str(choice) for group, choice in choices.items() if group in GROUPS and choice}
+    shaping = set(GROUPS) - set(OF_SWEEPS)
+    return {str(group): str(choice) for group, choice in choices.items() if group in shaping and choice}
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,12 +114,12 @@ def explain(error: Exception) -> str:
     ):
         key = next(filter(None, named.groups()))
         inside = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a value that is a dictionary itself
-        return _unknown_key(max(key, inside[1], key=len) if inside else key)
+        return unknown_key(max(key, inside[1], key=len) if inside else key)
     cause = f" ({error.__cause__})" if isinstance(error, ConfigCompositionException) and error.__cause__ else ""
     return f"the config cannot be composed: {' '.join(text.split())}{cause}"
 
 
-def _unknown_key(key: str) -> str:
+def unknown_key(key: str) -> str:
     """What to say of a key that is not there: the choices that have it, else the nearest there is."""
     known = _known_keys()
     if choices := known.get(key):

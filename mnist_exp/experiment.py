@@ -64,8 +64,8 @@ class Listener:
     def step(self, epoch: int, step: int, steps: int) -> None:
         """So many steps of this epoch (from 1) are done."""
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch (from 1) is over."""
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool | None:
+        """An epoch (from 1) is over; True ends the training here."""
 
     def evaluating(self) -> None:
         """Training is over; evaluation, figures and tracking follow."""
@@ -95,37 +95,43 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
     check(cfg)
     listener = listener or Listener()
     clock = Clock()
-    settings = Training(**cfg.training)
     with clock("data"):
         splits = load_data(cfg.dataset)
     listener.data(splits)
     with clock("tracking"):
-        record = tracking.start(Tracking(**cfg.tracking), cfg.name or name_of(choices, cfg.seed), settings.resume)
+        name = cfg.name or name_of(choices, cfg.seed)
+        record = tracking.start(Tracking(**cfg.tracking), name, cfg.training.resume)
     with recording.ended(record):
-        listener.record(record)
-        with clock("imports"):
-            import tensorflow  # noqa: F401
-        with clock("tracking"):
-            recording.start(record, cfg, choices, splits)
-        with clock("building"):
-            prepare_keras(cfg.seed, settings)
-            model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
-            optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
-        listener.model(model, settings, partial(differences, cfg, choices))
-        with clock("training"):
-            history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
-        listener.evaluating()
-        with clock("evaluation"):
-            evaluations = evaluate(model, splits, history)
-        metrics = {
-            f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()
-        }
-        with clock("artifacts"):
-            from mnist_exp import artifacts
+        return recorded(record, cfg, choices, splits, listener, clock)
 
-            artifacts.write(record.artifacts, model, splits, history, evaluations)
-        with clock("tracking"):
-            recording.finish(record, cfg, model, splits, history, metrics, clock.seconds)
+
+def recorded(
+    record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits, listener: Listener, clock: Clock
+) -> Result:
+    """The part of a run that its record tells of: from the imports to the stored model."""
+    listener.record(record)
+    settings = Training(**cfg.training)
+    with clock("imports"):
+        import tensorflow  # noqa: F401
+    with clock("tracking"):
+        recording.start(record, cfg, choices, splits)
+    with clock("building"):
+        prepare_keras(cfg.seed, settings)
+        model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
+        optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
+    listener.model(model, settings, partial(differences, cfg, choices))
+    with clock("training"):
+        history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
+    listener.evaluating()
+    with clock("evaluation"):
+        evaluations = evaluate(model, splits, history)
+    metrics = {f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()}
+    with clock("artifacts"):
+        from mnist_exp import artifacts
+
+        artifacts.write(record.artifacts, model, splits, history, evaluations)
+    with clock("tracking"):
+        recording.finish(record, cfg, model, splits, history, metrics, clock.seconds)
     return Result(
         name=record.name,
         run_id=record.id,
@@ -183,10 +189,10 @@ def train(
     """Fits the model, each epoch recorded."""
     begun = time.perf_counter()
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> bool | None:
         named = {recording.tracked_name(key): value for key, value in metrics.items()}
         record.metrics({**named, "seconds/elapsed": time.perf_counter() - begun}, step=epoch)
-        listener.epoch(epoch, metrics)
+        return listener.epoch(epoch, metrics)
 
     return training.fit(
         model,
@@ -201,12 +207,12 @@ def train(
 
 
 def evaluate(model: "keras.Model", splits: Splits, history: History) -> dict[str, Evaluation]:
-    """One pass over validation and one over test, each checked against what Keras reports.
+    """One pass over what is scored, validation and test, each checked against what Keras reports.
 
     Raises RuntimeError where the accuracies differ: the weights, the order or the counting would be wrong.
     """
     found = {}
-    for name, part in (("val", splits.validation), ("test", splits.test)):
+    for name, part in splits.scored.items():
         probabilities, reported = predict(model, part.images, part.labels)
         found[name] = Evaluation(part.labels, probabilities, splits.class_names)
         _check_accuracy(name, found[name].accuracy, reported, len(part))

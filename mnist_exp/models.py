@@ -114,7 +114,8 @@ def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, A
     inputs = keras.Input(image_shape, name="pixels")
     x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
     if share := augmentation.get("translation"):
-        x = layers.RandomTranslation(share, share, **kept)(x)
+        # Whole pixels: each interpolation blurs, and what follows interpolates.
+        x = layers.RandomTranslation(share, share, interpolation="nearest", **kept)(x)
     if share := augmentation.get("rotation"):
         x = layers.RandomRotation(share, **kept)(x)
     if share := augmentation.get("zoom"):

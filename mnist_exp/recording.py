@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.composition import flatten
+from mnist_exp.composition import OF_SWEEPS, flatten
 from mnist_exp.data import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.tracking import Input, Record
@@ -48,6 +48,7 @@ def start(record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: S
     record.tags(environment.tags(record.artifacts))
     values = OmegaConf.to_container(OmegaConf.merge(cfg, {"training": {"resume": None}}), resolve=True)
     assert isinstance(values, dict)
+    values = {key: value for key, value in values.items() if key not in OF_SWEEPS}
     (record.artifacts / "config.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
     if cfg.training.resume is None:
         record.params({**choices, **dict(flatten(values)), "dataset.digest": splits.digest})
@@ -77,18 +78,20 @@ def finish(
         record.metrics({key: validation[key] for key in validation if key not in said}, step=last)
     else:  # restored weights get a step of their own, so that the newest value is that of the weights used
         record.metrics(validation, step=last + 1)
-    record.metrics({key: value for key, value in metrics.items() if key.startswith("test/")}, step=0)
+    if tested := {key: value for key, value in metrics.items() if key.startswith("test/")}:
+        record.metrics(tested, step=0)
     record.metrics({f"seconds/{part}": value for part, value in seconds.items()}, step=0)
     record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
     stored = record.model(model, artifacts.model_metadata(splits))
-    few = splits.test.images[:256]
+    images = list(splits.scored.values())[-1].images
+    few = images[:256]
     difference = float(np.abs(stored.predict(few, verbose=0) - model.predict(few, verbose=0)).max())
     if not difference <= 1e-6:
         raise TrainingError(
             f"the stored model must answer like the trained one, but probabilities differ by {difference}"
         )
     if cfg.export:
-        artifacts.write_h5(record.artifacts / cfg.export, model, splits.test.images[:1000])
+        artifacts.write_h5(record.artifacts / cfg.export, model, images[:1000])
     facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
     record.tags({name: str(value) for name, value in facts.items()})
     record.publish()

@@ -82,12 +82,13 @@ def fit(
     seed: int,
     folder: Path,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+    on_epoch: Callable[[int, dict[str, float]], bool | None] = lambda epoch, metrics: None,
 ) -> History:
     """Trains the model in place and returns its history; it ends with the last or the best weights, as settings say.
 
     folder: where checkpoints are kept; one found there is continued, optimizer state included. on_step hears (epoch,
-    step, steps) and on_epoch (epoch, metrics), epochs counted from 1. Raises TrainingError once the loss is not finite.
+    step, steps) and on_epoch (epoch, metrics), epochs counted from 1; it returns True to end the training. Raises
+    TrainingError once the loss is not finite.
     """
     from mnist_exp.callbacks import Checkpoint, Watch, patient
     from mnist_exp.compiled import Order, feed, mode_for

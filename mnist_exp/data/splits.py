@@ -14,7 +14,7 @@ from mnist_exp.errors import DataError
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a run.
+    """The three splits of a run; a trial of a sweep is given no test set, so that it cannot look at it.
 
     digest: SHA-256 of all pixels, labels and class names as found, before any split.
     repeated: images that stand in two splits, such as {"train and validation": 3}; copies of test images are taken out
@@ -24,7 +24,7 @@ class Splits:
     name: str
     train: Part
     validation: Part
-    test: Part
+    test: Part | None
     class_names: tuple[str, ...]
     description: str
     digest: str
@@ -39,7 +39,13 @@ class Splits:
     @property
     def parts(self) -> dict[str, Part]:
         """The splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        test = {} if self.test is None else {"test": self.test}
+        return {"train": self.train, "validation": self.validation, **test}
+
+    @property
+    def scored(self) -> dict[str, Part]:
+        """What is evaluated, as metrics name it: `val`, and `test` where there is one."""
+        return {"val": self.validation} if self.test is None else {"val": self.validation, "test": self.test}
 
 
 def split(

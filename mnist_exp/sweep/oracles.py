@@ -9,53 +9,20 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras_tuner
 import optuna
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space, Values
+from mnist_exp.sweep.proposal import WAIT, Past, Proposal, Rung
+from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 
 Direction = Literal["max", "min"]
-Algorithm = Literal["grid", "random", "tpe", "hyperband"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-WAIT: Literal["wait"] = "wait"  # for a running trial to end: what comes next depends on it
 SCORE = "score"
 HISTORY = 200  # trials that TPE looks at: half the best, half the newest; all of 1,000 would cost 70 ms a proposal
-
-
-@dataclass(frozen=True)
-class Rung:
-    """Where a trial of Hyperband stands.
-
-    epochs: those to reach in all; parent: the trial that was promoted, whose checkpoint it continues.
-    """
-
-    bracket: int
-    number: int
-    epochs: int
-    parent: int | None
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """The values of the trial of this number; rung: its place in Hyperband."""
-
-    number: int
-    values: Values
-    rung: Rung | None = None
-
-
-@dataclass(frozen=True)
-class Past:
-    """A recorded trial; score: None where it failed, or is to be run again (`ended` is False then)."""
-
-    proposal: Proposal
-    ended: bool
-    score: float | None = None
 
 
 class Replayable(keras_tuner.Oracle):
@@ -221,9 +188,9 @@ class Tpe(Replayable):
     def _coded(self, name: str, value: str | float) -> str | float:
         """A value as Optuna has it: of a range only the place in it."""
         numbers = self._parameters[name].values
-        if isinstance(numbers, Numbers) and numbers.enumerable:
-            return numbers.values.index(value)
-        return value
+        if isinstance(value, str) or isinstance(numbers, Choices) or not numbers.enumerable:
+            return value
+        return numbers.values.index(value)
 
 
 class Hyperband(Replayable, keras_tuner.oracles.HyperbandOracle):
@@ -298,7 +265,7 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True, warn_independent_sampling=False
+            seed=seed, multivariate=True, group=True, constant_liar=True
         )
 
 
@@ -329,8 +296,8 @@ def _seed(seed: int, trial_id: str) -> int:
     return zlib.crc32(f"{seed}/{int(trial_id)}".encode())
 
 
-def oracle(algorithm: Algorithm, space: Space, direction: Direction, seed: int, **hyperband: int) -> Replayable:
-    """The oracle of this name; hyperband: epochs, factor and iterations, for Hyperband alone."""
+def oracle(algorithm: str, space: Space, direction: Direction, seed: int, **hyperband: int) -> Replayable:
+    """The oracle grid, random, tpe or hyperband; hyperband: epochs, factor and iterations, for Hyperband alone."""
     if algorithm == "hyperband":
         return Hyperband(space, direction, seed, **hyperband)
     return {"grid": Grid, "random": Random, "tpe": Tpe}[algorithm](space, direction, seed)

@@ -41,14 +41,25 @@ class MlflowRecord(Record):
         self._known: dict[tuple[str, int], float] = {}  # metrics by name and step that the store had when resumed
 
     @classmethod
-    def create_in(cls, store: Store, root: Path, experiment: str, name: str) -> Self:
-        """A record of a new run, RUNNING in the store from here on."""
+    def create_in(
+        cls, store: Store, root: Path, experiment: str, name: str, tags: Mapping[str, str] | None = None
+    ) -> Self:
+        """A record of a new run, RUNNING in the store from here on; tags: beside its own."""
         folder = new_folder(root, name)
-        tags = {**process_tags(), "kind": "run", "folder": str(folder), "mlflow.runName": name}
+        tags = {**process_tags(), "kind": "run", "folder": str(folder), "mlflow.runName": name, **(tags or {})}
         experiment_id = store.experiment_id(experiment)
         with answering(store.uri):
             run = store.client.create_run(experiment_id, tags=tags)
         return cls(folder, name, store, run.info.run_id)
+
+    @classmethod
+    def adopt(cls, store: Store, root: Path, run_id: str, name: str) -> Self:
+        """The record of a run that the parent of a sweep created, from here on of this process."""
+        folder = new_folder(root, name)
+        with answering(store.uri):
+            for key, value in {**process_tags(), "folder": str(folder)}.items():
+                store.client.set_tag(run_id, key, value)
+        return cls(folder, name, store, run_id)
 
     @classmethod
     def resume(cls, store: Store, wanted: str) -> Self:

@@ -64,9 +64,12 @@ class Store:
             )
         return found.experiment_id
 
-    def runs(self, condition: str) -> "list[Run]":
-        """All runs of all experiments that meet a condition in MLflow's search language, newest first."""
-        experiments = [found.experiment_id for found in _all(self.client.search_experiments)]
+    def runs(self, condition: str, experiments: list[str] | None = None) -> "list[Run]":
+        """All runs that meet a condition in MLflow's search language, newest first.
+
+        experiments: the ids of those to look in, else all.
+        """
+        experiments = experiments or [found.experiment_id for found in _all(self.client.search_experiments)]
         newest = partial(self.client.search_runs, experiments, condition, order_by=["attributes.start_time DESC"])
         return list(_all(newest))
 
@@ -74,14 +77,14 @@ class Store:
         """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
         with answering(self.uri):
             for run in self.runs(f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"):
-                if {"pid", "started"} <= run.data.tags.keys() and not _alive(run.data.tags):
+                if {"pid", "started"} <= run.data.tags.keys() and not is_alive(run.data.tags):
                     self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def find(self, name: str) -> "Run":
-        """The run of this id, start of an id, or name; `latest` is the newest. Raises TrackingError."""
+    def find(self, name: str, kind: str = "run") -> "Run":
+        """The run or sweep of this id, start of an id, or name; `latest` is the newest. Raises TrackingError."""
         with answering(self.uri):
-            newest = self.runs("tags.kind = 'run'")
+            newest = self.runs(f"tags.kind = '{kind}'")
         if name == "latest" and newest:
             return newest[0]
         exact = [run for run in newest if name in (run.info.run_id, run.info.run_name)]
@@ -89,7 +92,7 @@ class Store:
         if len(found) == 1:
             return found[0]
         listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in (found or newest)[:5])
-        rule = "is the name of several runs, give an id" if found else "is no run's id or name"
+        rule = f"is the name of several {kind}s, give an id" if found else f"is no {kind}'s id or name"
         raise TrackingError(f"{name!r} {rule}; {'they are' if found else 'the newest are'}: {listed or 'none yet'}")
 
 
@@ -100,7 +103,8 @@ def process_tags() -> dict[str, str]:
     return {"host": socket.gethostname(), "pid": str(os.getpid()), "started": str(psutil.Process().create_time())}
 
 
-def _alive(tags: dict[str, str]) -> bool:
+def is_alive(tags: dict[str, str]) -> bool:
+    """Whether the process of these tags lives on this host."""
     import psutil
 
     try:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mnist_exp.sweep.oracles import HISTORY, WAIT, Past, Proposal, oracle
+from mnist_exp.sweep.oracles import HISTORY, oracle
+from mnist_exp.sweep.proposal import WAIT, Past, Proposal
 from mnist_exp.sweep.space import parse
 
 MIXED = {

@@ -1,0 +1,188 @@
+"""Runs the trials of a sweep: a bounded number at a time, no barrier, whatever becomes of a worker."""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mnist_exp.sweep.proposal import WAIT, Proposal
+from mnist_exp.sweep.settings import Sweep
+from mnist_exp.sweep.trial import Job, Outcome
+
+LOST = "the worker was killed twice while it ran this trial: by the system for lack of memory, or from outside"
+GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
+TICK = 0.5  # seconds between looks at the clock
+
+
+class Slots(Protocol):
+    """A `concurrent.futures` executor that runs `width` calls at once and can end one."""
+
+    width: int
+
+    def submit(self, fn: Callable[[Job], Outcome], /, job: Job) -> Future: ...
+
+    def kill(self, future: Future) -> None: ...
+
+
+class Oracle(Protocol):
+    """Proposes trials and is told their scores."""
+
+    def ask(self) -> Proposal | Literal["wait"] | None:
+        """The next trial; None where there is none, WAIT where one that runs must end first."""
+
+    def tell(self, number: int, score: float | None) -> None:
+        """The score of a trial, None: it failed."""
+
+
+class Book(Protocol):
+    """Where trials are written down before they start and when they end."""
+
+    def begin(self, proposal: Proposal) -> Job:
+        """A run for this trial, and the job that fills it."""
+
+    def lost(self, job: Job) -> None:
+        """The worker died; this attempt will never count."""
+
+    def failed(self, job: Job, error: str) -> None:
+        """The trial ended without a word of its own."""
+
+    def ended(self, proposal: Proposal, outcome: Outcome) -> None:
+        """The trial ended and its run with it."""
+
+
+@dataclass
+class Running:
+    """A trial under way."""
+
+    proposal: Proposal
+    job: Job
+    retried: bool = False
+    begun: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Engine:
+    """Asks the oracle, submits trials, tells their scores. `why` says afterwards how it ended.
+
+    again: trials that the record left open, to run first.
+    """
+
+    settings: Sweep
+    oracle: Oracle
+    executor: Slots
+    work: Callable[[Job], Outcome]
+    book: Book
+    again: deque[Proposal] = field(default_factory=deque)
+    asked: int = 0
+    stopping: bool = False
+    why: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
+    running: dict[Future, Running] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)  # the last ones in a row
+    _suspects: deque[Proposal] = field(default_factory=deque)
+    _begun: float = field(default_factory=time.monotonic)
+
+    def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Until nothing is left to run, or the sweep is stopped."""
+        while True:
+            for proposal, retried in self._next():
+                job = self.book.begin(proposal)
+                self.running[self.executor.submit(self.work, job)] = Running(proposal, job, retried)
+            if not self.running:
+                return
+            for future in wait(self.running, TICK, FIRST_COMPLETED).done:
+                self._end(future)
+            self._kill_overdue()
+            on_tick()
+
+    def abandon(self) -> Iterator[Job]:
+        """Ends what runs at once; its trials stay open."""
+        for future, running in self.running.items():
+            self.executor.kill(future)
+            yield running.job
+        self.running.clear()
+
+    def _next(self) -> Iterator[tuple[Proposal, bool]]:
+        """What to start now."""
+        if self._suspects:  # alone, so that nobody else can be the cause or the victim
+            if not self.running and not self._over():
+                yield self._suspects.popleft(), True
+            return
+        while len(self.running) < self.executor.width and not any(r.retried for r in self.running.values()):
+            if self._over():
+                return
+            if self.again:
+                yield self.again.popleft(), False
+                continue
+            if self.settings.max_trials is not None and self.asked >= self.settings.max_trials:
+                return
+            proposal = self.oracle.ask()
+            if proposal is None:
+                self.why = "exhausted"
+            if proposal is None or proposal == WAIT:
+                return
+            self.asked += 1
+            yield proposal, False
+
+    def _over(self) -> bool:
+        if self.stopping:
+            self.why = "stopped"
+        elif self.settings.timeout is not None and time.monotonic() - self._begun > self.settings.timeout:
+            self.why = "timeout"
+        elif len(self.failures) >= self.settings.max_consecutive_failures:
+            self.why = "failures"
+        else:
+            return False
+        return True
+
+    def _end(self, future: Future) -> None:
+        running = self.running.pop(future)
+        error = future.exception()
+        if isinstance(error, BrokenExecutor) and not running.retried:
+            self.book.lost(running.job)
+            self._suspects.append(running.proposal)
+            return
+        if error is not None:
+            outcome = Outcome(error=LOST if isinstance(error, BrokenExecutor) else repr(error))
+            self.book.failed(running.job, outcome.error)
+        else:
+            outcome = future.result()
+        self._tell(running.proposal, outcome)
+
+    def _tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        if outcome.error and self.failures and outcome.error != self.failures[-1]:
+            self.failures.clear()
+        self.failures = [*self.failures, outcome.error] if outcome.error else []
+        self.oracle.tell(proposal.number, outcome.score)
+        self.book.ended(proposal, outcome)
+
+    def _kill_overdue(self) -> None:
+        limit = self.settings.trial_timeout
+        if limit is None:
+            return
+        for future, running in list(self.running.items()):
+            if time.monotonic() - running.begun > limit + GRACE and not future.done():
+                self.executor.kill(future)
+                del self.running[future]
+                error = f"a trial may take sweep.trial_timeout={limit:g} s, but did not end and was killed"
+                self.book.failed(running.job, error)
+                self._tell(running.proposal, Outcome(error=error))
+
+
+@dataclass
+class Medians:
+    """Medians of the objective of finished trials, epoch by epoch, where enough of them got that far."""
+
+    least: int
+    curves: list[tuple[float, ...]] = field(default_factory=list)
+
+    def now(self) -> tuple[float, ...]:
+        """One number an epoch, as many as are known."""
+        found: list[float] = []
+        while True:
+            values = [curve[len(found)] for curve in self.curves if len(curve) > len(found)]
+            if len(values) < self.least:
+                return tuple(found)
+            found.append(statistics.median(values))

@@ -1,0 +1,96 @@
+"""Where trials run: as `concurrent.futures` executors with a number of slots."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import Any
+
+from mnist_exp.sweep import settings
+
+GONE = 17  # exit status of a worker whose parent is gone
+
+
+class Inline(Executor):
+    """One call after another, in this process."""
+
+    width = 1
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def kill(self, future: Future) -> None:
+        """Nothing runs beside this process."""
+
+
+class Local(Executor):
+    """Processes of this machine that stay warm, each alone in a pool of its own.
+
+    So a worker that is killed takes no other trial with it, and there is no doubt whose it was.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.width = workers
+        self._pools: list[Any] = [self._pool(slot) for slot in range(workers)]
+        self._busy: dict[Future, int] = {}
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        slot = min(set(range(self.width)) - set(self._busy.values()))
+        try:
+            future = self._pools[slot].submit(fn, *args, **kwargs)
+        except BrokenExecutor:  # its worker was killed while it was idle, or with its last trial
+            self._pools[slot] = self._pool(slot)
+            future = self._pools[slot].submit(fn, *args, **kwargs)
+        self._busy[future] = slot
+        future.add_done_callback(lambda done: self._busy.pop(done, None))
+        return future
+
+    def kill(self, future: Future) -> None:
+        """Ends the worker of this trial at once."""
+        if (slot := self._busy.get(future)) is not None:
+            self._pools[slot].shutdown(wait=False, kill_workers=True)
+            self._pools[slot] = self._pool(slot)
+            self._busy.pop(future, None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=wait, kill_workers=not wait)
+
+    def _pool(self, slot: int) -> Any:
+        from loky import ProcessPoolExecutor
+
+        return ProcessPoolExecutor(
+            max_workers=1, initializer=_begin_worker, initargs=(os.getpid(), self.width, slot), timeout=None
+        )
+
+
+def executor(keys: settings.Executor) -> Inline | Local:
+    """The one these keys ask for."""
+    if keys.kind == "inline":
+        return Inline()
+    return Local(keys.workers or os.cpu_count() or 1)
+
+
+def _begin_worker(parent: int, workers: int, slot: int) -> None:
+    """Before anything heavy loads: a share of the cores, Ctrl-C left to the parent, an end with the parent's end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = threads
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    import psutil
+
+    watched = psutil.Process(parent)
+    while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.5)
+    os._exit(GONE)

@@ -1,0 +1,165 @@
+"""Runs a study: what is left of it after a crash, too."""
+
+import hashlib
+import json
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mnist_exp.sweep.engine import Engine, Medians
+from mnist_exp.sweep.oracles import oracle
+from mnist_exp.sweep.proposal import Past, Proposal, Rung
+from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.trial import Job, Outcome, work
+from mnist_exp.tracking import Tracking
+from mnist_exp.tracking.sweeps import Attempt, SweepRecord
+
+
+@dataclass
+class Ledger:
+    """Writes trials down in the tracking store before they start and after they end."""
+
+    study: Study
+    record: SweepRecord
+    tracking: Tracking
+    medians: Medians
+    runs: dict[int, str] = field(default_factory=dict)  # of scored trials, by number
+    best: tuple[int, float] | None = None
+    counts: dict[str, int] = field(default_factory=lambda: {"scored": 0, "pruned": 0, "failed": 0})
+    _attempts: dict[int, str] = field(default_factory=dict)
+
+    def begin(self, proposal: Proposal) -> Job:
+        """A run for this trial, and the job that fills it."""
+        settings, number = self.study.settings, proposal.number
+        config, choices = self.study.configs.of(proposal.values)
+        rung = proposal.rung
+        if rung:
+            config.training.epochs = rung.epochs
+        config.tracking = asdict(self.tracking)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        name = f"{self.study.name}-{number:03d}"
+        run_id = self.record.begin_trial(number, name, proposal.values, asdict(rung) if rung else None, _hash(plain))
+        self._attempts[number] = run_id
+        return Job(
+            number=number,
+            run_id=run_id,
+            name=name,
+            config=plain,
+            choices=choices,
+            executions=settings.executions,
+            objective=settings.objective,
+            direction=settings.direction,
+            digest=self.study.digest if "dataset" not in {p.key for p in self.study.space.parameters} else None,
+            medians=self.medians.now() if settings.pruning == "median" else (),
+            pruning_epochs=settings.pruning_epochs,
+            continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
+            keeps_checkpoint=rung is not None,
+            seconds=settings.trial_timeout,
+        )
+
+    def lost(self, job: Job) -> None:
+        """The worker died; this attempt will never count."""
+        self.record.supersede(job.run_id, "its worker was killed")
+
+    def failed(self, job: Job, error: str) -> None:
+        """The trial ended without a word of its own."""
+        self.record.fail(job.run_id, error)
+
+    def ended(self, proposal: Proposal, outcome: Outcome) -> None:
+        """The trial ended and its run with it."""
+        number = proposal.number
+        if outcome.score is None:
+            self.counts["failed"] += 1
+        else:
+            self.counts["pruned" if outcome.pruned else "scored"] += 1
+            self.runs[number] = self._attempts[number]
+            self.medians.curves.append(outcome.curve)
+            self._compare(number, outcome.score)
+        metrics = {f"trials/{state}": float(count) for state, count in self.counts.items()}
+        if outcome.score is not None and self.best:
+            metrics |= {"trial/score": outcome.score, "best/score": self.best[1]}
+        self.record.progress(number, metrics)
+
+    def recall(self, attempt: Attempt) -> None:
+        """A trial that an earlier process ended."""
+        self.counts[attempt.outcome] += 1
+        if attempt.score is not None:
+            self.runs[attempt.number] = attempt.run_id
+            if self.study.settings.pruning == "median":
+                self.medians.curves.append(tuple(self.record.curve(attempt.run_id, self.study.settings.objective)))
+            self._compare(attempt.number, attempt.score)
+
+    def _compare(self, number: int, score: float) -> None:
+        sign = 1 if self.study.settings.direction == "max" else -1
+        if self.best is None or sign * score > sign * self.best[1]:
+            self.best = number, score
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    """Of what a trial is trained with, wherever it is recorded."""
+    kept = {key: value for key, value in config.items() if key not in ("tracking", "name")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def proposal_of(attempt: Attempt) -> Proposal:
+    """What the oracle had proposed."""
+    return Proposal(attempt.number, attempt.values, Rung(**attempt.rung) if attempt.rung else None)
+
+
+def past_of(attempts: Sequence[Attempt]) -> list[Past]:
+    """Recorded trials as an oracle is told of them."""
+    return [Past(proposal_of(a), a.outcome != "open", a.score if a.outcome != "open" else None) for a in attempts]
+
+
+@contextmanager
+def stoppable(engine: Engine) -> Iterator[None]:
+    """The first Ctrl-C lets running trials finish; the second, as SIGTERM does, ends them at once."""
+
+    def stop(signum: int, frame: Any) -> None:
+        if engine.stopping:
+            raise KeyboardInterrupt
+        engine.stopping = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def search(study: Study, record: SweepRecord, tracking: Tracking, executor: Any, on_tick: Any = lambda: None) -> Engine:
+    """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
+    attempts = record.attempts()
+    ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials))
+    for attempt in attempts:
+        if attempt.outcome != "open":
+            ledger.recall(attempt)
+    proposer = _oracle(study)
+    proposer.restore(past_of(attempts))
+    again = deque(proposal_of(attempt) for attempt in attempts if attempt.outcome == "open")
+    engine = Engine(study.settings, proposer, executor, work, ledger, again=again, asked=len(attempts))
+    with stoppable(engine):
+        try:
+            engine.run(on_tick)
+        except BaseException:
+            for job in engine.abandon():
+                record.supersede(job.run_id, "the sweep was stopped")
+            raise
+    return engine
+
+
+def _oracle(study: Study) -> Any:
+    hyperband = {}
+    if study.algorithm == "hyperband":
+        epochs = max(base.config.training.epochs for base in study.configs.bases.values())
+        hyperband = {"epochs": epochs, "factor": study.settings.factor, "iterations": study.settings.iterations}
+    return oracle(study.algorithm, study.space, study.settings.direction, study.settings.seed, **hyperband)

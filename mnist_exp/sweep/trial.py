@@ -1,0 +1,225 @@
+"""One trial: the run function with the values it was given, wherever the executor runs it."""
+
+import functools
+import json
+import shutil
+import statistics
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp import experiment, recording
+from mnist_exp.data import Splits
+from mnist_exp.errors import DataError, TrainingError
+from mnist_exp.experiment import Clock, Listener, Result
+
+if TYPE_CHECKING:
+    from mnist_exp.tracking.mlflow_record import MlflowRecord
+    from mnist_exp.tracking.store import Store
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A trial as plain values, which is all that travels to a worker.
+
+    run_id: that of its run, which exists already; digest: of the data set, as the sweep began with it; medians: of the
+    finished siblings' objective, epoch by epoch, below which it is pruned; continues: the run whose checkpoint it goes
+    on from; keeps_checkpoint: whether another may go on from its own; seconds: how long it may take.
+    """
+
+    number: int
+    run_id: str
+    name: str
+    config: dict[str, Any]
+    choices: dict[str, str]
+    executions: int
+    objective: str
+    direction: Literal["max", "min"]
+    digest: str | None
+    medians: tuple[float, ...] = ()
+    pruning_epochs: int = 0
+    continues: str | None = None
+    keeps_checkpoint: bool = False
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a trial came to: a score, or the error it ended with. curve: the objective epoch by epoch."""
+
+    score: float | None = None
+    spread: float | None = None
+    pruned: bool = False
+    curve: tuple[float, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+class _Watch(Listener):
+    """Follows one training: whether it is worth going on, and whether it takes too long."""
+
+    def __init__(self, job: Job, deadline: float | None) -> None:
+        self.job, self.deadline = job, deadline
+        self.best: float | None = None
+        self.pruned = False
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        value = metrics.get(_key(self.job))
+        if value is not None:
+            self.best = value if self.best is None else _better(self.job, self.best, value)
+            self.pruned = epoch > self.job.pruning_epochs and self._is_poor(epoch, self.best)
+        return self.pruned
+
+    def _is_poor(self, epoch: int, best: float) -> bool:
+        if epoch > len(self.job.medians):
+            return False
+        median = self.job.medians[epoch - 1]
+        return best != median and _better(self.job, best, median) == median
+
+
+def work(job: Job) -> Outcome:
+    """Runs a trial to its end; an exception is recorded with its run and returned as its error."""
+    try:
+        return _work(job)
+    except Exception as error:
+        return Outcome(error=_said(error, traceback.extract_tb(error.__traceback__)))
+
+
+def _said(error: Exception, where: Sequence[traceback.FrameSummary]) -> str:
+    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def _work(job: Job) -> Outcome:
+    import keras
+
+    from mnist_exp.tracking.mlflow_record import MlflowRecord
+
+    cfg = OmegaConf.create(job.config)
+    deadline = None if job.seconds is None else time.monotonic() + job.seconds
+    store, folder = _store(cfg.tracking.uri, cfg.tracking.folder), Path(cfg.tracking.folder)
+    keras.backend.clear_session()  # the model of the trial before
+    record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
+    with recording.ended(record):
+        clock = Clock()
+        with clock("data"):
+            splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
+        if job.digest not in (None, splits.digest):
+            raise DataError(f"a sweep needs the data it began with, digest {job.digest}, but got {splits.digest}")
+        if job.executions > 1:
+            outcome = _executions(job, cfg, record, store, folder, splits, clock, deadline)
+        else:
+            watch = _Watch(job, deadline)
+            if job.continues:
+                _fetch(store, job.continues, record.checkpoints)
+            result = experiment.recorded(record, cfg, job.choices, splits, watch, clock)
+            if job.keeps_checkpoint:
+                shutil.copytree(record.checkpoints, record.artifacts / CHECKPOINT)
+            outcome = _outcome(job, [(result, watch)], clock)
+        _record(record, outcome)
+    return outcome
+
+
+def _executions(
+    job: Job,
+    cfg: DictConfig,
+    record: "MlflowRecord",
+    store: "Store",
+    folder: Path,
+    splits: Splits,
+    clock: Clock,
+    deadline: float | None,
+) -> Outcome:
+    """The trial trained with one seed after another, each a run nested under its own."""
+    recording.start(record, cfg, job.choices, splits)
+    done: list[tuple[Result, _Watch]] = []
+    tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
+    for seed in range(cfg.seed, cfg.seed + job.executions):
+        watch = _Watch(job, deadline)
+        with ExitStack() as stack:
+            child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
+            stack.enter_context(recording.ended(child))
+            seeded = OmegaConf.merge(cfg, {"seed": seed})
+            assert isinstance(seeded, DictConfig)
+            done.append((experiment.recorded(child, seeded, job.choices, splits, watch, clock), watch))
+        if watch.pruned:
+            break
+    means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
+    record.metrics(means, step=0)
+    record.tags({"model_run": str(max(done, key=lambda one: _score(job, *one) * _sign(job))[0].run_id)})
+    return _outcome(job, done, clock)
+
+
+def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], clock: Clock) -> Outcome:
+    scores = [_score(job, result, watch) for result, watch in done]
+    return Outcome(
+        score=statistics.fmean(scores),
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        pruned=done[-1][1].pruned,
+        curve=tuple(map(statistics.fmean, zip(*(_curve(job, result) for result, _ in done), strict=False))),
+        seconds=clock.seconds,
+    )
+
+
+def _score(job: Job, result: Result, watch: _Watch) -> float:
+    """The objective of the weights kept; of a pruned training the best it had."""
+    if watch.pruned:
+        return functools.reduce(functools.partial(_better, job), _curve(job, result))
+    return result.metrics[job.objective]
+
+
+def _curve(job: Job, result: Result) -> list[float]:
+    """The objective epoch by epoch, those of a continued checkpoint included."""
+    return result.history.get(_key(job), [])
+
+
+def _key(job: Job) -> str:
+    """Keras's name of the objective."""
+    return job.objective.replace("/", "_")
+
+
+def _better(job: Job, some: float, other: float) -> float:
+    return max(some, other) if job.direction == "max" else min(some, other)
+
+
+def _sign(job: Job) -> int:
+    return 1 if job.direction == "max" else -1
+
+
+def _record(record: "MlflowRecord", outcome: Outcome) -> None:
+    """The score, in the store before the run ends: a finished run without one is not counted."""
+    assert outcome.score is not None
+    spread = {} if outcome.spread is None else {"score_spread": outcome.spread}
+    record.metrics({"score": outcome.score, **spread}, step=0)
+    record.tags({"epochs": str(len(outcome.curve)), **({"pruned": "true"} if outcome.pruned else {})})
+
+
+@functools.lru_cache(maxsize=1)
+def _store(uri: str | None, folder: str) -> "Store":
+    from mnist_exp.tracking.store import open_store
+
+    return open_store(uri, Path(folder))
+
+
+@functools.lru_cache(maxsize=2)
+def _data(section: str) -> Splits:
+    """Loaded once a worker. Without its test set: a trial has no use for it."""
+    return replace(experiment.load_data(OmegaConf.create(json.loads(section))), test=None)
+
+
+def _fetch(store: "Store", run_id: str, to: Path) -> None:
+    """The checkpoint of another trial, to go on from."""
+    found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
+    shutil.copytree(found, to, dirs_exist_ok=True)
