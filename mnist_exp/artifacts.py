@@ -81,8 +81,8 @@ def write_figures(
             f"confusion_{SPLITS[name]}": figures.confusion_matrix(evaluation, SPLITS[name].capitalize())
             for name, evaluation in evaluations.items()
         },
-        "predictions": figures.predictions(images, shown),
-        "confident_mistakes": figures.confident_mistakes(images, shown),
+        "predictions": figures.predictions(images, shown, SPLITS[last]),
+        "confident_mistakes": figures.confident_mistakes(images, shown, SPLITS[last]),
         "per_class": figures.per_class(shown),
         "architecture": architecture(model),
     }

@@ -2,10 +2,7 @@
 
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -14,12 +11,9 @@ from omegaconf import DictConfig
 
 from mnist_exp.composition import CONF, FAILURES, chosen, explain
 from mnist_exp.errors import UserError
+from mnist_exp.stopping import Terminated, terminable
 
 COMMANDS = ("ui",)
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 def main() -> int:
@@ -68,20 +62,6 @@ def _task(cfg: DictConfig) -> Any:
         raise RuntimeError("the run used its config wrongly") from error
     terminal.result(result)
     return result.metrics["val/accuracy"]
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated while the block runs, so that a run can be recorded as KILLED."""
-
-    def terminate(signum: int, frame: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse(message: str) -> int:

@@ -47,7 +47,7 @@ def samples(splits: Splits) -> Figure:
 
 def learning_curves(history: History) -> Figure:
     """Loss and accuracy against the epoch, from 1, for train and validation; a dashed line marks the used epoch."""
-    figure = _laid_out(10.5, 4.2)
+    figure = laid_out(10.5, 4.2)
     curves = history.curves()
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
@@ -61,7 +61,7 @@ def learning_curves(history: History) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(0.5, len(history.epochs) + max(0.5, 0.02 * len(history.epochs)))
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        _plain(axes)
+        plain(axes)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
@@ -75,39 +75,39 @@ def confusion_matrix(evaluation: Evaluation, title: str) -> Figure:
     side = min(max(0.5 * len(counts), 3.2), 8)
     room = 0.075 * min(max(map(len, evaluation.class_names)), AXIS_LETTERS)  # for names beside the axes
     scale = 0.9 if len(counts) > NUMBERED else 0.1
-    figure = _laid_out(2 * (side + room + scale + 0.6), side + 0.7 * room + 1.3)
+    figure = laid_out(2 * (side + room + scale + 0.6), side + 0.7 * room + 1.3)
     figure.suptitle(title, size=13, weight="bold", color=INK, parse_math=False)
     left, right = figure.subplots(1, 2)
     panels = (left, counts, str, "Images"), (right, shares, _percent, "Percent of the true class")
     for axes, values, words, name in panels:
-        image = _matrix(axes, values, evaluation.class_names)
+        image = matrix(axes, values, evaluation.class_names)
         axes.set_title(name, size=11, color=INK)
         if len(counts) > NUMBERED:
             _scale(figure, image)
         else:
-            _numbers(axes, image, words, size=min(max(18 * side / len(counts), 6.5), 12))
+            numbers(axes, image, words, size=min(max(18 * side / len(counts), 6.5), 12))
     return figure
 
 
-def predictions(images: np.ndarray, evaluation: Evaluation, count: int = 20) -> Figure:
+def predictions(images: np.ndarray, evaluation: Evaluation, split: str = "test", count: int = 20) -> Figure:
     """The first images with the answers given, their probability and, in red, the true class where an answer is wrong.
 
     images: uint8 (n, height, width, channels), 0-255, those the evaluation is of.
     """
     chosen = np.arange(min(count, len(images)))
     right = int((evaluation.predicted == evaluation.labels)[chosen].sum())
-    return _answers(images, evaluation, chosen, f"The first {len(chosen)} test images, {right} right")
+    return _answers(images, evaluation, chosen, f"The first {len(chosen)} {split} images, {right} right")
 
 
-def confident_mistakes(images: np.ndarray, evaluation: Evaluation, count: int = 20) -> Figure:
+def confident_mistakes(images: np.ndarray, evaluation: Evaluation, split: str = "test", count: int = 20) -> Figure:
     """The wrong answers that seemed most probable, the most probable first; images as for predictions."""
     wrong = np.flatnonzero(evaluation.predicted != evaluation.labels)
     confidence = evaluation.probabilities[wrong].max(axis=1)
     chosen = wrong[np.argsort(-confidence, kind="stable")][:count]
     shown = f"{len(wrong):,}" if len(chosen) == len(wrong) else f"{len(chosen)} of {len(wrong):,}"
-    title = f"Mistakes, the most confident first: {shown} in {len(images):,} test images"
+    title = f"Mistakes, the most confident first: {shown} in {len(images):,} {split} images"
     if not len(wrong):
-        title = f"No mistakes: all {len(images):,} test images right"
+        title = f"No mistakes: all {len(images):,} {split} images right"
     return _answers(images, evaluation, chosen, title)
 
 
@@ -116,7 +116,7 @@ def per_class(evaluation: Evaluation) -> Figure:
     classes = len(evaluation.class_names)
     values = {name: evaluation.per_class[name] for name in ("precision", "recall")}
     start = _axis_start(float(min(value.min() for value in values.values())))
-    figure = _laid_out(8.2, 1.6 + classes * min(0.46, max(0.3, 9 / classes)))
+    figure = laid_out(8.2, 1.6 + classes * min(0.46, max(0.3, 9 / classes)))
     axes = figure.subplots()
     for offset, colour, (name, value) in zip((-0.2, 0.2), (BLUE, ORANGE), values.items(), strict=True):
         bars = axes.barh(np.arange(classes) + offset, value, 0.38, color=colour, label=name)
@@ -128,7 +128,7 @@ def per_class(evaluation: Evaluation) -> Figure:
     axes.set_xlabel(f"the axis starts at {start:g}, not at 0" if start else "", size=9, color=MUTED)
     axes.set_title("Precision and recall of each class", loc="left", size=12, weight="bold", color=INK)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -148,7 +148,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _laid_out(width: float, height: float) -> Figure:
+def laid_out(width: float, height: float) -> Figure:
     """A figure whose axes make room for their labels."""
     return Figure((width, height), dpi=DPI, layout=ConstrainedLayoutEngine(compress=True, w_pad=0.12, h_pad=0.08))
 
@@ -211,7 +211,7 @@ def _curve(axes: Axes, values: list[float], colour: str, label: str) -> None:
     axes.plot(range(1, len(values) + 1), values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
 
 
-def _matrix(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> AxesImage:
+def matrix(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> AxesImage:
     """A panel of squares, coloured by the square root of their value so that rare confusions show."""
     ticks = range(0, len(class_names), math.ceil(len(class_names) / NAMED))
     names = [short(class_names[tick], AXIS_LETTERS) for tick in ticks]
@@ -220,12 +220,12 @@ def _matrix(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> AxesI
     axes.set_xticks(ticks, names, parse_math=False, **(turned if max(map(len, names)) > 3 else {}))
     axes.set_xlabel("predicted", size=10, color=INK)
     axes.set_ylabel("true", size=10, color=INK)
-    _plain(axes)
+    plain(axes)
     axes.tick_params(length=0)
     return axes.imshow(values, cmap=colormaps["Blues"], norm=PowerNorm(0.5, 0, max(float(values.max()), 1)))
 
 
-def _numbers(axes: Axes, image: AxesImage, words: Callable[[Any], str], size: float) -> None:
+def numbers(axes: Axes, image: AxesImage, words: Callable[[Any], str], size: float) -> None:
     """Every value but 0, dark on light and light on dark."""
     values = np.asarray(image.get_array())
     dark = np.asarray(image.norm(values)) > 0.6
@@ -254,7 +254,7 @@ def _axis_start(lowest: float) -> float:
     return next((start for start in (0.98, 0.95, 0.9, 0.8, 0.7, 0.5) if lowest > start + 0.1 * (1 - start)), 0.0)
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
     """No frame but the lower and left line, and quiet ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["bottom", "left"]].set_color(LINE)

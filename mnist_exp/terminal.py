@@ -71,11 +71,28 @@ def chatter_in_log() -> Iterator[Chatter]:
         chatter.end()
 
 
-class Terminal(Listener):
-    """Tells the story of a run: a progress bar in a terminal, plain lines in a log."""
+class Speaker:
+    """Says things in lines with a label before them, wrapped to the terminal."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
+
+    def say(self, label: str, text: str) -> None:
+        """One paragraph."""
+        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
+        indented = ("\n" + " " * LABEL).join(lines)
+        self.line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
+
+    def line(self, line: str | Text) -> None:
+        """As it is; a terminal may break it."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+
+class Terminal(Speaker, Listener):
+    """Tells the story of a run: a progress bar in a terminal, plain lines in a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.chatter: Chatter | None = None
         self._record: Record | None = None
         self._progress: Progress | None = None
@@ -88,11 +105,11 @@ class Terminal(Listener):
     def data(self, splits: "Splits") -> None:
         height, width, channels = splits.image_shape
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in splits.parts.items())
-        self._say("data", splits.description)
+        self.say("data", splits.description)
         colour = "grey" if channels == 1 else "colour"
-        self._say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
+        self.say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
         for where, count in splits.repeated.items():
-            self._say("", f"{count:,} identical images in {where}")
+            self.say("", f"{count:,} identical images in {where}")
         self._busy("loading the libraries")
 
     def record(self, record: Record) -> None:
@@ -103,9 +120,9 @@ class Terminal(Listener):
     def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
         self._waiting.stop()
         self._settings = settings
-        self._say("differs", ", ".join(differing()) or "nothing from the defaults")
-        self._say("model", f"{model.name}, {model.count_params():,} parameters")
-        self._say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
+        self.say("differs", ", ".join(differing()) or "nothing from the defaults")
+        self.say("model", f"{model.name}, {model.count_params():,} parameters")
+        self.say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
         if self.console.is_interactive:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -133,7 +150,7 @@ class Terminal(Listener):
         loss = f"loss {metrics['loss']:.4f}, val {metrics['val_loss']:.4f}"
         accuracy = f"accuracy {metrics['accuracy']:.2%}, val {metrics['val_accuracy']:.2%}"
         seconds = time.perf_counter() - self._begun
-        self._line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
+        self.line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
 
     def evaluating(self) -> None:
         self._stop_progress()
@@ -158,26 +175,26 @@ class Terminal(Listener):
         self.console.print()
         if self._settings and self._settings.batches:
             last = {name: values[-1] for name, values in result.history.items()}
-            self._say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")
+            self.say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")
         epochs = len(result.history["loss"])
         used = "" if result.used_epoch == epochs else f", weights of epoch {result.used_epoch}"
-        self._say("run", f"{result.name} ({result.run_id[:8]})" if result.run_id else f"{result.name}, not tracked")
+        self.say("run", f"{result.name} ({result.run_id[:8]})" if result.run_id else f"{result.name}, not tracked")
         training = f"{result.seconds['training']:.1f} s of it training {_epochs(epochs)}{used}"
-        self._say("time", f"{sum(result.seconds.values()):.1f} s, {training}")
+        self.say("time", f"{sum(result.seconds.values()):.1f} s, {training}")
         if result.uri:
-            self._say("open", _where(result.uri))
+            self.say("open", where(result.uri))
         if result.trouble:
-            self._say("warning", result.trouble)
+            self.say("warning", result.trouble)
 
     def stopped(self, status: int) -> int:
         """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
-        self._say("stopped", "interrupted" if status == 130 else "terminated")
+        self.say("stopped", "interrupted" if status == 130 else "terminated")
         if self._record and self._record.id:
             short = f"{self._record.name} ({self._record.id[:8]})"
             trouble = self._record.trouble
-            self._say("run", f"{short}: {trouble}" if trouble else f"{short} is recorded as KILLED")
+            self.say("run", f"{short}: {trouble}" if trouble else f"{short} is recorded as KILLED")
             if self._record.resumable:
-                self._say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
+                self.say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
         return status
 
     @contextlib.contextmanager
@@ -199,20 +216,12 @@ class Terminal(Listener):
             self._waiting.update(Spinner("dots", what))
             self._waiting.start()
 
-    def _say(self, label: str, text: str) -> None:
-        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
-        indented = ("\n" + " " * LABEL).join(lines)
-        self._line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
-
-    def _line(self, line: str | Text) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
-def _where(uri: str) -> str:
+def where(uri: str) -> str:
     """What shows the runs of this store; a password in its address is not repeated."""
     if uri == uri_of(Path("mlruns", DATABASE).resolve()):
         return "python -m mnist_exp ui"

@@ -11,9 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import mnist_exp
-from mnist_exp.cli import Terminated, main, terminable
+from mnist_exp.cli import main
 from mnist_exp.composition import CONF, GROUPS, compose
 from mnist_exp.errors import ConfigError
+from mnist_exp.stopping import Terminated, terminable
 
 HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 NET = """

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import click
 
-from mnist_exp.cli import Terminated, terminable
 from mnist_exp.errors import TrackingError
+from mnist_exp.stopping import Terminated, terminable
 from mnist_exp.tracking.store import Store, locate, open_store
 
 HOST = "127.0.0.1"

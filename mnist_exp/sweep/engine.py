@@ -84,7 +84,7 @@ class Engine:
     _suspects: deque[Proposal] = field(default_factory=deque)
     _begun: float = field(default_factory=time.monotonic)
 
-    def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
+    def run(self) -> None:
         """Until nothing is left to run, or the sweep is stopped."""
         while True:
             for proposal, retried in self._next():
@@ -95,7 +95,6 @@ class Engine:
             for future in wait(self.running, TICK, FIRST_COMPLETED).done:
                 self._end(future)
             self._kill_overdue()
-            on_tick()
 
     def abandon(self) -> Iterator[Job]:
         """Ends what runs at once; its trials stay open."""

@@ -7,7 +7,7 @@ after a crash it is told the recorded trials once more and goes on as it would h
 import math
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from keras_tuner.src.engine.trial import Trial
 
 from mnist_exp.sweep.proposal import WAIT, Past, Proposal, Rung
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
+from mnist_exp.sweep.study import Study
 
 Direction = Literal["max", "min"]
 
@@ -144,6 +145,15 @@ class Tpe(Replayable):
                 return values
         return self._untried(self._random_values())
 
+    def study_of(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
+        """Finished trials with these values, as Optuna knows them."""
+        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        for values, score in scores:
+            coded = {name: self._coded(name, value) for name, value in values.items()}
+            distributions = {name: self._distributions[name] for name in values}
+            study.add_trial(optuna.trial.create_trial(params=coded, distributions=distributions, value=score))
+        return study
+
     def _suggested(self, asked: optuna.Trial, parameter: Parameter) -> str | float:
         name, numbers = parameter.name, parameter.values
         if isinstance(numbers, Choices):
@@ -205,6 +215,13 @@ class Hyperband(Replayable, keras_tuner.oracles.HyperbandOracle):
     ) -> None:
         super().__init__(space, direction, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
 
+    @property
+    def total(self) -> int:
+        """The number of trials of all brackets, where no space is too small for them."""
+        brackets = range(self._get_num_brackets())
+        sizes = [self._get_size(b, rung) for b in brackets for rung in range(self._get_num_rounds(b))]
+        return int(self.hyperband_iterations * sum(sizes))
+
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         self._seed_state = _seed(self.sweep_seed, trial_id)
         return keras_tuner.oracles.HyperbandOracle.populate_space(self, trial_id)
@@ -264,9 +281,7 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     """TPE that sees how parameters go together, those of each condition apart, and reckons with pending trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True
-        )
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
@@ -296,8 +311,33 @@ def _seed(seed: int, trial_id: str) -> int:
     return zlib.crc32(f"{seed}/{int(trial_id)}".encode())
 
 
-def oracle(algorithm: str, space: Space, direction: Direction, seed: int, **hyperband: int) -> Replayable:
-    """The oracle grid, random, tpe or hyperband; hyperband: epochs, factor and iterations, for Hyperband alone."""
-    if algorithm == "hyperband":
-        return Hyperband(space, direction, seed, **hyperband)
-    return {"grid": Grid, "random": Random, "tpe": Tpe}[algorithm](space, direction, seed)
+def oracle_of(study: Study) -> Replayable:
+    """The oracle a study asks for, asked nothing yet."""
+    given = study.space, study.settings.direction, study.settings.seed
+    if study.algorithm == "hyperband":
+        epochs = max(base.config.training.epochs for base in study.configs.bases.values())
+        return Hyperband(*given, epochs=epochs, factor=study.settings.factor, iterations=study.settings.iterations)
+    return ORACLES[study.algorithm](*given)
+
+
+ORACLES = {"grid": Grid, "random": Random, "tpe": Tpe}
+
+
+def importances(space: Space, direction: Direction, scores: Sequence[tuple[Values, float]]) -> dict[str, float]:
+    """How much each parameter explains of the scores (Optuna's fANOVA), by name; those of a condition within it.
+
+    Parameters that never changed, or in fewer than 4 trials, are left out.
+    """
+    tpe, found = Tpe(space, direction, 0), dict[str, float]()
+    free = [p for p in space.parameters if p.when is None]
+    conditions = dict.fromkeys(p.when for p in space.parameters if p.when)
+    for parameters in [free, *([p for p in space.parameters if p.when == when] for when in conditions)]:
+        names = {p.name for p in parameters}
+        kept = [(v, s) for v, s in scores if names <= v.keys()]
+        varied = {name for name in names if len({v[name] for v, _ in kept}) > 1}
+        if len(kept) < 4 or not varied:
+            continue
+        study = tpe.study_of([({name: values[name] for name in varied}, score) for values, score in kept])
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found |= optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return found

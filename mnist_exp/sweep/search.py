@@ -1,21 +1,20 @@
 """Runs a study: what is left of it after a crash, too."""
 
-import hashlib
-import json
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_exp.sweep.engine import Engine, Medians
-from mnist_exp.sweep.oracles import oracle
+from mnist_exp.sweep.board import Board
+from mnist_exp.sweep.engine import Engine, Medians, Slots
+from mnist_exp.sweep.oracles import oracle_of
 from mnist_exp.sweep.proposal import Past, Proposal, Rung
-from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.study import Study, config_hash
 from mnist_exp.sweep.trial import Job, Outcome, work
 from mnist_exp.tracking import Tracking
 from mnist_exp.tracking.sweeps import Attempt, SweepRecord
@@ -29,6 +28,7 @@ class Ledger:
     record: SweepRecord
     tracking: Tracking
     medians: Medians
+    board: Board
     runs: dict[int, str] = field(default_factory=dict)  # of scored trials, by number
     best: tuple[int, float] | None = None
     counts: dict[str, int] = field(default_factory=lambda: {"scored": 0, "pruned": 0, "failed": 0})
@@ -44,8 +44,11 @@ class Ledger:
         config.tracking = asdict(self.tracking)
         plain: Any = OmegaConf.to_container(config, resolve=True)
         name = f"{self.study.name}-{number:03d}"
-        run_id = self.record.begin_trial(number, name, proposal.values, asdict(rung) if rung else None, _hash(plain))
+        run_id = self.record.begin_trial(
+            number, name, proposal.values, asdict(rung) if rung else None, config_hash(plain)
+        )
         self._attempts[number] = run_id
+        self.board.begin(number, run_id, proposal.values)
         return Job(
             number=number,
             run_id=run_id,
@@ -74,10 +77,10 @@ class Ledger:
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """The trial ended and its run with it."""
         number = proposal.number
-        if outcome.score is None:
-            self.counts["failed"] += 1
-        else:
-            self.counts["pruned" if outcome.pruned else "scored"] += 1
+        state = "failed" if outcome.score is None else "pruned" if outcome.pruned else "scored"
+        self.counts[state] += 1
+        self.board.end(number, proposal.values, outcome.score, state, outcome.error)
+        if outcome.score is not None:
             self.runs[number] = self._attempts[number]
             self.medians.curves.append(outcome.curve)
             self._compare(number, outcome.score)
@@ -89,6 +92,7 @@ class Ledger:
     def recall(self, attempt: Attempt) -> None:
         """A trial that an earlier process ended."""
         self.counts[attempt.outcome] += 1
+        self.board.recall(attempt.number, attempt.values, attempt.score, attempt.outcome)
         if attempt.score is not None:
             self.runs[attempt.number] = attempt.run_id
             if self.study.settings.pruning == "median":
@@ -99,12 +103,6 @@ class Ledger:
         sign = 1 if self.study.settings.direction == "max" else -1
         if self.best is None or sign * score > sign * self.best[1]:
             self.best = number, score
-
-
-def _hash(config: Mapping[str, Any]) -> str:
-    """Of what a trial is trained with, wherever it is recorded."""
-    kept = {key: value for key, value in config.items() if key not in ("tracking", "name")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def proposal_of(attempt: Attempt) -> Proposal:
@@ -136,30 +134,22 @@ def stoppable(engine: Engine) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def search(study: Study, record: SweepRecord, tracking: Tracking, executor: Any, on_tick: Any = lambda: None) -> Engine:
+def search(study: Study, record: SweepRecord, tracking: Tracking, executor: Slots, board: Board) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     attempts = record.attempts()
-    ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials))
+    ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials), board)
     for attempt in attempts:
         if attempt.outcome != "open":
             ledger.recall(attempt)
-    proposer = _oracle(study)
+    proposer = oracle_of(study)
     proposer.restore(past_of(attempts))
     again = deque(proposal_of(attempt) for attempt in attempts if attempt.outcome == "open")
     engine = Engine(study.settings, proposer, executor, work, ledger, again=again, asked=len(attempts))
     with stoppable(engine):
         try:
-            engine.run(on_tick)
+            engine.run()
         except BaseException:
             for job in engine.abandon():
                 record.supersede(job.run_id, "the sweep was stopped")
             raise
     return engine
-
-
-def _oracle(study: Study) -> Any:
-    hyperband = {}
-    if study.algorithm == "hyperband":
-        epochs = max(base.config.training.epochs for base in study.configs.bases.values())
-        hyperband = {"epochs": epochs, "factor": study.settings.factor, "iterations": study.settings.iterations}
-    return oracle(study.algorithm, study.space, study.settings.direction, study.settings.seed, **hyperband)

@@ -1,5 +1,7 @@
 """A sweep from its command line to its report: what `-m` does."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -123,3 +125,21 @@ def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) ->
             "put that data back, or start a new sweep"
         )
     return replace(study, settings=replace(study.settings, **changed))
+
+
+def total(study: Study) -> int | None:
+    """The number of trials, None where it depends on what they come to."""
+    if study.algorithm == "hyperband":
+        from mnist_exp.sweep.oracles import oracle_of
+
+        known: int | None = oracle_of(study).total
+    else:
+        known = study.space.size if study.space.finite else None
+    most = study.settings.max_trials
+    return known if most is None else most if known is None else min(known, most)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Of what a trial is trained with, wherever it is recorded."""
+    kept = {key: value for key, value in config.items() if key not in ("tracking", "name")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

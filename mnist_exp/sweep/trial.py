@@ -18,6 +18,7 @@ from mnist_exp import experiment, recording
 from mnist_exp.data import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Clock, Listener, Result
+from mnist_exp.terminal import chatter_in_log
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.mlflow_record import MlflowRecord
@@ -112,7 +113,8 @@ def _work(job: Job) -> Outcome:
     store, folder = _store(cfg.tracking.uri, cfg.tracking.folder), Path(cfg.tracking.folder)
     keras.backend.clear_session()  # the model of the trial before
     record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
-    with recording.ended(record):
+    with chatter_in_log() as chatter, recording.ended(record):
+        chatter.move_to(record.log)
         clock = Clock()
         with clock("data"):
             splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))

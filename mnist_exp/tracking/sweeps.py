@@ -44,6 +44,7 @@ class Attempt:
     epochs: int = 0
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class SweepRecord:
@@ -163,6 +164,17 @@ class SweepRecord:
         with answering(self.store.uri):
             return self._client.get_run(self.id).data.tags.get(key)
 
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Metrics logged before whose names begin so."""
+        with answering(self.store.uri):
+            found = self._client.get_run(self.id).data.metrics
+        return {key: value for key, value in found.items() if key.startswith(prefix)}
+
+    def download(self, run_id: str, path: str) -> Path:
+        """An artifact of a run, as a file on this machine."""
+        with answering(self.store.uri):
+            return Path(self._client.download_artifacts(run_id, path))
+
     def keep(self, folder: Path) -> None:
         """Sends the files of this folder to the parent run."""
         with answering(self.store.uri):
@@ -179,6 +191,27 @@ class SweepRecord:
         condition = f"tags.sweep = '{self.id}' and tags.kind = 'trial'"
         with answering(self.store.uri):
             return self.store.runs(condition, [self._experiment_id])
+
+
+def trained_before(store: Store, hashes: Iterable[str]) -> dict[str, float]:
+    """Of these config hashes those that a finished trial has, with the seconds it took."""
+    wanted = set(hashes)
+    runs = store.runs("tags.kind = 'trial' and attributes.status = 'FINISHED'")
+    return {
+        run.data.tags["config_hash"]: ((run.info.end_time or 0) - run.info.start_time) / 1000
+        for run in runs
+        if run.data.tags.get("config_hash") in wanted
+    }
+
+
+def seconds_an_epoch(store: Store, digest: str, model: str) -> list[float]:
+    """Of finished runs and trials with this data set and choice of model."""
+    runs = store.runs(f"params.`dataset.digest` = '{digest}' and params.model = '{model}'")
+    return [
+        run.data.metrics["seconds/elapsed"] / int(run.data.params["training.epochs"])
+        for run in runs
+        if run.info.status == "FINISHED" and "seconds/elapsed" in run.data.metrics
+    ]
 
 
 def store_of(tracking: Tracking) -> Store:
@@ -202,6 +235,7 @@ def _attempt(run: "Run") -> Attempt:
         int(tags.get("epochs", 0)),
         (ended - run.info.start_time) / 1000,
         metrics,
+        tags,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mnist_exp.sweep.oracles import HISTORY, oracle
+from mnist_exp.sweep.oracles import HISTORY, ORACLES, Hyperband
 from mnist_exp.sweep.proposal import WAIT, Past, Proposal
 from mnist_exp.sweep.space import parse
 
@@ -36,8 +36,9 @@ def space(section):
 
 
 def make(algorithm, section, seed=0, direction="max", epochs=9):
-    hyperband = {"epochs": epochs, "factor": 3, "iterations": 1} if algorithm == "hyperband" else {}
-    return oracle(algorithm, space(section), direction, seed, **hyperband)
+    if algorithm == "hyperband":
+        return Hyperband(space(section), direction, seed, epochs=epochs, factor=3, iterations=1)
+    return ORACLES[algorithm](space(section), direction, seed)
 
 
 def score_of(proposal: Proposal) -> float:

@@ -1,0 +1,173 @@
+"""What a sweep says in the terminal: a live table there, one line a trial in a log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mnist_exp.sweep.study import Study
+from mnist_exp.terminal import Speaker
+
+if TYPE_CHECKING:
+    from mnist_exp.sweep.winner import Winner
+
+LOOK = 2.0  # seconds between looks at the curves of running trials
+LEADERS = 5
+STATES = ("scored", "pruned", "failed")
+
+
+@dataclass
+class Row:
+    """A trial under way. curve: its objective epoch by epoch, as far as it is known."""
+
+    run_id: str
+    values: Mapping[str, Any]
+    begun: float = field(default_factory=time.monotonic)
+    curve: list[float] = field(default_factory=list)
+
+
+class Board(Speaker):
+    """Hears of trials that begin and end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: dict[int, Row] = {}
+        self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, what became of it
+        self.total: int | None = None
+        self.width = 1
+        self._sign = 1
+        self._seconds: list[float] = []
+        self._looked = 0.0
+        self._curve_of: Callable[[str], list[float]] = lambda run_id: []
+
+    def begin_sweep(self, study: Study, total: int | None, width: int, curve_of: Callable[[str], list[float]]) -> None:
+        """The sweep is about to start. total: of trials, None: not known before; curve_of: that of a run."""
+        self.total, self.width, self._curve_of = total, width, curve_of
+        self._sign = 1 if study.settings.direction == "max" else -1
+        trials = "trials until nothing is left" if total is None else f"{total} trials"
+        self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {width} at a time")
+        keys = dict.fromkeys(parameter.key for parameter in study.space.parameters)
+        self.say("space", ", ".join(keys))
+        self.say("goal", f"{study.settings.direction} {study.settings.objective}; the test set stays closed")
+
+    def begin(self, number: int, run_id: str, values: Mapping[str, Any]) -> None:
+        """A trial starts."""
+        self.running[number] = Row(run_id, values)
+
+    def end(self, number: int, values: Mapping[str, Any], score: float | None, state: str, error: str = "") -> None:
+        """A trial ended: scored, pruned or failed."""
+        if row := self.running.pop(number, None):
+            self._seconds.append(time.monotonic() - row.begun)
+        self.ended[number] = values, score, state
+        if self.console.is_interactive:
+            return
+        shown = f"{score:.4f}" if score is not None else state
+        self.say(f"{number:>5}", f"{shown}{' pruned' * (state == 'pruned')}  {said(values)}  {error}")
+
+    def recall(self, number: int, values: Mapping[str, Any], score: float | None, state: str) -> None:
+        """A trial that an earlier process ended."""
+        self.ended[number] = values, score, state
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Keeps the table in sight while the block runs."""
+        if not self.console.is_interactive:
+            yield
+            return
+        with Live(
+            console=self.console,
+            get_renderable=self._table,
+            refresh_per_second=2,
+            transient=True,
+            redirect_stderr=False,
+        ):
+            yield
+
+    def _table(self) -> RenderableType:
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            for row in list(self.running.values()):
+                with contextlib.suppress(Exception):  # a look at the store; the sweep does not depend on it
+                    row.curve = self._curve_of(row.run_id)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for name, justify in (("trial", "right"), ("score", "right"), ("", "left"), ("values", "left")):
+            table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        for number, row in sorted(self.running.items()):
+            last = f"{row.curve[-1]:.4f}" if row.curve else ""
+            table.add_row(str(number), last, f"epoch {len(row.curve)}", said(row.values))
+        for number, (values, score, state) in self._leaders():
+            table.add_row(str(number), f"{score:.4f}", state, said(values), style="dim")
+        return Group(Text(self._headline(), style="bold"), table)
+
+    def _leaders(self) -> list[tuple[int, tuple[Mapping[str, Any], float | None, str]]]:
+        scored = [(n, one) for n, one in list(self.ended.items()) if one[1] is not None]
+        return sorted(scored, key=lambda pair: -self._sign * (pair[1][1] or 0.0))[:LEADERS]
+
+    def _headline(self) -> str:
+        states = [state for _, _, state in list(self.ended.values())]
+        counts = ", ".join(
+            f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states
+        )
+        of = f" of {self.total}" if self.total else ""
+        left = ""
+        if self.total and self._seconds:
+            mean = sum(self._seconds) / len(self._seconds)
+            left = f", about {duration(mean * (self.total - len(self.ended)) / self.width)} left"
+        return f"{len(self.ended)}{of} trials ended{f': {counts}' if counts else ''}{left}"
+
+    def _counts(self) -> str:
+        states = [state for _, _, state in list(self.ended.values())]
+        return ", ".join(
+            f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states
+        )
+
+    def end_sweep(self, why: str, objective: str, best: int | None) -> None:
+        """The last trial ended."""
+        self.say("trials", f"{len(self.ended)}: {self._counts() or 'none'}; {why}")
+        if best is not None:
+            values, score, _ = self.ended[best]
+            self.say("best", f"trial {best}, {objective} {score:.4f}: {said(values)}")
+
+    def results(self, winner: "Winner") -> None:
+        """The best trial and its test score."""
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for name in ("", "accuracy", "95% interval", "macro F1"):
+            table.add_column(name, justify="left" if not name else "right")
+        for split, metrics, word in (("val", winner.attempt.metrics, "validation"), ("test", winner.test, "test")):
+            low, high = (metrics[f"{split}/accuracy_{end}"] for end in ("low", "high"))
+            table.add_row(
+                word,
+                f"{metrics[f'{split}/accuracy']:.2%}",
+                f"{low:.2%} - {high:.2%}",
+                f"{metrics[f'{split}/macro_f1']:.4f}",
+            )
+        self.console.print()
+        self.console.print(table)
+        self.console.print()
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that says it well."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def said(values: Mapping[str, Any]) -> str:
+    """Values as overrides, conditions left out, numbers short."""
+    return " ".join(
+        f"{name.rpartition('/')[2] if '=' in name else name}={short(value)}" for name, value in values.items()
+    )
+
+
+def short(value: Any) -> str:
+    """A value as it is read, not as it is kept."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

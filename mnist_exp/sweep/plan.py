@@ -1,0 +1,83 @@
+"""sweep.plan=true: what would run, and nothing starts."""
+
+import statistics
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from mnist_exp.composition import build
+from mnist_exp.experiment import load_data
+from mnist_exp.sweep.board import Board, duration, short
+from mnist_exp.sweep.study import Study, config_hash, total
+from mnist_exp.tracking import Tracking
+from mnist_exp.tracking.store import DATABASE, locate
+from mnist_exp.tracking.sweeps import seconds_an_epoch, store_of, trained_before
+
+SHOWN = 20  # trials that are listed
+LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
+
+
+def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
+    """Lists the first trials with their parameters, how many there would be, and how long they would take."""
+    count = total(study)
+    board.begin_sweep(study, count, workers, lambda run_id: [])
+    configs = [_plain(study, values) for values in islice(_values(study), LOOKED_AT)]
+    splits = load_data(next(iter(study.configs.bases.values())).config.dataset)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("parameters", justify="right")
+    table.add_column("values")
+    for values, config in zip(islice(_values(study), SHOWN), configs, strict=False):
+        model = build(config["model"], image_shape=splits.image_shape, classes=len(splits.class_names))
+        chosen = (f"{key}={short(token)}" for key, token in study.space.assigned(values).items())
+        table.add_row(f"{model.count_params():,}", " ".join(chosen))
+    board.console.print(table)
+    if study.algorithm != "grid":
+        board.say("", "the first proposals, before any score is known")
+    elif count is not None and count > SHOWN:
+        board.say("", f"and {count - SHOWN} more")
+    if not _exists(tracking):
+        board.say("time", "unknown: the store holds no run yet")
+        return
+    store = store_of(tracking)
+    if study.algorithm == "grid":
+        done = trained_before(store, map(config_hash, configs))
+        board.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
+    choices = {base.choices["model"] for base in study.configs.bases.values()}
+    known = [seconds for model in choices for seconds in seconds_an_epoch(store, study.digest, model)]
+    if not known or count is None:
+        board.say("time", "unknown: the store holds no run of these models on this data")
+        return
+    epochs = sum(config["training"]["epochs"] for config in configs) / len(configs)
+    seconds = statistics.median(known) * epochs * count * study.settings.executions / workers
+    board.say("time", f"about {duration(seconds)} of training, by {len(known)} runs of these models on this data")
+
+
+def _values(study: Study) -> Iterator[Any]:
+    """Those of the first trials."""
+    if study.algorithm == "grid":
+        yield from study.space.combinations()
+        return
+    from mnist_exp.sweep.oracles import oracle_of
+    from mnist_exp.sweep.proposal import Proposal
+
+    proposer = oracle_of(study)
+    for _ in range(SHOWN // 2):
+        asked = proposer.ask()
+        if not isinstance(asked, Proposal):
+            return
+        yield asked.values
+
+
+def _plain(study: Study, values: Any) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(study.configs.of(values)[0], resolve=True)
+    return config
+
+
+def _exists(tracking: Tracking) -> bool:
+    """Whether there is a store to look into; a plan creates none."""
+    uri = locate(tracking.uri, Path(tracking.folder).resolve())
+    return not uri.startswith("sqlite:///") or Path(tracking.folder, DATABASE).exists()
