@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import tracking
-from mnist_exp.composition import GROUPS
+from mnist_exp.composition import GROUPS, OF_SWEEPS
 from mnist_exp.errors import ConfigError
 from mnist_exp.tracking import Tracking
 
@@ -17,13 +17,16 @@ def continued(
 ) -> tuple[DictConfig, Mapping[str, str]]:
     """The config and choices themselves, or where training.resume names a run, its recorded ones with what may change.
 
-    Raises ConfigError for an override that a resumed run cannot follow, TrackingError for a run that cannot go on.
+    Raises ConfigError for an override that a single or resumed run cannot follow, TrackingError for a run that cannot
+    go on.
     """
+    given = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    if of_sweeps := [override for key, override in given.items() if key.split(".")[0] in ("sweeps", *OF_SWEEPS)]:
+        raise ConfigError(f"{', '.join(of_sweeps)} is for sweeps, but -m is missing: python -m mnist_exp -m ...")
     if cfg.training.resume is None:
         return cfg, choices
     if not cfg.tracking.enabled:
         raise ConfigError("training.resume needs the tracking store that knows the run, but got tracking=off")
-    given = {override.lstrip("+").partition("=")[0]: override for override in overrides}
     if other := [override for key, override in given.items() if key not in BESIDE]:
         raise ConfigError(
             "a resumed run keeps its recorded config: beside training.resume it takes only "

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mnist_exp.tracking.database import create_database
+
 
 @pytest.fixture(scope="session")
 def real_mnist() -> Path:
@@ -12,3 +14,11 @@ def real_mnist() -> Path:
     if not path.is_file():
         pytest.skip("the real MNIST is not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as it was created, not to be written."""
+    database = tmp_path_factory.mktemp("new") / "mlflow.db"
+    create_database(database)
+    return database

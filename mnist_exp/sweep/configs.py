@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class Configs:
                 f"a sweep may combine config groups in at most {MOST} ways, each of which is composed and checked "
                 f"before it starts, but got {groups.size}; sweep fewer groups at once"
             )
-        fixed = list(_fixed(overrides))
+        fixed = list(_fixed(space, overrides))
         bases, problems = {}, []
         for values in groups.combinations():
             chosen = [f"{key}={token}" for key, token in groups.assigned(values).items()]
@@ -55,13 +56,19 @@ class Configs:
                 continue
             kept = [str(key) for key in config if key not in OF_SWEEPS]
             bases[_group_key(groups, values)] = _base(OmegaConf.masked_copy(config, kept), choices)
-        if not problems:
-            typed = space.typed(lambda key: _default(bases.values(), key))
-            configs = cls(typed, bases)
-            problems = list(dict.fromkeys(configs._problems()))
+        configs = cls(space.typed(lambda key: _default(bases.values(), key)), bases)
+        problems += dict.fromkeys(configs._problems())
         if problems:
             raise ConfigError("\n".join(problems))
         return configs
+
+    def first(self) -> DictConfig:
+        """The config with the first choice, or the lowest number, of everything."""
+        values: Values = {}
+        for parameter in self.space.parameters:
+            if parameter in self.space.active(values):
+                values[parameter.name] = _ends(parameter)[0]
+        return self.of(values)[0]
 
     def of(self, values: Values) -> tuple[DictConfig, dict[str, str]]:
         """The config and the choices of a trial with these values."""
@@ -92,22 +99,24 @@ class Configs:
 
     def _problems(self) -> Iterator[str]:
         """What is wrong with any value of any parameter, each tried in the configs it would be used in."""
-        groups = [p for p in self.space.parameters if p.key in GROUPS]
-        checked: set[str] = set()
-        for combination in Space(tuple(groups)).combinations():
-            base = self._base(combination)
+        groups = Space(tuple(p for p in self.space.parameters if p.key in GROUPS))
+        checked: set[tuple[str | None, ...]] = set()
+        for combination in groups.combinations():
+            if (base := self.bases.get(_group_key(groups, combination))) is None:
+                continue  # it does not compose, which was said
             active = [p for p in self.space.active(combination) if p.key not in GROUPS]
             config = copy.deepcopy(base.config)
             unknown = dict(_set(config, [(p, _ends(p)[0]) for p in active]))
             yield from unknown.values()
-            before = set(checks.problems(config))
-            if not unknown:
-                yield from before
+            before = list(checks.problems(config))
+            yield from (_located(problem, active) for problem in before)
             for parameter in active:
-                if parameter.name in checked or parameter.key in unknown:
+                section = parameter.key.partition(".")[0]
+                used = parameter.name, base.choices.get(section), base.choices.get("experiment")  # which set its values
+                if used in checked or parameter.key in unknown:
                     continue
-                checked.add(parameter.name)
-                for value in _ends(parameter):
+                checked.add(used)
+                for value in _ends(parameter)[1:]:
                     tried = copy.deepcopy(config)
                     dict(_set(tried, [(parameter, value)]))
                     yield from (
@@ -115,20 +124,26 @@ class Configs:
                     )
 
 
+def _located(problem: str, parameters: Sequence[Parameter]) -> str:
+    """A problem with the place of the first of these parameters that it speaks of."""
+    named = (p.source for p in parameters if re.search(rf"(?<![\w.]){re.escape(p.key)}(?!\w)", problem))
+    source = next(named, None)
+    return f"{source}: {problem}" if source else problem
+
+
 def _base(config: DictConfig, choices: dict[str, str]) -> Base:
     OmegaConf.set_struct(config, True)  # an unknown key is an error
     return Base(config, choices)
 
 
-def _fixed(overrides: Sequence[str]) -> Iterator[str]:
+def _fixed(space: Space, overrides: Sequence[str]) -> Iterator[str]:
     """The overrides that are the same for all trials; what `+key=1,2` adds is there with its first value."""
+    firsts = {parameter.key: written(_ends(parameter)[0]) for parameter in space.parameters}
     for override in map(OverridesParser.create().parse_override, overrides):
         if not override.is_sweep_override():
             yield str(override.input_line)
-        elif override.is_add() or override.is_force_add():
-            sweep: Any = override.value()
-            first = next(override.sweep_string_iterator()) if override.is_discrete_sweep() else sweep.start
-            yield f"{override.get_key_element()}={first}"
+        elif (override.is_add() or override.is_force_add()) and override.key_or_group in firsts:
+            yield f"{override.get_key_element()}={firsts[override.key_or_group]}"
 
 
 def _group_key(groups: Space, values: Values) -> str:

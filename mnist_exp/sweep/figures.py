@@ -1,4 +1,4 @@
-"""Figures of a sweep, legible with 5 and with 200 trials."""
+"""Figures of a sweep, legible with 5 and with 200 trials: blue is a trial, orange the best one, red one that failed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,184 +8,309 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.evaluation import Evaluation
-from mnist_exp.figures import BLUE, INK, LINE, MUTED, ORANGE, RED, laid_out, matrix, numbers, plain, short
-from mnist_exp.sweep.space import Choices, Parameter, Space
-from mnist_exp.tracking.sweeps import Attempt
+from mnist_exp.figures import (
+    AXIS_LETTERS,
+    BLUE,
+    INK,
+    LINE,
+    MUTED,
+    NUMBERED,
+    ORANGE,
+    RED,
+    canvas,
+    laid_out,
+    matrix,
+    numbers,
+    plain,
+    short,
+)
+from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
+from mnist_exp.tracking.sweeps import Attempt, scored
+
+Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
 
 PANELS = 3  # slices in a row
+PANEL, ROW = 2.5, 6.4  # inches, the width of a slice, and of an axis of parallel coordinates
+SHARES, SHADES = (0.5, 0.75, 0.9), (0.25, 0.45, 0.7, 1.0)  # of the trials, and of the blues for those between
+UNUSED = -0.6 / ROW  # the place of a parameter that did not count, beside its axis
 LABELS = 12  # choices of a parameter that are named beside its axis
-LETTERS = 16  # of a choice's name
+LETTERS = 34  # of a parameter's name
+LETTER = 0.078  # inches, of text of 8 points: a wide one
+TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
 def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
-    """The score of each trial and the best so far; what failed stands at the lower edge."""
-    scored = [a for a in attempts if a.score is not None]
-    failed = [a.number for a in attempts if a.outcome == "failed"]
+    """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
+    done = scored(attempts)
     figure = laid_out(9, 3.8)
     axes = figure.subplots()
-    low, high = _limits([a.score for a in scored if a.score is not None], direction)
-    for pruned, face, label in ((False, BLUE, "scored"), (True, "white", "pruned")):
-        chosen = [a for a in scored if (a.outcome == "pruned") == pruned]
-        if chosen:
-            y = np.clip([a.score for a in chosen if a.score is not None], low, high)
-            axes.scatter([a.number for a in chosen], y, s=22, c=face, edgecolors=BLUE, linewidths=1, label=label)
-    if failed:
-        axes.scatter(failed, [low] * len(failed), s=30, c=RED, marker="x", label="failed", clip_on=False, zorder=3)
-    best = np.maximum if direction == "max" else np.minimum
-    if scored:
-        y = best.accumulate([a.score for a in scored if a.score is not None])
-        axes.step([a.number for a in scored], y, where="post", color=ORANGE, linewidth=1.6, label="best so far")
-    axes.set_ylim(low, high)
+    axes.set_title(f"{objective} of each trial", loc="left", pad=12, **TITLE)
     axes.set_xlabel("trial", size=9, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_title(f"{objective} of each trial", loc="left", size=12, weight="bold", color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    last = max((a.number for a in attempts), default=0)
+    axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _dots(axes, [(a.number, a) for a in attempts], direction, limits(_scores(done), direction))
+    if done:
+        so_far = (np.maximum if direction == "max" else np.minimum).accumulate(_scores(done))
+        steps = [*(a.number for a in done), last + 0.5], [*so_far, so_far[-1]]
+        axes.step(*steps, where="post", color=ORANGE, linewidth=1.6, label="best so far")
+        best = done[int(np.argmax(_scores(done) == so_far[-1]))]
+        better = "higher" if direction == "max" else "lower"
+        words = f"best {best.score:.4f}, trial {best.number}; {better} is better"
+    else:
+        axes.set_yticks([])
+        words = "no trial has a score"
+    axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
     plain(axes)
+    if any(axes.get_legend_handles_labels()):
+        figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 
-def importance(shares: Mapping[str, float]) -> Figure:
-    """How much of the scores' differences each parameter explains, the most important first."""
-    names = sorted(shares, key=lambda name: -shares[name])
-    figure = laid_out(8, 1.2 + 0.36 * len(names))
-    axes = figure.subplots()
-    bars = axes.barh(range(len(names)), [shares[name] for name in names], 0.6, color=BLUE)
-    axes.bar_label(bars, fmt="%.2f", padding=3, size=9, color=INK)
-    axes.set_yticks(range(len(names)), [short(name, 48) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, 1.1 * max([*shares.values(), 0.01]))
-    axes.set_title("Importance of each parameter", loc="left", size=12, weight="bold", color=INK)
-    axes.set_xlabel("share of the variance explained (fANOVA); those of a condition within it", size=9, color=MUTED)
-    plain(axes)
+def importance(space: Space, shares: Mapping[str, float]) -> Figure:
+    """How much of the scores' differences each parameter explains: those of each condition among its own trials.
+
+    shares: by the parameters' names, those of a condition sum to 1; parameters that have none are left out.
+    """
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in sorted((p for p in space.parameters if p.name in shares), key=lambda p: -shares[p.name]):
+        groups.setdefault(str(parameter.when or ""), []).append(parameter)
+    rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
+    figure, axes = canvas(9, 1.05 + 0.32 * rows)
+    axes.text(0.2, 0.3, "Importance of each parameter", va="center", **TITLE)
+    said = "share of the differences in score that it explains (fANOVA)"
+    axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
+    y, left, width = 0.98, 3.3, 4.9
+    for when in sorted(groups):  # what always counts comes first
+        if when:
+            words = f"among trials with {short(when, 60)}"
+            axes.text(0.2, y + 0.06, words, size=9, color=MUTED, va="center", parse_math=False)
+            y += 0.352
+        for parameter in groups[when]:
+            share = shares[parameter.name]
+            alone = len(groups[when]) == 1
+            words = f"{share:.2f}{', as the only one that varies' * alone}"
+            name = short(parameter.key, LETTERS + 4)
+            axes.text(left - 0.1, y, name, size=9, color=INK, ha="right", va="center", parse_math=False)
+            axes.barh(y, width * share * (not alone), 0.2, left=left, color=BLUE)
+            axes.text(left + 0.08 + width * share * (not alone), y, words, size=9, color=INK, va="center")
+            y += 0.32
     return figure
 
 
-def parallel(space: Space, scored: Sequence[Attempt], direction: str) -> Figure:
-    """A line a trial through the values of all parameters, the better the darker; gaps where one did not count."""
+def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: str) -> Figure:
+    """A line a trial through its values down to its score, the better the darker and the farther right it ends.
+
+    A row a parameter, so that twelve of them fit a page as well as two.
+    """
+    names = [(short(p.key, LETTERS), short(str(p.when or ""), LETTERS)) for p in space.parameters]
+    left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
+    figure, axes = canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
+    axes.text(0.2, 0.3, "Parallel coordinates", va="center", **TITLE)
+    done = sorted(done, key=lambda a: (_worth(a, direction), -a.number))  # the best lies on top
+    worth = np.array([_worth(a, direction) for a in done])
+    edges = np.quantile(worth, SHARES)
+    _legend(axes, left + ROW, objective, np.abs(edges), f"best: trial {done[-1].number}")
+    for row, (parameter, (key, when)) in enumerate(zip(space.parameters, names, strict=True)):
+        axes.text(0.2, top + row * pitch + 0.18, when, size=8, color=MUTED, va="center", parse_math=False)
+        unused = [(UNUSED, "unused")] * bool(when)
+        levels = 2 if any("…" in word for _, word in _ticks(parameter, ROW)) else 1
+        _row(axes, top + row * pitch, left, key, [*unused, *_ticks(parameter, ROW, levels)], levels)
+    worst, best = limits(_scores(done), direction)[:: 1 if direction == "max" else -1]
+    marks = [((value - worst) / (best - worst), f"{value:.4g}") for value in MaxNLocator(5).tick_values(worst, best)]
+    _row(axes, top + len(names) * pitch, left, objective, [(place, word) for place, word in marks if 0 <= place <= 1])
+    places = np.array([[_place(p, a.values.get(p.name)) for p in space.parameters] for a in done], dtype=float)
+    places += np.random.default_rng(0).uniform(-0.015, 0.015, places.shape)  # equal choices side by side
+    places = np.clip(np.column_stack([places, (_scores(done) - worst) / (best - worst)]), 0, 1)
+    x = left + ROW * np.where(np.isnan(places), UNUSED, places)
+    lines = np.stack([x, np.broadcast_to(top + pitch * np.arange(len(names) + 1), x.shape)], axis=2)
+    shades = np.asarray(colormaps["Blues"](SHADES))[np.searchsorted(edges, worth, side="right")]
+    axes.add_collection(LineCollection([*lines], colors=shades, linewidths=1, zorder=2))
+    axes.plot(*lines[-1].T, color=ORANGE, linewidth=2.2, zorder=2.5)
+    return figure
+
+
+def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+    """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
-    figure = laid_out(max(7, 1.5 * len(parameters) + 2.5), 4.6)
-    axes = figure.subplots()
-    scores = np.array([a.score for a in scored], dtype=float)
-    low, high = _limits(list(scores), direction)
-    order = np.argsort(scores if direction == "max" else -scores)
-    places = np.array([[_place(p, a.values.get(p.name)) for p in parameters] for a in scored], dtype=float)
-    spread = np.random.default_rng(0).uniform(-0.012, 0.012, places.shape)  # equal choices side by side
-    lines = np.stack([np.broadcast_to(np.arange(len(parameters)), places.shape), places + spread], axis=2)
-    norm = Normalize(low, high) if direction == "max" else Normalize(-high, -low)
-    colours = LineCollection([line[~np.isnan(line[:, 1])] for line in lines[order]], cmap=colormaps["viridis_r"])
-    colours.set(norm=norm, array=(scores if direction == "max" else -scores)[order], linewidth=1.2, alpha=0.75)
-    axes.add_collection(colours)
-    for x, parameter in enumerate(parameters):
-        axes.axvline(x, color=LINE, linewidth=1, zorder=0)
-        for y, word in _ticks(parameter):
-            axes.text(x + 0.03, y, word, size=8, color=INK, va="center", parse_math=False)
-    names = [_two_lines(parameter) for parameter in parameters]
-    axes.set_xticks(range(len(parameters)), names, parse_math=False)
-    axes.set_yticks([])
-    axes.set_xlim(-0.15, len(parameters) - 0.4)
-    axes.set_ylim(-0.06, 1.06)
-    axes.set_title("All parameters of all trials", loc="left", size=12, weight="bold", color=INK)
-    axes.spines[["left", "right", "top", "bottom"]].set_visible(False)
-    axes.tick_params(length=0, labelsize=8, labelcolor=INK)
-    bar = figure.colorbar(colours, ax=axes, shrink=0.8, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, color=LINE, labelcolor=INK)
-    if direction == "min":
-        bar.ax.yaxis.set_major_formatter(lambda value, place: f"{-value:.3g}")
-    return figure
-
-
-def slices(space: Space, scored: Sequence[Attempt], objective: str, direction: str) -> Figure:
-    """The score against each parameter, a panel each."""
-    parameters = [*space.parameters]
-    rows = math.ceil(len(parameters) / PANELS)
-    figure = laid_out(10, 0.6 + 2.6 * rows)
-    panels = np.atleast_1d(figure.subplots(rows, min(PANELS, len(parameters)), squeeze=False)).ravel()
-    low, high = _limits([a.score for a in scored if a.score is not None], direction)
+    columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
+    figure = laid_out(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    done = scored(attempts)
+    best, edges = max(done, key=lambda a: _worth(a, direction)), limits(_scores(done), direction)
     for axes, parameter in zip(panels, parameters, strict=False):
-        _slice(axes, parameter, [a for a in scored if parameter.name in a.values], low, high)
+        counted = [a for a in attempts if parameter.name in a.values]
+        points = list(zip(_slice(axes, parameter, counted), counted, strict=True))
+        _dots(axes, points, direction, edges, 14)
+        if found := [x for x, attempt in points if attempt is best]:
+            axes.scatter(found, [best.score], s=40, c=ORANGE, edgecolors="white", zorder=4, label="best")
     for axes in panels[len(parameters) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{objective} by parameter", x=0.01, ha="left", size=12, weight="bold", color=INK)
+    figure.suptitle(f"{objective} by parameter", x=0.01, ha="left", **TITLE)
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 
-def confusions(best: Sequence[tuple[str, Evaluation]]) -> Figure:
-    """Confusion matrices of the best trials on validation, side by side, in counts."""
-    classes = len(best[0][1].class_names)
-    side = min(max(0.42 * classes, 3.0), 6)
-    figure = laid_out(len(best) * (side + 0.9), side + 1.4)
-    for axes, (title, evaluation) in zip(np.atleast_1d(figure.subplots(1, len(best))), best, strict=True):
-        image = matrix(axes, evaluation.confusion, evaluation.class_names)
+def confusions(best: Sequence[Confusion]) -> Figure:
+    """Confusion matrices of the best trials on the validation images, side by side and coloured alike, in counts."""
+    names = [name for _, _, names in best for name in names]
+    classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
+    side = min(max(0.4 * classes, 2.6), 5)
+    room = 0.075 * min(max(map(len, names)), AXIS_LETTERS)
+    figure = laid_out(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
+    panels = figure.subplots(1, len(best), squeeze=False).ravel()
+    for axes, (title, counts, names) in zip(panels, best, strict=True):
+        image = matrix(axes, counts, names)
+        image.norm.vmax = max(most, 1)
         axes.set_title(title, size=10, color=INK, parse_math=False)
-        if classes <= 20:
-            numbers(axes, image, str, size=min(max(14 * side / classes, 6), 10))
-    figure.suptitle("Validation images: true classes in rows, predicted in columns", size=11, color=INK)
+        axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
+        if classes <= NUMBERED:
+            numbers(axes, image, str, size=min(20 * side / len(names), 10))
+    if classes > NUMBERED:
+        bar = figure.colorbar(image, ax=[*panels], shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
+        bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
+    figure.suptitle("Best trials on validation", **TITLE)
     return figure
 
 
-def _slice(axes: Axes, parameter: Parameter, scored: Sequence[Attempt], low: float, high: float) -> None:
-    y = np.clip([a.score for a in scored if a.score is not None], low, high)
-    if isinstance(parameter.values, Choices):
-        tokens = parameter.values.tokens
-        places = np.array([tokens.index(str(a.values[parameter.name])) for a in scored], dtype=float)
-        x: Any = places + np.random.default_rng(0).uniform(-0.15, 0.15, len(places))
-        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, tokens)) > 6 else {}
-        shown = range(0, len(tokens), math.ceil(len(tokens) / LABELS))
-        axes.set_xticks(shown, [short(tokens[tick], LETTERS) for tick in shown], parse_math=False, **turned)
-        axes.set_xlim(-0.5, len(tokens) - 0.5)
-    else:
-        x = [a.values[parameter.name] for a in scored]
-        if parameter.values.log:
-            axes.set_xscale("log")
-    axes.scatter(x, y, s=16, c=[a.number for a in scored], cmap="Blues", vmin=-20, edgecolors=BLUE, linewidths=0.5)
-    axes.set_ylim(low, high)
-    axes.set_title(_two_lines(parameter).replace("\n", ", "), size=9, color=INK, loc="left", parse_math=False)
+def limits(scores: Sequence[float] | np.ndarray, direction: str) -> tuple[float, float]:
+    """A range in which the good scores can be told apart; far worse ones lie outside it."""
+    if not len(scores):
+        return 0.0, 1.0
+    lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
+    room = 3 * max(upper - lower, 0.01 * abs(median))
+    low, high = max(min(scores), median - room), min(max(scores), median + room)
+    low, high = (low, max(scores)) if direction == "max" else (min(scores), high)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return float(low - margin), float(high + margin)
+
+
+def _scores(done: Sequence[Attempt]) -> np.ndarray:
+    return np.array([attempt.score for attempt in done], dtype=float)
+
+
+def _worth(attempt: Attempt, direction: str) -> float:
+    """The score, turned so that more is better."""
+    return (attempt.score or 0.0) * (1 if direction == "max" else -1)
+
+
+def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[float, str]], levels: int = 1) -> None:
+    """One axis of parallel coordinates, its words in front of the lines."""
+    axes.text(0.2, y, name, size=9, color=INK, va="center", parse_math=False)
+    axes.plot((left, left + ROW), (y, y), color=MUTED, linewidth=0.8, zorder=3)
+    look: dict[str, Any] = {"size": 8, "color": INK, "ha": "center", "va": "center", "parse_math": False, "zorder": 4}
+    look["bbox"] = {"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 0.8}
+    for number, (place, word) in enumerate(ticks):
+        axes.plot(left + place * ROW, y, color=MUTED, marker="|", zorder=3)
+        axes.text(left + place * ROW, y + 0.17 + 0.17 * (number % levels), word, **look)
+
+
+def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], best: str) -> None:
+    """What the colours of the lines mean, in the upper right corner of a canvas."""
+    side = 0.66
+    start = right - side * len(SHADES)
+    words = [(0.0, "worse", "left"), (side * len(SHADES), "better", "right")]
+    words += [(side * number, f"{edge:.4g}", "center") for number, edge in enumerate(edges, 1)]
+    for x, word, align in words:
+        axes.text(start + x, 0.48, word, size=8, color=INK, ha=align, va="center")
+    for number, shade in enumerate(SHADES):
+        axes.barh(0.3, side, 0.12, left=start + side * number, color=colormaps["Blues"](shade))
+    axes.text(start - 0.1, 0.3, objective, size=9, color=INK, ha="right", va="center")
+    axes.plot((start - 2.6, start - 2.3), (0.3, 0.3), color=ORANGE, linewidth=2.2)
+    axes.text(start - 2.2, 0.3, best, size=9, color=INK, va="center")
+
+
+def _dots(
+    axes: Axes, points: Sequence[tuple[float, Attempt]], direction: str, edges: tuple[float, float], size: float = 22
+) -> None:
+    """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
+    worst, arrow = (edges[0], "v") if direction == "max" else (edges[1], "^")
+    groups: dict[str, list[tuple[float, float]]] = {"scored": [], "pruned": [], "far worse": [], "failed": []}
+    for x, attempt in points:
+        if attempt.score is None:
+            if attempt.outcome == "failed":
+                groups["failed"].append((x, worst))
+        elif edges[0] <= attempt.score <= edges[1]:
+            groups["pruned" if attempt.outcome == "pruned" else "scored"].append((x, attempt.score))
+        else:
+            groups["far worse"].append((x, worst))
+    looks: dict[str, dict[str, Any]] = {
+        "scored": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
+        "pruned": {"c": "white", "edgecolors": BLUE, "linewidths": 1},
+        "far worse": {"c": BLUE, "marker": arrow, "clip_on": False},
+        "failed": {"c": RED, "marker": "x", "clip_on": False, "linewidths": 1.2},
+    }
+    for label, found in groups.items():
+        if found:
+            axes.scatter(*zip(*found, strict=True), s=size, label=label, zorder=3, **looks[label])
+    axes.set_ylim(edges)
+    axes.ticklabel_format(axis="y", useOffset=False)
+
+
+def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.ndarray:
+    """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
+    ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
+    if any("…" in word for _, word in ticks):
+        ticks, turned = _ticks(parameter, PANEL, 8), {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    counted = isinstance(parameter.values, Choices) or parameter.values.enumerable
+    spread = 0.25 / len(parameter.grid) if counted else 0.0  # equal values side by side
+    axes.set_xticks([place for place, _ in ticks], [word for _, word in ticks], parse_math=False, **turned)
+    axes.set_xlim(-0.04 - spread, 1.04 + spread)
+    words = f"{short(parameter.key, LETTERS)}\n{short(str(parameter.when or ''), LETTERS)}".strip()
+    axes.set_title(words, size=9, color=INK, loc="left", parse_math=False)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     plain(axes)
     axes.tick_params(labelsize=8)
-
-
-def _limits(scores: Sequence[float], direction: str) -> tuple[float, float]:
-    """A range in which the good scores can be told apart; far worse ones are drawn at its edge."""
-    if not scores:
-        return 0.0, 1.0
-    lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
-    room = 3 * max(upper - lower, 1e-3)
-    low, high = max(min(scores), median - room), min(max(scores), median + room)
-    low, high = (low, max(scores)) if direction == "max" else (min(scores), high)
-    margin = 0.06 * max(high - low, 1e-3)
-    return low - margin, high + margin
+    places = np.array([_place(parameter, a.values[parameter.name]) for a in attempts], dtype=float)
+    return places + np.random.default_rng(0).uniform(-spread, spread, len(places))
 
 
 def _place(parameter: Parameter, value: Any) -> float:
     """Where a value lies on its axis, 0 to 1; NaN where the parameter did not count."""
     if value is None:
         return math.nan
+    allowed = parameter.values
+    if isinstance(allowed, Choices):
+        return (allowed.tokens.index(str(value)) + 0.5) / len(allowed.tokens)
+    if allowed.low == allowed.high:
+        return 0.5
+    if allowed.log:
+        return math.log(value / allowed.low) / math.log(allowed.high / allowed.low)
+    return (value - allowed.low) / (allowed.high - allowed.low)
+
+
+def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[float, str]]:
+    """Places and words along an axis of so many inches, as many as fit side by side, or on several levels in turn."""
     if isinstance(parameter.values, Choices):
         tokens = parameter.values.tokens
-        return tokens.index(str(value)) / max(len(tokens) - 1, 1)
-    low, high = parameter.values.low, parameter.values.high
-    if parameter.values.log:
-        return math.log(value / low) / math.log(high / low)
-    return (value - low) / (high - low)
+        shown = tokens[:: math.ceil(len(tokens) / LABELS)]
+        letters = max(int(levels * width / len(shown) / LETTER) - 1, 3)
+        return [
+            (_place(parameter, token), short(token, letters if levels == 1 else min(letters, 16))) for token in shown
+        ]
+    first, *between, last = [(_place(parameter, value), f"{value:.4g}") for value in _marks(parameter.values)]
+    kept = [first, last]
+    for place, word in between:
+        if all(abs(place - other) * width > LETTER * (len(word) + len(beside) + 2) / 2 for other, beside in kept):
+            kept.append((place, word))
+    return sorted(kept)
 
 
-def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
-    if isinstance(parameter.values, Choices):
-        tokens = parameter.values.tokens
-        shown = range(0, len(tokens), math.ceil(len(tokens) / LABELS))
-        return [(_place(parameter, tokens[tick]), short(tokens[tick], LETTERS)) for tick in shown]
-    low, high = parameter.values.low, parameter.values.high
-    middle = math.sqrt(low * high) if parameter.values.log else (low + high) / 2
-    return [(_place(parameter, value), f"{value:.3g}") for value in (low, middle, high)]
-
-
-def _two_lines(parameter: Parameter) -> str:
-    return f"{parameter.key}\n{parameter.when}" if parameter.when else parameter.key
+def _marks(allowed: Numbers) -> list[float]:
+    """The ends and round numbers between them; of a short range every value."""
+    if allowed.enumerable and len(allowed.values) <= LABELS:
+        return [*allowed.values] * (1 + (len(allowed.values) == 1))
+    low, high = allowed.low, allowed.high
+    if allowed.log:
+        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+        between = [10.0**power for power in powers]
+    else:
+        between = MaxNLocator(5, integer=allowed.whole).tick_values(low, high).tolist()
+    return [low, *(value for value in between if low < value < high), high]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mnist_exp.composition import build
 from mnist_exp.experiment import load_data
-from mnist_exp.sweep.board import Board, duration, short
+from mnist_exp.sweep.board import Board, duration, said
 from mnist_exp.sweep.study import Study, config_hash, total
 from mnist_exp.tracking import Tracking
 from mnist_exp.tracking.store import DATABASE, locate
@@ -32,8 +32,7 @@ def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
     table.add_column("values")
     for values, config in zip(islice(_values(study), SHOWN), configs, strict=False):
         model = build(config["model"], image_shape=splits.image_shape, classes=len(splits.class_names))
-        chosen = (f"{key}={short(token)}" for key, token in study.space.assigned(values).items())
-        table.add_row(f"{model.count_params():,}", " ".join(chosen))
+        table.add_row(f"{model.count_params():,}", said(values))
     board.console.print(table)
     if study.algorithm != "grid":
         board.say("", "the first proposals, before any score is known")
@@ -65,7 +64,7 @@ def _values(study: Study) -> Iterator[Any]:
     from mnist_exp.sweep.proposal import Proposal
 
     proposer = oracle_of(study)
-    for _ in range(SHOWN // 2):
+    for _ in range(min(SHOWN // 2, total(study) or SHOWN)):
         asked = proposer.ask()
         if not isinstance(asked, Proposal):
             return

@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_exp.evaluation import Evaluation
-from mnist_exp.figures import DPI
 from mnist_exp.sweep import figures
 from mnist_exp.sweep.board import duration, said, short
 from mnist_exp.sweep.oracles import importances
@@ -21,6 +20,8 @@ from mnist_exp.sweep.winner import Winner
 from mnist_exp.tracking.sweeps import Attempt, SweepRecord, scored
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side
+DPI = 192  # two pixels of the picture for one of the page, at 96 an inch
+STATES = {"scored": "scored", "pruned": "pruned", "failed": "failed", "open": "interrupted"}
 
 
 def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
@@ -31,24 +32,12 @@ def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[At
         image = io.BytesIO()
         figure.savefig(image, dpi=DPI)
         (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(image.getvalue())
-        shown[title] = base64.b64encode(image.getvalue()).decode()
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("mnist_exp.sweep", "."), autoescape=True)
+        shown[title] = base64.b64encode(image.getvalue()).decode(), round(96 * figure.get_figwidth())
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mnist_exp.sweep", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.get_template("report.html").render(**_words(study, attempts, winner), figures=shown)
     (folder / "report.html").write_text(page, encoding="utf-8")
-
-
-def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
-    settings, done = study.settings, scored(attempts)
-    yield "Progress", figures.progress(attempts, settings.objective, settings.direction)
-    if not done:
-        return
-    pairs = [(attempt.values, attempt.score) for attempt in done if attempt.score is not None]
-    if shares := importances(study.space, settings.direction, pairs):
-        yield "Importance", figures.importance(shares)
-    yield "Parallel coordinates", figures.parallel(study.space, done, settings.direction)
-    yield "Slices", figures.slices(study.space, done, settings.objective, settings.direction)
-    if best := _evaluations(record, ranked(study, done)[:SHOWN]):
-        yield "Confusion matrices of the best", figures.confusions(best)
 
 
 def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -57,81 +46,107 @@ def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
     return sorted(scored(attempts), key=lambda attempt: (sign * (attempt.score or 0.0), attempt.number))
 
 
-def _evaluations(record: SweepRecord, best: Sequence[Attempt]) -> list[tuple[str, Evaluation]]:
-    """Of the validation images, from the predictions that the runs kept."""
-    found = []
-    for attempt in best:
-        run_id = attempt.tags.get("model_run", attempt.run_id)
-        arrays = np.load(record.download(run_id, "predictions.npz"))
-        probabilities = arrays["val_probabilities"].astype(np.float32)
-        names = list(json.loads(record.download(run_id, "reports/val.json").read_text()))[: probabilities.shape[1]]
-        evaluation = Evaluation(arrays["val_labels"].astype(np.int64), probabilities, tuple(names))
-        found.append((f"trial {attempt.number}, {evaluation.accuracy:.2%} right", evaluation))
-    return found
+def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
+    space, objective, direction = study.space, study.settings.objective, study.settings.direction
+    best = ranked(study, attempts)
+    yield "Progress", figures.progress(attempts, objective, direction)
+    if not best:
+        return
+    yield "Confusion matrices of the best", figures.confusions([_confusion(study, record, a) for a in best[:SHOWN]])
+    if shares := _shares(study, attempts):
+        yield "Importance", figures.importance(space, shares)
+    yield "Parallel coordinates", figures.parallel(space, best, objective, direction)
+    yield "Slices", figures.slices(space, attempts, objective, direction)
+
+
+def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
+    """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
+    done, direction = scored(attempts), study.settings.direction
+    scores = [attempt.score for attempt in done if attempt.score is not None]
+    if len(set(scores)) < 2:
+        return {}
+    clipped = np.clip(scores, *figures.limits(scores, direction)).tolist()
+    return importances(study.space, direction, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
+
+
+def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.Confusion:
+    """Of the validation images, as the run reported it; of several seeds that of the best, whose model is kept."""
+    run_id = attempt.tags.get("model_run", attempt.run_id)
+    found = json.loads(record.download(run_id, "reports/val.json").read_text())
+    seed = ", its best seed" if study.settings.executions > 1 else ""
+    title = f"trial {attempt.number}, {found['metrics']['accuracy']:.2%} right{seed}"
+    return title, np.array(found["confusion"]), list(found["per_class"])
 
 
 def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> dict[str, Any]:
-    settings, done = study.settings, ranked(study, attempts)
-    several = settings.executions > 1
-    names = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
-    states = [attempt.outcome for attempt in attempts]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states)
-    seeds = f"{settings.executions} seeds a trial" if several else "one seed a trial"
+    settings, best = study.settings, ranked(study, attempts)
+    outcomes = [attempt.outcome for attempt in attempts]
+    counts = ", ".join(f"{outcomes.count(state)} {word}" for state, word in STATES.items() if state in outcomes)
+    seeds = "one seed a trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds a trial"
+    keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
+    others = [attempt for attempt in attempts if attempt.outcome != "scored"]
     return {
         "name": study.name,
-        "facts": f"{len(attempts)} trials: {counts}. {study.algorithm}, {settings.direction} {settings.objective}, "
-        f"{seeds}. Command: {' '.join(study.overrides)}",
+        "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction} "
+        f"{settings.objective}, {seeds}; {duration(sum(attempt.seconds for attempt in attempts))} of trials in all.",
+        "command": f"python -m mnist_exp -m {shlex.join(study.overrides)}",
         "objective": settings.objective,
-        "uncertainty": "spread over seeds" if several else "95% interval of accuracy",
-        "names": names,
-        "rows": [_row(study, attempt, names) for attempt in done],
+        "uncertainty": "95% interval of accuracy" if settings.executions == 1 else "spread over seeds",
+        "keys": keys,
+        "rows": list(_rows(study, best, keys)),
         "others": [
-            {
-                "number": attempt.number,
-                "outcome": attempt.outcome,
-                "values": said(attempt.values),
-                "reason": attempt.error or f"below the median of its siblings after epoch {attempt.epochs}",
-            }
-            for attempt in attempts
-            if attempt.outcome in ("failed", "pruned")
+            {"number": a.number, "state": STATES[a.outcome], "reason": _reason(a), "chosen": said(a.values)}
+            for a in others
         ],
         "winner": winner,
-        "results": _results(winner) if winner else {},
+        "results": list(_results(winner, settings.executions)) if winner else [],
     }
 
 
-def _row(study: Study, attempt: Attempt, names: Sequence[str]) -> dict[str, Any]:
-    tokens = study.space.assigned(attempt.values)
-    low, high = (attempt.metrics.get(f"val/accuracy_{end}") for end in ("low", "high"))
-    interval = f"± {attempt.spread:.4f}" if attempt.spread is not None else ""
-    if not interval and low is not None and high is not None:
-        interval = f"{low:.4f} - {high:.4f}"
-    return {
-        "number": attempt.number,
-        "score": f"{attempt.score:.4f}",
-        "interval": interval,
-        "cells": [_cell(tokens.get(name)) for name in names],
-        "epochs": attempt.epochs,
-        "time": duration(attempt.seconds),
-    }
-
-
-def _cell(token: str | None) -> str:
-    if token is None:
-        return ""
-    try:
-        return short(float(token)) if "." in token or "e" in token else token
-    except ValueError:
-        return token
-
-
-def _results(winner: Winner) -> dict[str, Mapping[str, float]]:
-    sources = {"validation": (winner.attempt.metrics, "val"), "test": (winner.test, "test")}
-    return {
-        words: {
-            "accuracy": metrics[f"{split}/accuracy"],
-            "low": metrics[f"{split}/accuracy_low"],
-            "high": metrics[f"{split}/accuracy_high"],
+def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The leaderboard; low, place and high: of score and interval in percent of the range of good scores."""
+    intervals = [_interval(study, attempt) for attempt in best]
+    low, high = figures.limits([end for _, ends in intervals for end in ends], study.settings.direction)
+    for attempt, (words, ends) in zip(best, intervals, strict=True):
+        chosen = {p.key: short(attempt.values[p.name]) for p in study.space.active(attempt.values)}
+        places = (np.clip((np.array(ends) - low) / (high - low), 0, 1) * 100).round(1)
+        yield {
+            "number": attempt.number,
+            "score": f"{attempt.score:.4f}",
+            "interval": words,
+            **dict(zip(("low", "place", "high"), places, strict=True)),
+            "cells": [chosen.get(key, "") for key in keys],
+            "epochs": f"{attempt.epochs}{', pruned' * (attempt.outcome == 'pruned')}",
+            "time": duration(attempt.seconds),
         }
-        for words, (metrics, split) in sources.items()
-    }
+
+
+def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, float]]:
+    """How sure a score is, in words, and where it begins, the score, where it ends: thrice the score if not known.
+
+    The interval is that of the accuracy, which says nothing of a score that is another metric, or another epoch's.
+    """
+    score, spread = attempt.score or 0.0, attempt.spread
+    if spread is not None:
+        return f"± {spread:.4f}", (score - spread, score, score + spread)
+    low, high = (attempt.metrics.get(f"val/accuracy_{end}") for end in ("low", "high"))
+    if study.settings.executions > 1 or low is None or high is None:
+        return "", (score, score, score)
+    known = study.settings.objective == "val/accuracy" and attempt.outcome == "scored"
+    return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
+
+
+def _reason(attempt: Attempt) -> str:
+    if attempt.outcome == "open":
+        return "the sweep ended before it; sweep.resume runs it again"
+    return attempt.error or f"below the median of its siblings after epoch {attempt.epochs}"
+
+
+def _results(winner: Winner, executions: int) -> Iterator[list[str]]:
+    """Split, accuracy and the ends of its interval."""
+    several = f", mean of {executions} seeds" if executions > 1 else ""
+    for name, split, metrics in (
+        (f"validation{several}", "val", winner.attempt.metrics),
+        ("test", "test", winner.test),
+    ):
+        yield [name, *(f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))]

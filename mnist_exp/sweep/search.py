@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -115,6 +115,9 @@ def past_of(attempts: Sequence[Attempt]) -> list[Past]:
     return [Past(proposal_of(a), a.outcome != "open", a.score if a.outcome != "open" else None) for a in attempts]
 
 
+Work = Callable[[Job], Outcome]
+
+
 @contextmanager
 def stoppable(engine: Engine) -> Iterator[None]:
     """The first Ctrl-C lets running trials finish; the second, as SIGTERM does, ends them at once."""
@@ -134,7 +137,9 @@ def stoppable(engine: Engine) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def search(study: Study, record: SweepRecord, tracking: Tracking, executor: Slots, board: Board) -> Engine:
+def search(
+    study: Study, record: SweepRecord, tracking: Tracking, executor: Slots, board: Board, work: Work = work
+) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     attempts = record.attempts()
     ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials), board)

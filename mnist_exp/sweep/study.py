@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from mnist_exp import checks
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.settings import Sweep
-from mnist_exp.sweep.space import Space, parse
+from mnist_exp.sweep.space import Space, parsed
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.sweeps import SweepRecord
@@ -70,32 +71,41 @@ def define(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
     settings = Sweep(**OmegaConf.to_container(cfg.sweep, resolve=True))  # type: ignore[arg-type]
     file = f"sweeps/{choices['sweeps']}.yaml" if "sweeps" in choices else "sweep.space"
     ours = [override for override in overrides if not override.startswith(("hydra.", "hydra/"))]
-    space = parse(settings.space, file, ours, choices)
-    if not space.parameters:
+    space, problems = parsed(settings.space, file, ours, choices)
+    if not space.parameters and not problems:
         raise ConfigError(
             "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"
         )
-    configs = Configs.composed(space, ours)
+    try:
+        configs = Configs.composed(space, ours)
+    except ConfigError as error:
+        raise ConfigError("\n".join([*problems, str(error)])) from error
+    if problems:
+        raise ConfigError("\n".join(problems))
     algorithm = settings.algorithm
     if algorithm == "auto":
         algorithm = "grid" if configs.space.finite and settings.max_trials is None else "tpe"
     if algorithm == "grid":
         next(configs.space.combinations())  # raises for an interval
-    elif algorithm in ("random", "tpe") and settings.max_trials is None and not configs.space.finite:
-        raise ConfigError(
-            f"sweep.algorithm={algorithm} over intervals has no end of its own; give sweep.max_trials=50, for example"
-        )
+    _check_end(algorithm, settings, configs.space)
     name = settings.name or choices.get("sweeps") or "sweep"
-    return Study(name, settings, algorithm, configs, tuple(overrides), digest_of(cfg))
+    return Study(name, settings, algorithm, configs, tuple(overrides), digest_of(configs.first()))
 
 
 def check(cfg: DictConfig) -> None:
     """Raises ConfigError where sweep, executor or tracking cannot be used."""
-    found = [line for line in checks.problems(cfg) if line.startswith(("sweep.", "executor.", "tracking."))]
+    found = [line for line in checks.problems(cfg) if re.match(r"(there is no key )?(sweep|executor|tracking)\b", line)]
     if not cfg.tracking.enabled:
         found.append("a sweep needs the tracking store, its only record, but got tracking=off; leave that out")
     if found:
         raise ConfigError("\n".join(found))
+
+
+def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
+    if algorithm in ("random", "tpe") and settings.max_trials is None and not space.finite:
+        raise ConfigError(
+            f"sweep.algorithm={algorithm} over intervals has no end of its own; give sweep.max_trials=50, for example"
+        )
 
 
 def digest_of(cfg: DictConfig) -> str:
@@ -118,13 +128,15 @@ def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) ->
         )
     changed = {key.partition(".")[2]: cfg.sweep[key.partition(".")[2]] for key in free if key in CHANGEABLE}
     changed.pop("resume", None)
-    digest = digest_of(next(iter(study.configs.bases.values())).config)
+    settings = replace(study.settings, **changed)
+    _check_end(study.algorithm, settings, study.space)
+    digest = digest_of(study.configs.first())
     if digest != study.digest:
         raise ConfigError(
             f"a resumed sweep needs the data it began with, digest {study.digest}, but got {digest}; "
             "put that data back, or start a new sweep"
         )
-    return replace(study, settings=replace(study.settings, **changed))
+    return replace(study, settings=settings)
 
 
 def total(study: Study) -> int | None:

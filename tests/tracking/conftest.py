@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.tracking.database import create_database
 from mnist_exp.tracking.mlflow_record import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store
 
@@ -14,14 +13,6 @@ from mnist_exp.tracking.store import Store, open_store
 @pytest.fixture(autouse=True)
 def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as it was created, not to be written."""
-    database = tmp_path_factory.mktemp("new") / "mlflow.db"
-    create_database(database)
-    return database
 
 
 @pytest.fixture

@@ -1,0 +1,156 @@
+"""SIGKILL of the process that runs a sweep, at any moment: nothing is lost, nothing is done twice."""
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+
+import pytest
+from conftest import light, study_of
+
+from mnist_exp.sweep.board import Board
+from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.search import search
+from mnist_exp.sweep.study import Study
+from mnist_exp.tracking import Tracking
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.sweeps import SweepRecord, store_of
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
+
+EXPECTED = {"grid": 12, "random": 10, "tpe": 10, "hyperband": (4 + 2 + 1) + (3 + 2) + 3}
+
+
+class Silent(Board):
+    """Says nothing."""
+
+    def say(self, label: str, text: str) -> None:
+        pass
+
+
+def sweep(study: Study, tracking: Tracking, prepare=lambda: None) -> None:
+    """Begins the sweep, or goes on with it, as the command line does."""
+    store = store_of(tracking)
+    prepare()
+    begun = store.runs("tags.kind = 'sweep'")
+    if begun:
+        record = SweepRecord.resume(store, "latest")
+        study = Study.thawed(record.frozen)
+        record.take_over()
+    else:
+        record = SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+    search(study, record, tracking, Inline(), Silent(), light)
+    record.end("FINISHED")
+
+
+def in_a_process(study: Study, tracking: Tracking, kill_after: float | None = None, prepare=lambda: None) -> int:
+    """Runs the sweep in a process of its own; returns its exit status, negative where a signal ended it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            sweep(study, tracking, prepare)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def finished(tracking: Tracking):
+    """Values and rung of every run that counts."""
+    store = store_of(tracking)
+    (parent,) = store.runs("tags.kind = 'sweep'")
+    record = SweepRecord.resume(store, parent.info.run_id)
+    counting = [r for r in record._runs() if r.info.status == "FINISHED" and "superseded" not in r.data.tags]
+    assert Counter(r.data.tags["trial"] for r in counting) == {str(n): 1 for n in range(len(counting))}
+    assert not [r for r in record._runs() if r.info.status == "RUNNING"]
+    return [(r.data.tags["values"], r.data.tags.get("rung")) for r in counting]
+
+
+def check(algorithm: str, study: Study, tracking: Tracking) -> None:
+    done = finished(tracking)
+    assert len(done) == EXPECTED[algorithm]
+    if algorithm != "hyperband":
+        assert len({values for values, _ in done}) == len(done)
+    else:
+        assert len(set(done)) == len(done)
+
+
+@pytest.mark.parametrize("algorithm", list(EXPECTED))
+def test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one(algorithm, tracking):
+    study, rng, kills = study_of(algorithm), random.Random(algorithm), 0
+    store_of(tracking)
+    while kills < 12:
+        status = in_a_process(study, tracking, kill_after=rng.uniform(0.05, 0.7))
+        kills += status == -signal.SIGKILL
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert kills >= 5
+    assert in_a_process(study, tracking) == 0
+    check(algorithm, study, tracking)
+
+
+def die_in(owner, name, before, nth=3):
+    """Makes the nth call of this method the last thing the process does, before or after it happened."""
+    original, calls = getattr(owner, name), []
+
+    def deadly(self, *args, **keys):
+        calls.append(1)
+        if len(calls) == nth and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(self, *args, **keys)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+
+
+@pytest.mark.parametrize("algorithm", list(EXPECTED))
+@pytest.mark.parametrize(
+    ("method", "before"),
+    [
+        ("begin_trial", True),  # between ask and record
+        ("begin_trial", False),  # between record and submit
+        ("progress", True),  # between the trial's end and the sweep's knowledge of it
+        ("progress", False),
+    ],
+)
+def test_killed_between_two_steps(algorithm, method, before, tracking):
+    study = study_of(algorithm)
+    killed = in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, method, before))
+    assert killed == -signal.SIGKILL
+    assert in_a_process(study, tracking) == 0
+    check(algorithm, study, tracking)
+
+
+def test_killed_between_score_and_end_of_a_run(tracking):
+    study = study_of("grid")
+    assert in_a_process(study, tracking, prepare=lambda: die_in(MlflowRecord, "end", True)) == -signal.SIGKILL
+    assert in_a_process(study, tracking) == 0
+    check("grid", study, tracking)
+
+
+def test_killed_again_and_again_during_the_repair(tracking):
+    study = study_of("tpe")
+    assert in_a_process(study, tracking, prepare=lambda: die_in(MlflowRecord, "end", True)) == -signal.SIGKILL
+    for before in (True, False):
+        killed = in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, "supersede", before, nth=1))  # noqa: B023
+        assert killed in (-signal.SIGKILL, 0)
+    assert in_a_process(study, tracking) == 0
+    check("tpe", study, tracking)
+
+
+def test_a_killed_sweep_whose_trials_all_ended_has_nothing_to_run_again(tracking):
+    study = study_of("grid")
+    assert in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, "end", True, nth=1)) == -signal.SIGKILL
+    runs = len(store_of(tracking).runs("tags.kind = 'trial'"))
+    assert in_a_process(study, tracking) == 0
+    assert len(store_of(tracking).runs("tags.kind = 'trial'")) == runs == EXPECTED["grid"]
