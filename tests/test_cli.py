@@ -66,7 +66,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "my_net.py").write_text(NET)
     own = ["model=custom", "model._target_=my_net.net", "+model.width=8"]
-    return folder, process("-m", "tracking=off", "training=smoke", *own, "optimizer=adam,sgd", cwd=folder)
+    return folder, process(
+        "-m", "hydra/sweeper=basic", "tracking=off", "training=smoke", *own, "optimizer=adam,sgd", cwd=folder
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]], ids=str)

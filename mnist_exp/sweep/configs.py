@@ -105,9 +105,11 @@ class Configs:
             if (base := self.bases.get(_group_key(groups, combination))) is None:
                 continue  # it does not compose, which was said
             active = [p for p in self.space.active(combination) if p.key not in GROUPS]
-            config = copy.deepcopy(base.config)
-            unknown = dict(_set(config, [(p, _ends(p)[0]) for p in active]))
+            firsts = [(p, _ends(p)[0]) for p in active]
+            unknown = dict(_set(copy.deepcopy(base.config), firsts))  # a copy: seed.x would leave seed={} behind
             yield from unknown.values()
+            config = copy.deepcopy(base.config)
+            dict(_set(config, [(p, first) for p, first in firsts if p.key not in unknown]))
             before = list(checks.problems(config))
             yield from (_located(problem, active) for problem in before)
             for parameter in active:

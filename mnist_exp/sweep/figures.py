@@ -81,8 +81,8 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
         groups.setdefault(str(parameter.when or ""), []).append(parameter)
     rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
     figure, axes = canvas(9, 1.05 + 0.32 * rows)
-    axes.text(0.2, 0.3, "Importance of each parameter", va="center", **TITLE)
-    said = "share of the differences in score that it explains (fANOVA)"
+    axes.text(0.2, 0.3, "What explains the differences in score", va="center", **TITLE)
+    said = "share of each parameter (fANOVA)"
     axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
     y, left, width = 0.98, 3.3, 4.9
     for when in sorted(groups):  # what always counts comes first
@@ -110,11 +110,13 @@ def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: s
     names = [(short(p.key, LETTERS), short(str(p.when or ""), LETTERS)) for p in space.parameters]
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
     figure, axes = canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
-    axes.text(0.2, 0.3, "Parallel coordinates", va="center", **TITLE)
+    axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
     done = sorted(done, key=lambda a: (_worth(a, direction), -a.number))  # the best lies on top
     worth = np.array([_worth(a, direction) for a in done])
     edges = np.quantile(worth, SHARES)
-    _legend(axes, left + ROW, objective, np.abs(edges), f"best: trial {done[-1].number}")
+    _legend(
+        axes, left + ROW, objective, edges * (1 if direction == "max" else -1) + 0.0, f"best: trial {done[-1].number}"
+    )
     for row, (parameter, (key, when)) in enumerate(zip(space.parameters, names, strict=True)):
         axes.text(0.2, top + row * pitch + 0.18, when, size=8, color=MUTED, va="center", parse_math=False)
         unused = [(UNUSED, "unused")] * bool(when)
@@ -160,15 +162,14 @@ def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction:
 
 def confusions(best: Sequence[Confusion]) -> Figure:
     """Confusion matrices of the best trials on the validation images, side by side and coloured alike, in counts."""
-    names = [name for _, _, names in best for name in names]
     classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
     side = min(max(0.4 * classes, 2.6), 5)
-    room = 0.075 * min(max(map(len, names)), AXIS_LETTERS)
+    room = 0.075 * min(max(len(name) for _, _, names in best for name in names), AXIS_LETTERS)
     figure = laid_out(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
     panels = figure.subplots(1, len(best), squeeze=False).ravel()
     for axes, (title, counts, names) in zip(panels, best, strict=True):
         image = matrix(axes, counts, names)
-        image.norm.vmax = max(most, 1)
+        image.set_clim(0, max(most, 1))
         axes.set_title(title, size=10, color=INK, parse_math=False)
         axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
         if classes <= NUMBERED:
@@ -233,12 +234,11 @@ def _dots(
     """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
     worst, arrow = (edges[0], "v") if direction == "max" else (edges[1], "^")
     groups: dict[str, list[tuple[float, float]]] = {"scored": [], "pruned": [], "far worse": [], "failed": []}
-    for x, attempt in points:
-        if attempt.score is None:
-            if attempt.outcome == "failed":
-                groups["failed"].append((x, worst))
+    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "open"):
+        if attempt.score is None or attempt.outcome == "failed":
+            groups["failed"].append((x, worst))
         elif edges[0] <= attempt.score <= edges[1]:
-            groups["pruned" if attempt.outcome == "pruned" else "scored"].append((x, attempt.score))
+            groups[attempt.outcome].append((x, attempt.score))
         else:
             groups["far worse"].append((x, worst))
     looks: dict[str, dict[str, Any]] = {
@@ -249,7 +249,8 @@ def _dots(
     }
     for label, found in groups.items():
         if found:
-            axes.scatter(*zip(*found, strict=True), s=size, label=label, zorder=3, **looks[label])
+            places, heights = np.transpose(found)
+            axes.scatter(places, heights, s=size, label=label, zorder=3, **looks[label])
     axes.set_ylim(edges)
     axes.ticklabel_format(axis="y", useOffset=False)
 
@@ -295,7 +296,8 @@ def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[fl
         return [
             (_place(parameter, token), short(token, letters if levels == 1 else min(letters, 16))) for token in shown
         ]
-    first, *between, last = [(_place(parameter, value), f"{value:.4g}") for value in _marks(parameter.values)]
+    digits = ".0f" if parameter.values.whole else ".4g"
+    first, *between, last = [(_place(parameter, value), f"{value:{digits}}") for value in _marks(parameter.values)]
     kept = [first, last]
     for place, word in between:
         if all(abs(place - other) * width > LETTER * (len(word) + len(beside) + 2) / 2 for other, beside in kept):
@@ -312,5 +314,5 @@ def _marks(allowed: Numbers) -> list[float]:
         powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
         between = [10.0**power for power in powers]
     else:
-        between = MaxNLocator(5, integer=allowed.whole).tick_values(low, high).tolist()
+        between = [*map(float, MaxNLocator(5, integer=allowed.whole).tick_values(low, high))]
     return [low, *(value for value in between if low < value < high), high]

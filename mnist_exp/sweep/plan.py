@@ -26,7 +26,7 @@ def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
     count = total(study)
     board.begin_sweep(study, count, workers, lambda run_id: [])
     configs = [_plain(study, values) for values in islice(_values(study), LOOKED_AT)]
-    splits = load_data(next(iter(study.configs.bases.values())).config.dataset)
+    splits = load_data(study.configs.first().dataset)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("values")

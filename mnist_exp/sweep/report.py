@@ -20,8 +20,8 @@ from mnist_exp.sweep.winner import Winner
 from mnist_exp.tracking.sweeps import Attempt, SweepRecord, scored
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side
-DPI = 192  # two pixels of the picture for one of the page, at 96 an inch
-STATES = {"scored": "scored", "pruned": "pruned", "failed": "failed", "open": "interrupted"}
+DPI = 144  # of the pictures; a page has 96, screens have more
+STATES = {"scored": "scored", "failed": "failed", "open": "interrupted", "pruned": "pruned"}
 
 
 def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
@@ -53,7 +53,7 @@ def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> 
     if not best:
         return
     yield "Confusion matrices of the best", figures.confusions([_confusion(study, record, a) for a in best[:SHOWN]])
-    if shares := _shares(study, attempts):
+    if len(shares := _shares(study, attempts)) > 1:
         yield "Importance", figures.importance(space, shares)
     yield "Parallel coordinates", figures.parallel(space, best, objective, direction)
     yield "Slices", figures.slices(space, attempts, objective, direction)
@@ -84,7 +84,8 @@ def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> 
     counts = ", ".join(f"{outcomes.count(state)} {word}" for state, word in STATES.items() if state in outcomes)
     seeds = "one seed a trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds a trial"
     keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
-    others = [attempt for attempt in attempts if attempt.outcome != "scored"]
+    states = list(STATES)
+    others = sorted((a for a in attempts if a.outcome != "scored"), key=lambda a: states.index(a.outcome))
     return {
         "name": study.name,
         "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction} "
@@ -104,17 +105,18 @@ def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> 
 
 
 def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The leaderboard; low, place and high: of score and interval in percent of the range of good scores."""
+    """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
     intervals = [_interval(study, attempt) for attempt in best]
-    low, high = figures.limits([end for _, ends in intervals for end in ends], study.settings.direction)
+    shown = intervals[: max(10, len(best) // 2)]
+    low, high = figures.limits([end for _, ends in shown for end in ends], study.settings.direction)
     for attempt, (words, ends) in zip(best, intervals, strict=True):
         chosen = {p.key: short(attempt.values[p.name]) for p in study.space.active(attempt.values)}
-        places = (np.clip((np.array(ends) - low) / (high - low), 0, 1) * 100).round(1)
+        places = 100 * (np.array(ends) - low) / (high - low)
         yield {
             "number": attempt.number,
             "score": f"{attempt.score:.4f}",
             "interval": words,
-            **dict(zip(("low", "place", "high"), places, strict=True)),
+            "bar": places.clip(0, 100).round(1) if 0 <= places[1] <= 100 else None,
             "cells": [chosen.get(key, "") for key in keys],
             "epochs": f"{attempt.epochs}{', pruned' * (attempt.outcome == 'pruned')}",
             "time": duration(attempt.seconds),
@@ -139,14 +141,12 @@ def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, 
 def _reason(attempt: Attempt) -> str:
     if attempt.outcome == "open":
         return "the sweep ended before it; sweep.resume runs it again"
-    return attempt.error or f"below the median of its siblings after epoch {attempt.epochs}"
+    return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"
 
 
 def _results(winner: Winner, executions: int) -> Iterator[list[str]]:
     """Split, accuracy and the ends of its interval."""
-    several = f", mean of {executions} seeds" if executions > 1 else ""
-    for name, split, metrics in (
-        (f"validation{several}", "val", winner.attempt.metrics),
-        ("test", "test", winner.test),
-    ):
+    mean, best = (f", mean of {executions} seeds", ", its best seed") if executions > 1 else ("", "")
+    sources = (f"validation{mean}", "val", winner.attempt.metrics), (f"test{best}", "test", winner.test)
+    for name, split, metrics in sources:
         yield [name, *(f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))]

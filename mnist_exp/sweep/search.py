@@ -58,7 +58,7 @@ class Ledger:
             executions=settings.executions,
             objective=settings.objective,
             direction=settings.direction,
-            digest=self.study.digest if "dataset" not in {p.key for p in self.study.space.parameters} else None,
+            digest=self.study.digest if config.dataset == self.study.configs.first().dataset else None,
             medians=self.medians.now() if settings.pruning == "median" else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import experiment, recording
+from mnist_exp.checks import check
 from mnist_exp.data import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Clock, Listener, Result
@@ -115,6 +116,7 @@ def _work(job: Job) -> Outcome:
     record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
     with chatter_in_log() as chatter, recording.ended(record):
         chatter.move_to(record.log)
+        check(cfg)  # no pair of values was tried before
         clock = Clock()
         with clock("data"):
             splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))

@@ -112,11 +112,16 @@ def test_a_range_leaves_out_its_end(text: str) -> None:
     ],
 )
 def test_an_interval_is_drawn_from_and_not_counted(text: str, expected: Numbers) -> None:
-    found = only(text)
-    assert found.values == expected
+    assert only(text).values == expected
     assert not space({"seed": text}).finite
-    with pytest.raises(ConfigError, match="training.batch_size is an interval"):
-        found.grid
+    with pytest.raises(ConfigError, match=rf"seed is an interval \({FILE}\); write range"):
+        next(space({"seed": text}).combinations())
+
+
+def test_an_interval_under_a_condition_is_no_grid_either() -> None:
+    section = {**RATES, "when": {"optimizer=adadelta": {"optimizer.learning_rate": "interval(0.1, 1)"}}}
+    with pytest.raises(ConfigError, match="learning_rate is an interval"):
+        next(space(section).combinations())  # adam's, which has none, would come first
 
 
 def test_shuffled_values_are_all_there_in_an_order_that_stays() -> None:
@@ -247,16 +252,15 @@ def test_a_plain_value_of_the_command_line_decides_conditions_on_it(given: str, 
     assert keys(space(section, f"model.batch_norm={given}")) == ({"seed": [1, 2]} if counts else {})
 
 
-@pytest.mark.parametrize(
-    ("override", "rates"), [("optimizer.learning_rate=0.3", []), ("optimizer.learning_rate=0.3,0.4", [0.3, 0.4])]
-)
-def test_a_key_of_the_command_line_counts_under_every_condition(override: str, rates: list[float]) -> None:
-    found = space(RATES, override)
-    assert [p.name for p in found.parameters if p.key == "optimizer.learning_rate"] == ["optimizer.learning_rate"][
-        : len(rates)
-    ]
-    chosen = {found.assigned(values).get("optimizer.learning_rate") for values in found.combinations()}
-    assert chosen == ({str(rate) for rate in rates} or {None})
+def test_a_key_of_the_command_line_counts_under_every_condition() -> None:
+    fixed, chosen = space(RATES, "optimizer.learning_rate=0.3"), space(RATES, "optimizer.learning_rate=0.3,0.4")
+    assert "optimizer.learning_rate" not in {parameter.key for parameter in fixed.parameters}
+    assert keys(chosen) == {
+        "optimizer": ["adam", "adadelta"],
+        "optimizer=adam/optimizer.beta_1": [0.8, 0.9],
+        "optimizer.learning_rate": [0.3, 0.4],
+    }
+    assert chosen.size == (2 + 1) * 2
 
 
 @pytest.mark.parametrize(

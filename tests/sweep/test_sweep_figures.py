@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from test_figures import FASHION, LONG, assert_readable, guesses, texts, words
 
 from mnist_exp.figures import ORANGE
@@ -237,7 +236,7 @@ def lines(figure: Figure) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_line(figure: Figure) -> np.ndarray:
-    (found,) = (l for l in figure.axes[0].lines if same_color(l.get_color(), ORANGE) and len(l.get_xdata()) != 2)
+    (found,) = (line for line in figure.axes[0].lines if same_color(line.get_color(), ORANGE) and line.get_zorder() > 2)
     return np.column_stack(found.get_data())
 
 

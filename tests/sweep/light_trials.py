@@ -1,0 +1,50 @@
+"""A study of trials that train nothing: they log a score that follows from their values."""
+
+import time
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mnist_exp import recording
+from mnist_exp.composition import CONF
+from mnist_exp.sweep.configs import Configs
+from mnist_exp.sweep.settings import Sweep
+from mnist_exp.sweep.space import parse
+from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.tracking import Tracking
+
+SPACES = {
+    "grid": ["model.dropout=0.0,0.1,0.2", "seed=0,1,2,3"],
+    "random": ["model.dropout=interval(0,0.5)", "optimizer=adam,sgd"],
+    "tpe": ["model.dropout=interval(0,0.5)", "optimizer=adam,sgd"],
+    "hyperband": ["model.dropout=interval(0,0.5)", "optimizer=adam,sgd", "training.epochs=4"],
+}
+
+
+def light(job: Job) -> Outcome:
+    """A trial without a net."""
+    from mnist_exp.tracking.mlflow_record import MlflowRecord
+    from mnist_exp.tracking.sweeps import store_of
+
+    keys = Tracking(**job.config["tracking"])
+    record = MlflowRecord.adopt(store_of(keys), Path(keys.folder), job.run_id, job.name)
+    with recording.ended(record):
+        epochs = job.config["training"]["epochs"]
+        curve = tuple(1 - abs(job.config["model"]["dropout"] - 0.2) - 1 / (2 + epoch) for epoch in range(epochs))
+        for epoch, value in enumerate(curve, 1):
+            record.metrics({"val/accuracy": value}, step=epoch)
+        time.sleep(0.01)
+        record.metrics({"score": curve[-1]}, step=0)
+    return Outcome(score=curve[-1], curve=curve)
+
+
+def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
+    """Small enough to run to its end in seconds."""
+    given = [*SPACES.get(algorithm, []), *overrides]
+    configs = Configs.composed(parse({}, "test", given, {}), given)
+    keys = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "default.yaml"))
+    most = None if algorithm in ("grid", "hyperband") else 10
+    return Study(
+        "study", Sweep(**{**keys, "max_trials": most, "factor": 2, **settings}), algorithm, configs, tuple(given), "0"
+    )

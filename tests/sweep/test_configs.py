@@ -1,0 +1,229 @@
+import json
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.composition import OF_SWEEPS, compose
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep.configs import Configs
+from mnist_exp.sweep.space import Values, parse
+
+FILE = "sweeps/mine.yaml"
+RATES = {
+    "optimizer": "adam, adadelta",
+    "when": {
+        "optimizer=adam": {"optimizer.learning_rate": "0.001, 0.1", "optimizer.beta_1": "0.8, 0.9"},
+        "optimizer=adadelta": {"optimizer.learning_rate": "range(0.5, 2.0, 0.5)"},
+    },
+}
+CUSTOM = ["model=custom", "model._target_=net_of_my_own.net"]
+NET = """
+from typing import Annotated
+from annotated_types import Ge
+
+def net(image_shape, classes, width: Annotated[int, Ge(1)], shape: list[int] | None = None, **more): ...
+"""
+
+
+def is_swept(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def composed(*overrides: str, space: Mapping[str, Any] | None = None) -> Configs:
+    _, choices = compose([override for override in overrides if not is_swept(override)])
+    return Configs.composed(parse(space or {}, FILE, overrides, choices), overrides)
+
+
+def refusal(*overrides: str, space: Mapping[str, Any] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        composed(*overrides, space=space)
+    return str(refused.value).splitlines()
+
+
+def plain(config: DictConfig) -> str:
+    """All of it, in an order of its own; 1, 1.0 and true stay apart."""
+    return json.dumps(OmegaConf.to_container(config), sort_keys=True)
+
+
+def from_scratch(configs: Configs, values: Values, overrides: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """What one run with these values would be given."""
+    assigned = configs.space.assigned(values)
+    given = []
+    for override in map(OverridesParser.create().parse_override, overrides):
+        token = assigned.pop(override.key_or_group, None)
+        given.append(str(override.input_line) if token is None else f"{override.get_key_element()}={token}")
+    config, choices = compose([*given, *(f"{key}={token}" for key, token in assigned.items())])
+    return plain(OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])), choices
+
+
+@pytest.fixture
+def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's own."""
+    (tmp_path / "net_of_my_own.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "net_of_my_own", raising=False)
+
+
+@pytest.mark.usefixtures("my_net")
+@pytest.mark.parametrize(
+    ("overrides", "space"),
+    [
+        (["seed=1,2"], {}),
+        (["model.widths=[],[128],[128,64]", "training.early_stopping_patience=null,3"], {}),
+        (["model.batch_norm=true,false", "model.dropout=0,0.5", "export=null,m.h5"], {}),
+        (["model=mlp,cnn", "optimizer=adam,sgd", "seed=3", "training.epochs=range(1,3)"], {}),
+        (["model=cnn", "model.blocks=choice([[16],[32]],[[32,64]])", "model.dense=[],[64]"], {}),
+        (["model.augmentation={rotation: 0.1},{zoom: 0.2}"], {}),
+        (["dataset.name='a b','c,d'", "dataset.limit=null,100", "dataset.validation=0.2,100"], {}),
+        (["experiment=cnn_small,dense_100", "optimizer.learning_rate=1e-4,1e-3", "dataset=digits"], {}),
+        ([*CUSTOM, "+model.width=8,16", "++model.shape=null,[3,3]", "+model.title='a b',null"], {}),
+        (["++seed=1,2"], {}),
+        (["training.batch_size=64"], RATES),
+        (["optimizer=adadelta,sgd"], RATES),
+        (["sweeps=optimizers", "dataset.size=8"], {**RATES, "training.batch_size": "tag(log, range(16, 65, 2))"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "file" if value else "",
+)
+def test_a_trial_gets_what_a_run_with_its_values_gets(overrides: list[str], space: dict[str, Any]) -> None:
+    configs = composed(*overrides, space=space)
+    thawed = Configs.thawed(configs.space, json.loads(json.dumps(configs.frozen())))
+    for values in islice(configs.space.combinations(), 4):
+        config, choices = configs.of(values)
+        assert (plain(config), choices) == from_scratch(configs, values, tuple(overrides))
+        again, choices_again = thawed.of(json.loads(json.dumps(values)))
+        assert (plain(again), choices_again) == (plain(config), choices)
+
+
+def test_a_trial_has_no_section_of_the_sweep() -> None:
+    config, choices = composed("seed=1,2", "sweep.max_trials=1", "executor=local").of({"seed": "2"})
+    assert not set(OF_SWEEPS) & (set(config) | set(choices))
+
+
+def test_what_refers_to_a_value_follows_it() -> None:
+    configs = composed("dataset.name=photos,scans", "training.epochs=${training.batch_size}")
+    config, _ = configs.of({"dataset.name": "scans"})
+    assert (config.tracking.experiment, config.training.epochs) == ("scans", config.training.batch_size)
+
+
+def test_trials_share_nothing() -> None:
+    configs = composed("model.widths=[8],[16]")
+    config, _ = configs.of({"model.widths": "[8]"})
+    config.model.widths.append(4)
+    config.seed = 7
+    again, _ = configs.of({"model.widths": "[8]"})
+    assert (again.model.widths, again.seed) == ([8], 0)
+
+
+def test_the_first_config_has_the_first_choices_and_lowest_numbers() -> None:
+    space = {**RATES, "training.epochs": "interval(2, 9)", "model.dropout": "range(0.1, 0.5, 0.1)"}
+    config = composed(space=space).first()
+    chosen = config.optimizer.learning_rate, config.optimizer.beta_1, config.training.epochs, config.model.dropout
+    assert chosen == (0.001, 0.8, 2, 0.1)
+    assert isinstance(config.training.epochs, int)
+
+
+def test_intervals_of_integer_keys_are_whole() -> None:
+    found = {
+        p.key: p.values
+        for p in composed("training.epochs=interval(1,9)", "model.dropout=interval(0,0.5)").space.parameters
+    }
+    assert [(key, values.whole) for key, values in found.items()] == [
+        ("training.epochs", True),
+        ("model.dropout", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.epohcs=1,2"], "the command line: there is no key 'training.epohcs' (did you mean epochs?)"),
+        (["model.kernel=3,5"], "the command line: there is no key 'model.kernel' here; these choices"),
+        (["model=mlp,cnn", "model.kernel=3,5"], "these choices have it: model=cnn"),
+        (["+training.epoch=1,2"], "the command line: there is no key training.epoch (did you mean epochs?); it takes"),
+        (["seed.x=1,2"], "the command line: there is no key 'seed.x' (did you mean seed?)"),
+        (["training.epochs=ten,1"], "the command line: training.epochs must be an integer, but got 'ten'"),
+        (["training.epochs=1,ten"], "the command line: training.epochs must be an integer, but got 'ten'"),
+        (["training.epochs=range(0,9)"], "the command line: training.epochs must be at least 1, but got 0"),
+        (["training.epochs=1,2.5"], "the command line: training.epochs must be an integer, but got 2.5"),
+        (["model.dropout=interval(0.5,1)"], "the command line: model.dropout must be less than 1, but got 1.0"),
+        (["model.widths=[8],[8,wide]"], "the command line: model.widths[1] must be an integer, but got 'wide'"),
+        (["model.batch_norm=true,yes"], "the command line: model.batch_norm must be true or false, but got 'yes'"),
+        (["model.augmentation={rotation: 2},{zoom: 0.1}"], "the command line: model.augmentation.rotation must be"),
+        (["training.label_smoothing=0.0,0.1"], "the command line: training.label_smoothing needs training.loss="),
+        (["seed=1,2", "training.epochs=0"], "training.epochs must be at least 1, but got 0"),
+        (["model=mlp,custom"], "model._target_ is missing; give model._target_=..."),
+        (["model=mlp,cnnn"], "model=cnnn: model has no choice 'cnnn' (did you mean cnn?); it has cnn, custom"),
+    ],
+)  # fmt: skip
+def test_what_a_trial_could_not_be_run_with_is_refused(overrides: list[str], said: str) -> None:
+    (line,) = refusal(*overrides)
+    assert said in line
+
+
+def test_a_value_is_tried_in_every_config_it_would_be_used_in() -> None:
+    (line,) = refusal("experiment=cnn_adadelta,cnn_small", "training.label_smoothing=0.0,0.1")
+    assert "label_smoothing needs training.loss=categorical_crossentropy, but got 0.1 with sparse labels" in line
+
+
+@pytest.mark.usefixtures("my_net")
+def test_the_keys_of_a_custom_model_are_checked_in_its_own_function() -> None:
+    assert refusal(*CUSTOM, "+model.width=8,wide") == [
+        "the command line: model.width must be an integer, but got 'wide'"
+    ]
+    assert refusal(*CUSTOM, "+model.shape=null,[3]") == ["model.width is missing; give +model.width=..."]
+
+
+def test_a_combination_that_does_not_compose_is_named_and_no_sweep_starts() -> None:
+    found = refusal("model=mlp,cnnn", "optimizer=adam,sdg")
+    assert [line.split(": ")[0] for line in found] == [
+        "model=mlp optimizer=sdg",
+        "model=cnnn optimizer=adam",
+        "model=cnnn optimizer=sdg",
+    ]
+
+
+def test_all_faults_are_listed_at_once_with_their_place() -> None:
+    space = {
+        "training.batch_size": "0, 32",
+        "model.dropot": "0.1, 0.2",
+        "when": {"model=cnn": {"model.kernel": "1, x"}, "model=mlp": {"model.widths": "[8], 8"}},
+    }
+    found = refusal("model=mlp,cnn,cnnn", "seed=0,-1", "training.epochs=0", space=space)
+    places = [line.partition(" must ")[0].partition(" (did")[0].partition(" has no")[0] for line in found]
+    assert sorted(places) == [
+        "model=cnnn: model",
+        f"{FILE}: model.kernel",
+        f"{FILE}: model.widths",
+        f"{FILE}: there is no key 'model.dropot'",
+        f"{FILE}: training.batch_size",
+        "the command line: seed",
+        "training.epochs",
+    ]
+
+
+def test_too_many_combinations_of_groups_are_refused_at_once() -> None:
+    overrides = ["model=mlp,cnn,resnet", "optimizer=glob(*)", "dataset=glob(*)", "training=glob(*)"]
+    (line,) = refusal(*overrides)
+    assert "config groups in at most 200 ways" in line
+    assert line.endswith("but got 270; sweep fewer groups at once")
+
+
+def test_combinations_under_conditions_only_are_composed() -> None:
+    space = {"model": "mlp, cnn", "when": {"model=cnn": {"optimizer": "adam, sgd"}}}
+    configs = composed("optimizer=adadelta", space={**space, "when": {}})
+    assert len(configs.bases) == 2
+    configs = composed(space=space)
+    assert [base.choices["model"] + " " + base.choices["optimizer"] for base in configs.bases.values()] == [
+        "mlp adam",
+        "cnn adam",
+        "cnn sgd",
+    ]
+    for values in configs.space.combinations():
+        config, _ = configs.of(values)
+        assert ("blocks" in config.model) == (values["model"] == "cnn")

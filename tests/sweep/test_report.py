@@ -1,0 +1,265 @@
+"""The page is read as a browser reads it."""
+
+import base64
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from test_figures import guesses
+from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of
+
+from mnist_exp.composition import CONF
+from mnist_exp.sweep import report
+from mnist_exp.sweep.configs import Configs
+from mnist_exp.sweep.settings import Sweep
+from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.winner import Winner
+from mnist_exp.tracking.sweeps import Attempt, scored
+
+FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
+DIGITS = tuple("0123456789")
+
+
+class Page(HTMLParser):
+    """What a page says: its words, tables and addresses, and every tag in its place."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.titles: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.images: list[tuple[str, bytes]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        given = dict(attrs)
+        self.addresses += [str(given[name]) for name in ("src", "href", "action", "srcset") if name in given]
+        if tag == "img":
+            self.images.append((str(given["alt"]), base64.b64decode(str(given["src"]).partition("base64,")[2])))
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag == "h2":
+            self.titles.append("")
+        if tag not in FOLDED:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data
+        if "h2" in self.open:
+            self.titles[-1] += data
+
+    def table(self, title: str) -> list[list[str]]:
+        """The rows below a title, the head first."""
+        with_table = [found for found in self.titles if found.startswith(("Winner", "Leaderboard", "Failed"))]
+        return self.tables[next(n for n, found in enumerate(with_table) if found.startswith(title))]
+
+
+class Kept:
+    """Stands for the record of a sweep: the reports of runs, whose answers are right but for a fifth."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...] = DIGITS) -> None:
+        self.folder, self.names, self.asked = folder, names, list[str]()
+
+    def download(self, run_id: str, path: str) -> Path:
+        assert path == "reports/val.json"
+        self.asked.append(run_id)
+        found = self.folder / f"{run_id}.json"
+        found.write_text(json.dumps(guesses(self.names).report_json()))
+        return found
+
+
+def study_of(section: dict[str, Any], name: str = "mine", **settings: Any) -> Study:
+    keys = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "default.yaml"))
+    overrides = ("sweeps=mine", "model.widths=[64],[128, 64]")
+    return Study(
+        name,
+        Sweep(**{**keys, **settings}),
+        "tpe",
+        Configs(space_of(section), {}),
+        overrides,
+        "0" * 64,  # type: ignore[dict-item]
+    )
+
+
+def write(folder: Path, study: Study, attempts: list[Attempt], winner: Winner | None = None) -> Page:
+    report.write(folder, study, Kept(folder), attempts, winner)  # type: ignore[arg-type]
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def won(attempt: Attempt) -> Winner:
+    test = {"test/accuracy": 0.9712, "test/accuracy_low": 0.9677, "test/accuracy_high": 0.9743}
+    return Winner(attempt, test, "# @package _global_\noptimizer: <i>adam</i>\n")
+
+
+@pytest.fixture(scope="module")
+def attempts() -> list[Attempt]:
+    return attempts_of(space_of(MIXED), 30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, attempts: list[Attempt]) -> Page:
+    """Of a sweep that came to its end."""
+    study = study_of(MIXED, name="<u>mine</u> & yours")
+    return write(folder, study, attempts, won(report.ranked(study, attempts)[0]))
+
+
+def test_the_page_needs_nothing_beside_it(page: Page) -> None:
+    assert page.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe", "object", "base"}
+
+
+def test_the_page_shows_everything_once(page: Page) -> None:
+    assert page.titles[1:] == [
+        "Leaderboard", "Failed and pruned", "Progress", "Confusion matrices of the best", "Importance",
+        "Parallel coordinates", "Slices",
+    ]  # fmt: skip
+    assert [alt for alt, _ in page.images] == page.titles[3:]
+    assert "python -m mnist_exp -m sweeps=mine 'model.widths=[64],[128, 64]'" in page.words
+
+
+def test_its_figures_lie_beside_it_too(folder: Path, page: Page) -> None:
+    assert {path.read_bytes() for path in (folder / "figures").iterdir()} == {image for _, image in page.images}
+    assert (folder / "figures" / "confusion_matrices_of_the_best.png").exists()
+
+
+def test_what_users_wrote_is_escaped(page: Page) -> None:
+    assert ERROR in {row[2] for row in page.table("Failed")}
+    assert "<u>mine</u> & yours" in page.words
+    assert "# @package _global_\noptimizer: <i>adam</i>" in page.words
+    assert not page.tags & {"b", "u", "i"}
+
+
+def test_the_winner_has_its_test_score(page: Page, attempts: list[Attempt]) -> None:
+    best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
+    assert page.titles[0] == f"Winner: trial {best.number}"
+    assert page.table("Winner")[-1] == ["test", "97.12%", "96.77% - 97.43%"]
+
+
+def test_every_trial_is_listed(page: Page, attempts: list[Attempt]) -> None:
+    _, *leaders = page.table("Leaderboard")
+    _, *others = page.table("Failed")
+    assert {int(row[1]) for row in leaders} == {a.number for a in scored(attempts)}
+    assert [int(row[0]) for row in others] == [
+        attempt.number for outcome in ("failed", "pruned") for attempt in attempts if attempt.outcome == outcome
+    ]
+    reasons = {state: {row[2] for row in others if row[1] == state} for state in ("failed", "pruned")}
+    assert reasons["failed"] == {ERROR}
+    assert all(words.startswith("worse than the median of its siblings after epoch ") for words in reasons["pruned"])
+    assert {row[1] for row in leaders if row[-2].endswith(", pruned")} == {
+        row[0] for row in others if row[1] == "pruned"
+    }
+
+
+def test_the_leaderboard_has_intervals_and_values(page: Page, attempts: list[Attempt]) -> None:
+    head, *rows = page.table("Leaderboard")
+    assert head[2:5] == ["val/accuracy", "95% interval of accuracy", ""]
+    keys = list(dict.fromkeys(parameter.key for parameter in space_of(MIXED).parameters))
+    assert head[5:] == [*keys, "epochs", "time"]
+    assert [row[0] for row in rows] == [str(place) for place in range(1, len(rows) + 1)]
+    assert [float(row[2]) for row in rows] == sorted((float(row[2]) for row in rows), reverse=True)
+    best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
+    assert best.score
+    assert rows[0][3] == f"{best.score - 0.003:.4f} - {best.score + 0.002:.4f}"
+    assert rows[0][head.index("model.widths")] == best.values["model.widths"]
+    rate = best.values[f"optimizer={best.values['optimizer']}/optimizer.learning_rate"]
+    assert float(rows[0][head.index("optimizer.learning_rate")]) == pytest.approx(rate, rel=1e-3)
+
+
+def test_the_lowest_loss_comes_first(tmp_path: Path) -> None:
+    attempts = attempts_of(space_of(ONE), 3)
+    _, *rows = write(tmp_path, study_of(ONE, direction="min", objective="val/loss"), attempts).table("Leaderboard")
+    assert [float(row[2]) for row in rows] == sorted(float(row[2]) for row in rows)
+
+
+def test_several_seeds_have_mean_and_spread(tmp_path: Path) -> None:
+    first, second, third = attempts_of(space_of(ONE), 3)
+    attempts = [
+        replace(first, outcome="pruned"),  # after its first seed
+        replace(second, spread=0.0123, tags={"model_run": "seed-2-of-1"}),
+        replace(third, spread=0.0234),
+    ]
+    study, kept = study_of(ONE, executions=3), Kept(tmp_path)
+    report.write(tmp_path, study, kept, attempts, won(attempts[1]))  # type: ignore[arg-type]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    head, *rows = page.table("Leaderboard")
+    assert head[3] == "spread over seeds"
+    assert {row[1]: row[3] for row in rows} == {"0": "", "1": "± 0.0123", "2": "± 0.0234"}
+    assert "the mean of 3 seeds" in page.words
+    assert [row[0] for row in page.table("Winner")[1:]] == ["validation, mean of 3 seeds", "test, its best seed"]
+    assert set(kept.asked) == {"run0", "seed-2-of-1", "run2"}
+
+
+def test_confusion_matrices_are_as_the_runs_reported_them(tmp_path: Path) -> None:
+    kept, expected = Kept(tmp_path, ("cat", "dog")), guesses(("cat", "dog"))
+    title, counts, names = report._confusion(study_of(ONE), kept, attempts_of(space_of(ONE), 1)[0])  # type: ignore[arg-type]
+    assert title == f"trial 0, {expected.accuracy:.2%} right"
+    assert (counts == expected.confusion).all()
+    assert names == ["cat", "dog"]
+
+
+def test_a_sweep_that_was_stopped_says_what_is_missing(tmp_path: Path) -> None:
+    left = Attempt("run3", 3, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "open")
+    page = write(tmp_path, study_of(ONE), [*attempts_of(space_of(ONE), 3), left])
+    assert "4 trials: 3 scored, 1 interrupted" in page.words
+    assert page.table("Failed")[-1][:3] == ["3", "interrupted", "the sweep ended before it; sweep.resume runs it again"]
+    assert "the test set stays closed" in page.words
+
+
+@pytest.mark.parametrize(("count", "failing"), [(0, False), (1, False), (2, True)])
+def test_small_sweeps_have_a_report(tmp_path: Path, count: int, failing: bool) -> None:
+    attempts = attempts_of(space_of(MIXED), count)
+    if failing:
+        attempts = [replace(attempt, outcome="failed", score=None, error=ERROR) for attempt in attempts]
+    page = write(tmp_path, study_of(MIXED), attempts)
+    assert "Progress" in page.titles
+    assert ("Leaderboard" in page.titles) == ("Slices" in page.titles) == (count > 0 and not failing)
+
+
+def test_equal_scores_have_a_report_without_importance(tmp_path: Path) -> None:
+    page = write(tmp_path, study_of(MIXED), attempts_of(space_of(MIXED), 8, lambda badness: 0.1135))
+    assert page.titles[-2:] == ["Parallel coordinates", "Slices"]
+    assert "Importance" not in page.titles
+
+
+def test_a_blown_up_loss_is_not_all_that_importance_sees() -> None:
+    section = {"model.a": "interval(0, 1)", "model.b": "interval(0, 1)"}
+    attempts = [
+        replace(attempt, score=1e6 if attempt.values["model.a"] > 0.93 else attempt.values["model.b"])
+        for attempt in scored(attempts_of(space_of(section), 60))
+    ]
+    assert report._shares(study_of(section, direction="min", objective="val/loss"), attempts)["model.b"] > 0.2
+
+
+def test_200_trials_of_12_parameters_have_a_page_of_bounded_size(tmp_path: Path) -> None:
+    head, *rows = write(tmp_path, study_of(TWELVE), attempts_of(space_of(TWELVE), 200)).table("Leaderboard")
+    assert len(head) == 5 + 12 + 2
+    assert all(len(row) == len(head) for row in rows)
+    assert (tmp_path / "report.html").stat().st_size < 4e6

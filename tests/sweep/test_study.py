@@ -1,0 +1,274 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.composition import ROOT, compose
+from mnist_exp.errors import ConfigError, DataError
+from mnist_exp.sweep.study import Study, check, config_hash, define, resumed, total
+
+STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+GRID = ["optimizer=adam,adadelta"]
+INTERVAL = ["model.dropout=interval(0,0.5)"]
+CONDITION = {"when": {"optimizer=adadelta": {"optimizer.learning_rate": "interval(0.1, 1.0)"}}}
+
+
+@dataclass
+class Recorded:
+    """What the store gives back of a sweep."""
+
+    frozen: dict[str, Any]
+
+
+def parent(overrides: list[str], space: dict[str, Any] | None = None) -> tuple[DictConfig, dict[str, str]]:
+    """The config and choices that Hydra hands to a sweep: those of the overrides that are no sweeps."""
+    parser = OverridesParser.create()
+    cfg, choices = compose([given for given in overrides if not parser.parse_override(given).is_sweep_override()])
+    if space:
+        OmegaConf.update(cfg, "sweep.space", space, merge=False)
+    return cfg, choices
+
+
+def defined(*overrides: str, space: dict[str, Any] | None = None) -> Study:
+    return define(*parent([*overrides], space), overrides)
+
+
+def refusal(*overrides: str, space: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigError) as refused:
+        defined(*overrides, space=space)
+    return str(refused.value)
+
+
+def recorded(study: Study) -> Recorded:
+    return Recorded(json.loads(json.dumps(study.frozen())))
+
+
+def again(study: Study, *overrides: str) -> Study:
+    """The study as `sweep.resume=latest` finds it, with these overrides beside it."""
+    given = ["sweep.resume=latest", *overrides]
+    return resumed(recorded(study), parent(given)[0], given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return defined("sweep.max_trials=5", "training.epochs=2", *INTERVAL)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A data set of the user's own."""
+    return photographed(tmp_path / "photos.npz", seed=0)
+
+
+def photographed(path: Path, seed: int) -> Path:
+    images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(path, x_train=images, y_train=np.arange(60) % 2)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "algorithm"),
+    [
+        (GRID, "grid"),
+        ([*GRID, "seed=range(3)", "training.batch_size=tag(log,range(16,65,2))"], "grid"),
+        ([*GRID, "sweep.max_trials=1"], "tpe"),
+        ([*GRID, "sweep.algorithm=random"], "random"),
+        ([*INTERVAL, "sweep.max_trials=3"], "tpe"),
+        ([*INTERVAL, "sweep.algorithm=random", "sweep.max_trials=3"], "random"),
+        ([*INTERVAL, "sweep.algorithm=hyperband"], "hyperband"),
+    ],
+)
+def test_auto_is_a_grid_where_nothing_is_drawn_and_nothing_limits_it(overrides: list[str], algorithm: str) -> None:
+    assert defined(*overrides).algorithm == algorithm
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_there_is_can_be_begun(name: str) -> None:
+    study = defined(f"sweeps={name}", "dataset=digits")
+    assert study.name == name
+    assert f"-m sweeps={name}" in (ROOT / "sweeps" / f"{name}.yaml").read_text()
+
+
+def test_a_study_goes_by_its_name_its_file_or_sweep() -> None:
+    assert defined(*GRID).name == "sweep"
+    assert defined(*GRID, "sweep.name=mine", "sweeps=smoke").name == "mine"
+
+
+def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() -> None:
+    whole = defined("sweeps=optimizers")
+    assert "optimizer" in {parameter.key for parameter in whole.space.parameters}
+    fixed = defined("sweeps=optimizers", "optimizer=adadelta")
+    assert [(p.name, p.source) for p in fixed.space.parameters] == [
+        ("optimizer.learning_rate", "sweeps/optimizers.yaml")
+    ]
+    assert {base.choices["optimizer"] for base in fixed.configs.bases.values()} == {"adadelta"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["tracking=off", *GRID], "a sweep needs the tracking store, its only record, but got tracking=off"),
+        ([], "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"),
+        (["optimizer=adam"], "a sweep needs something to choose"),
+        (["sweep.algorithm=grid", *INTERVAL], "a grid needs values that can be counted, but model.dropout is an"),
+        (["sweep.algorithm=grid", "sweep.max_trials=5", *INTERVAL], "give sweep.algorithm=tpe and sweep.max_trials=50"),
+        (INTERVAL, "sweep.algorithm=tpe over intervals has no end of its own; give sweep.max_trials=50, for example"),
+        (["sweep.algorithm=random", *INTERVAL], "sweep.algorithm=random over intervals has no end of its own"),
+        (["sweep.objective=test/accuracy", *GRID], "sweep.objective must be 'val/accuracy', 'val/loss', "),
+        (["sweep.objective=val/loss", *GRID], "sweep.direction must be min for val/loss, but got 'max'"),
+        (["sweep.direction=min", *GRID], "sweep.direction must be max for val/accuracy, but got 'min'"),
+        (
+            ["sweep.objective=val/macro_f1", "sweep.pruning=median", *GRID],
+            "sweep.pruning=median needs an objective that is known after every epoch, val/accuracy or val/loss",
+        ),
+        (["sweep.max_trials=0", *GRID], "sweep.max_trials must be at least 1, but got 0"),
+        (["executor.workers=-1", *GRID], "executor.workers must be at least 1, but got -1"),
+        (["+sweep.maxtrials=3", *GRID], "there is no key sweep.maxtrials (did you mean max_trials?)"),
+        (["+executor.worker=3", *GRID], "there is no key executor.worker (did you mean workers?)"),
+        (["executor=inline,local"], "the command line: executor: it is the same for all trials of a sweep"),
+    ],
+)  # fmt: skip
+def test_a_sweep_that_cannot_be_run_is_refused(overrides: list[str], said: str) -> None:
+    assert said in refusal(*overrides)
+    assert "\n" not in refusal(*overrides)
+
+
+def test_a_grid_is_refused_an_interval_that_only_a_later_choice_brings() -> None:
+    assert "optimizer.learning_rate is an interval" in refusal("sweep.algorithm=grid", *GRID, space=CONDITION)
+    assert "no end of its own" in refusal(*GRID, space=CONDITION)
+
+
+def test_loss_is_made_small() -> None:
+    cfg, _ = parent(["sweep.objective=val/loss", "sweep.direction=min", "sweep.pruning=median"])
+    check(cfg)
+
+
+def test_all_that_is_wrong_with_sweep_executor_and_tracking_is_listed_at_once() -> None:
+    found = refusal("sweep.factor=1", "executor.kind=cloud", "tracking=off", "tracking.folder=null", *GRID).splitlines()
+    assert [line.split()[0] for line in found] == ["tracking.folder", "sweep.factor", "executor.kind", "a"]
+
+
+def test_all_that_is_wrong_with_a_space_is_listed_at_once_with_file_and_key() -> None:
+    space = {
+        "training.epochs": "range(5, 1)",
+        "training.epohcs": "1, 2",
+        "training.batch_size": "32, many",
+        "when": {
+            "optimizer=adadelta": {"optimizer.learning_rate": "tag(log, interval(0, 1))", "optimizer.rho": "0, 2"}
+        },
+    }
+    found = refusal("optimizer=adam,adadelta,sdg", "seed=-1,0", space=space).splitlines()
+    assert [line.partition(",")[0].partition(" (did")[0] for line in found] == [
+        "sweep.space: training.epochs: a range must hold a number",
+        "sweep.space: optimizer.learning_rate: an interval by magnitude must begin above 0",
+        "optimizer=sdg: optimizer has no choice 'sdg'",
+        "sweep.space: there is no key 'training.epohcs'",
+        "the command line: seed must be at least 0",
+        "sweep.space: training.batch_size must be an integer",
+        "sweep.space: optimizer.rho must be at most 1",
+    ]
+
+
+def test_the_data_is_looked_at_before_the_first_trial(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        defined("dataset=npz", f"dataset.path={tmp_path / 'none.npz'}", *GRID)
+
+
+def test_data_sets_can_be_chosen(tmp_path: Path, photos: Path) -> None:
+    scans = photographed(tmp_path / "scans.npz", seed=1)
+    study = defined("dataset=npz", f"dataset.path={photos},{scans}")
+    assert study.digest == defined("dataset=npz", f"dataset.path={photos}", *GRID).digest
+    assert again(study).digest == study.digest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "space"),
+    [
+        (["sweep.max_trials=5", *INTERVAL, "training.epochs=interval(1,9)"], {}),
+        (["model=mlp,cnn", "seed=range(2)", "training.batch_size=tag(log,range(16,65,2))"], {}),
+        (["model.widths=[],[8]", "training.early_stopping_patience=null,3", "model.batch_norm=true,false"], {}),
+        (["sweep.max_trials=5", "sweep.timeout=60", "sweep.name=mine", *GRID], CONDITION),
+    ],
+)
+def test_a_record_gives_back_the_whole_study(overrides: list[str], space: dict[str, Any]) -> None:
+    study = defined(*overrides, space=space)
+    thawed = Study.thawed(recorded(study).frozen)
+    assert thawed.frozen() == study.frozen()
+    assert repr(thawed.space) == repr(study.space)  # 1 and 1.0 apart
+    assert (thawed.name, thawed.algorithm, thawed.digest) == (study.name, study.algorithm, study.digest)
+    assert (thawed.settings.max_trials, thawed.settings.timeout) == (study.settings.max_trials, study.settings.timeout)
+    assert thawed.overrides == tuple(overrides)
+    if study.space.finite:
+        values = [*study.space.combinations()]
+        assert [*thawed.space.combinations()] == values
+        assert thawed.configs.of(values[-1]) == study.configs.of(values[-1])
+
+
+def test_a_sweep_is_resumed_by_its_name_alone_or_by_its_own_command_line(study: Study) -> None:
+    for overrides in [(), study.overrides, study.overrides[::-1]]:
+        assert again(study, *overrides).frozen() == study.frozen()
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "training.epochs=3", "model.dropout=0.1,0.2", "optimizer=sgd", "sweeps=mlp"]
+)
+def test_a_resumed_sweep_keeps_what_it_began_with(study: Study, override: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        again(study, *study.overrides, override, "executor=local", "sweep.max_trials=9")
+    said = str(refused.value)
+    assert said.startswith(
+        f"a resumed sweep keeps what it began with, {' '.join(study.overrides)}; beside sweep.resume"
+    )
+    assert said.endswith(f"but got {override}")
+
+
+def test_every_difference_is_named(study: Study) -> None:
+    with pytest.raises(ConfigError, match=r"but got seed=1 training\.epochs=3$"):
+        again(study, "training.epochs=3", "seed=1")
+
+
+def test_a_resumed_sweep_may_go_on_longer_elsewhere(study: Study) -> None:
+    given = ["sweep.max_trials=9", "sweep.timeout=60", "sweep.trial_timeout=5", "sweep.save_best=best.yaml"]
+    longer = again(study, *given, "executor=local", "executor.workers=2", "tracking.folder=there")
+    settings = longer.settings
+    assert (settings.max_trials, settings.timeout, settings.trial_timeout, settings.save_best) == (
+        9,
+        60,
+        5,
+        "best.yaml",
+    )
+    assert longer.frozen() | {"settings": None} == study.frozen() | {"settings": None}
+    assert again(longer).settings == settings
+
+
+def test_a_resumed_sweep_needs_an_end_as_well(study: Study) -> None:
+    with pytest.raises(ConfigError, match="over intervals has no end of its own"):
+        again(study, "sweep.max_trials=null")
+    assert again(defined(*GRID), "sweep.max_trials=null").settings.max_trials is None
+
+
+def test_a_resumed_sweep_needs_the_data_it_began_with(photos: Path) -> None:
+    study = defined("dataset=npz", f"dataset.path={photos}", *GRID)
+    assert again(study).digest == study.digest
+    photographed(photos, seed=1)
+    with pytest.raises(ConfigError) as refused:
+        again(study)
+    assert f"needs the data it began with, digest {study.digest}, but got " in str(refused.value)
+    assert str(refused.value).endswith("put that data back, or start a new sweep")
+
+
+def test_the_number_of_trials_is_known_where_it_has_an_end() -> None:
+    assert total(defined(*GRID, "seed=1,2,3")) == 6
+    assert total(defined(*GRID, "sweep.max_trials=9")) == 2
+    assert total(defined(*INTERVAL, "sweep.max_trials=9")) == 9
+
+
+def test_a_config_is_known_again_wherever_it_was_recorded() -> None:
+    config: Any = OmegaConf.to_container(compose(["seed=1"])[0])
+    assert config_hash({**config, "tracking": {"folder": "there"}, "name": "mine"}) == config_hash(config)
+    assert config_hash({**config, "seed": 2}) != config_hash(config)
