@@ -335,7 +335,7 @@ def importances(space: Space, direction: Direction, scores: Sequence[tuple[Value
         names = {p.name for p in parameters}
         kept = [(v, s) for v, s in scores if names <= v.keys()]
         varied = {name for name in names if len({v[name] for v, _ in kept}) > 1}
-        if len(kept) < 4 or not varied:
+        if len(kept) < 4 or not varied or len({score for _, score in kept}) < 2:
             continue
         study = tpe.study_of([({name: values[name] for name in varied}, score) for values, score in kept])
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)

@@ -101,7 +101,7 @@ class Ledger:
 
     def _compare(self, number: int, score: float) -> None:
         sign = 1 if self.study.settings.direction == "max" else -1
-        if self.best is None or sign * score > sign * self.best[1]:
+        if self.best is None or (sign * score, -number) > (sign * self.best[1], -self.best[0]):
             self.best = number, score
 
 

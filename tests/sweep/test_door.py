@@ -1,0 +1,205 @@
+"""Whole sweeps by their command line, with nets of our own that fail when they should."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mnist_exp.tracking.store import Store, open_store
+
+NET = """
+import os, signal
+import keras
+
+def net(image_shape, classes, *, width):
+    if width == 13:
+        raise ValueError("thirteen brings bad luck")
+    if width == 14:
+        raise KeyError("fourteen")
+    if width == 66:
+        os.kill(os.getpid(), signal.SIGKILL)
+    inputs = keras.Input(image_shape)
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Dense(width, "relu")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x))
+"""
+OWN = ["model=custom", "model._target_=my_net.net", "training=smoke"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mnist_exp", "-m", *arguments]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+
+
+def store_in(folder: Path) -> Store:
+    return open_store(None, folder / "mlruns")
+
+
+def trials(store: Store) -> list:
+    return [run for run in store.runs("tags.kind = 'trial'") if "superseded" not in run.data.tags]
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A grid of eight on two workers: one trial raises, another differently, one kills its worker."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "my_net.py").write_text(NET)
+    done = run(
+        folder, *OWN, "+model.width=8,13,16,66,24,14,32,40", "executor=local", "executor.workers=2",
+        "sweep.name=widths", "sweep.save_best=best/found.yaml",
+    )  # fmt: skip
+    return folder, done
+
+
+def test_good_trials_count_and_bad_ones_are_recorded_as_what_they_were(swept) -> None:
+    folder, done = swept
+    assert done.returncode == 0, done.stderr
+    runs = trials(store_in(folder))
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 5, "FAILED": 3}
+    failed = {json.loads(run.data.tags["values"])["model.width"]: run for run in runs if run.info.status == "FAILED"}
+    assert failed.keys() == {"13", "14", "66"}
+    assert failed["13"].data.tags["error"] == "ValueError: thirteen brings bad luck"
+    assert "killed twice" in failed["66"].data.tags["error"]
+
+
+def test_a_worker_that_was_killed_was_tried_twice_and_cost_no_other_trial(swept) -> None:
+    superseded = [run for run in store_in(swept[0]).runs("tags.kind = 'trial'") if "superseded" in run.data.tags]
+    assert [json.loads(run.data.tags["values"])["model.width"] for run in superseded] == ["66"]
+    assert superseded[0].info.status == "KILLED"
+
+
+def test_a_failed_trial_keeps_its_traceback(swept) -> None:
+    store = store_in(swept[0])
+    (failed,) = [run for run in trials(store) if "thirteen" in run.data.tags.get("error", "")]
+    path = store.client.download_artifacts(failed.info.run_id, "traceback.txt")
+    assert "my_net.py" in Path(path).read_text()
+
+
+def test_a_trial_leaves_what_a_run_leaves_but_for_the_test_set(swept) -> None:
+    store = store_in(swept[0])
+    (one, *_) = [run for run in trials(store) if run.info.status == "FINISHED"]
+    found = {artifact.path for artifact in store.client.list_artifacts(one.info.run_id)}
+    assert {"config.yaml", "figures", "history.json", "model_summary.txt", "predictions.npz", "reports"} <= found
+    assert not [key for key in one.data.metrics if key.startswith("test/")]
+    assert {"val/accuracy", "val/macro_f1", "train/loss", "score"} <= one.data.metrics.keys()
+    assert one.data.params["model"] == "custom"
+    assert not [key for key in one.data.params if key.startswith(("sweep", "executor"))]
+    config = OmegaConf.load(store.client.download_artifacts(one.info.run_id, "config.yaml"))
+    assert "sweep" not in config
+
+
+def test_the_winner_alone_is_scored_on_the_test_set_and_can_be_trained_again(swept) -> None:
+    folder, _ = swept
+    store = store_in(folder)
+    (parent,) = store.runs("tags.kind = 'sweep'")
+    best = max((run for run in trials(store) if run.info.status == "FINISHED"), key=lambda r: r.data.metrics["score"])
+    assert parent.data.tags["best_run"] == parent.data.tags["tested"] == best.info.run_id
+    assert parent.info.status == "FINISHED"
+    assert 0 < parent.data.metrics["test/accuracy"] <= 1
+    assert parent.data.metrics["best/score"] == best.data.metrics["score"]
+    saved = (folder / "best" / "found.yaml").read_text()
+    assert saved.startswith("# @package _global_\n")
+    assert OmegaConf.create(saved).model.width == int(json.loads(best.data.tags["values"])["model.width"])
+    kept = {artifact.path for artifact in store.client.list_artifacts(parent.info.run_id)}
+    assert {"best.yaml", "report.html", "sweep.json", "figures"} <= kept
+
+
+def test_the_terminal_tells_the_story_without_chatter(swept) -> None:
+    said = swept[1].stdout
+    assert swept[1].stderr == ""
+    assert "widths: grid, 8 trials, 2 at a time" in said
+    assert "8: 5 scored, 3 failed; all of them" in said
+    assert re.search(r"^test +\d+\.\d+%", said, re.MULTILINE)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text(NET)
+    arguments = [*OWN, "+model.width=8,16,24,32", "training.epochs=3"]
+    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "mlruns" / "mlflow.db").exists():
+        time.sleep(0.2)
+    while sum(run.info.status == "FINISHED" for run in trials(store_in(tmp_path))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    refused = run(tmp_path, "sweep.resume=latest", "seed=3")
+    assert refused.returncode == 1
+    assert "seed=3" in refused.stderr
+    done = run(tmp_path, "sweep.resume=latest")
+    assert done.returncode == 0, done.stderr
+    finished = [run for run in trials(store_in(tmp_path)) if run.info.status == "FINISHED"]
+    widths = sorted(json.loads(run.data.tags["values"])["model.width"] for run in finished)
+    assert widths == ["16", "24", "32", "8"]
+    assert not store_in(tmp_path).runs("attributes.status = 'RUNNING'")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT of another process")
+def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "my_net.py").write_text(NET)
+    arguments = [*OWN, "+model.width=8,16,24,32,40,48"]
+    process = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "mlruns" / "mlflow.db").exists() or not trials(store_in(tmp_path)):
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    (parent,) = store_in(tmp_path).runs("tags.kind = 'sweep'")
+    assert f"go on    python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
+    runs = trials(store_in(tmp_path))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert 1 <= len(runs) < 6
+    assert parent.info.status == "KILLED"
+    assert "test/accuracy" not in parent.data.metrics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tracking=off", "seed=1,2"], "needs the tracking store"),
+        (["training=smoke"], "a sweep needs something to choose"),
+        (["sweep.resume=latest"], "is no sweep's id or name"),
+        (["seed=1,2", "sweep.objective=test/accuracy"], "sweep.objective must be 'val/accuracy'"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_in_one_go(arguments, said, tmp_path, monkeypatch, capsys) -> None:
+    from mnist_exp import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_sweep_keys_without_m_are_refused(tmp_path, monkeypatch, capsys) -> None:
+    from mnist_exp import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", "sweeps=smoke"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "-m is missing" in capsys.readouterr().err
