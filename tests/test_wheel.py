@@ -55,7 +55,7 @@ def test_the_wheel_carries_conf_sweeps_and_the_program(wheel: Path) -> None:
         (programs,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     for folder in (CONF, CONF.parent / "sweeps", CONF.parent / "mnist_exp"):
-        files = [path for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
+        files = [path for path in folder.rglob("*") if path.suffix in (".py", ".yaml", ".html")]
         inside = "mnist_exp" if folder.name == "mnist_exp" else f"mnist_exp/{folder.name}"
         assert files
         assert {f"{inside}/{path.relative_to(folder).as_posix()}" for path in files} <= names
@@ -65,6 +65,7 @@ def test_the_wheel_carries_conf_sweeps_and_the_program(wheel: Path) -> None:
     assert "keras" in str(found.get_all("Requires-Dist"))
     assert {name.split("/")[0] for name in names} == {
         "mnist_exp",
+        "hydra_plugins",
         next(n.split("/")[0] for n in names if "dist-info" in n),
     }
 
@@ -85,10 +86,16 @@ def test_it_composes_what_the_checkout_composes(arguments: list[str], installed:
 def test_it_helps_as_the_checkout_does(installed: Path, tmp_path: Path) -> None:
     found = run(installed / "mnist-exp", "--help", cwd=tmp_path)
     assert found == run(sys.executable, "-m", "mnist_exp", "--help", cwd=tmp_path)
-    assert "sweeps: optimizers" in found
+    assert "sweeps: cnn, mlp, optimizers" in found
 
 
 def test_it_trains_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     said = run(installed / "mnist-exp", "training=smoke", "tracking=off", cwd=tmp_path)
     assert re.search(r"^test +\d+\.\d\d% +\d+\.\d\d% - \d+\.\d\d% ", said, re.MULTILINE)
     assert {path.name for path in tmp_path.iterdir()} <= {"mlruns"}
+
+
+def test_it_sweeps_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    said = run(installed / "mnist-exp", "-m", "training=smoke", "seed=1,2", cwd=tmp_path)
+    assert "sweep: grid, 2 trials, 1 at a time" in said
+    assert re.search(r"^test +\d+\.\d\d% +\d+\.\d\d% - \d+\.\d\d% ", said, re.MULTILINE)

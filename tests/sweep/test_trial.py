@@ -1,0 +1,129 @@
+"""Trials that really train, on a few batches of digits."""
+
+import json
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from light_trials import study_of
+from test_kills import Silent
+
+from mnist_exp import experiment
+from mnist_exp.sweep.engine import Medians
+from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.proposal import Proposal
+from mnist_exp.sweep.search import Ledger, search
+from mnist_exp.sweep.study import digest_of
+from mnist_exp.sweep.trial import work
+from mnist_exp.tracking.sweeps import SweepRecord, store_of
+
+SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
+
+
+@pytest.fixture
+def study():
+    found = study_of("grid", *SMALL)
+    return replace(found, digest=digest_of(found.configs.first()))
+
+
+def begun(study, tracking) -> SweepRecord:
+    return SweepRecord.begin(store_of(tracking), "sweeps", "study", study.frozen())
+
+
+@pytest.fixture
+def job(study, tracking):
+    """A trial of the grid, written down and not yet run."""
+    ledger = Ledger(study, begun(study, tracking), tracking, Medians(1), Silent())
+    return ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "2"}))
+
+
+def run_of(job, tracking):
+    return store_of(tracking).client.get_run(job.run_id)
+
+
+def test_a_trial_returns_its_score_and_records_it_with_its_run(job, tracking):
+    outcome = work(job)
+    run = run_of(job, tracking)
+    assert outcome.error == ""
+    assert len(outcome.curve) == 4
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["score"] == outcome.score
+    assert run.data.metrics["val/accuracy"] == pytest.approx(outcome.score)
+    assert run.data.params["model.dropout"] == "0.1"
+    assert run.data.params["seed"] == "2"
+    assert "test/accuracy" not in run.data.metrics
+
+
+def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
+    outcome = work(replace(job, medians=(0.0, 1.0, 1.0, 1.0), pruning_epochs=1))
+    assert outcome.pruned
+    assert len(outcome.curve) == 2
+    assert outcome.score == max(outcome.curve)
+    run = run_of(job, tracking)
+    assert (run.info.status, run.data.tags["pruned"], run.data.tags["epochs"]) == ("FINISHED", "true", "2")
+
+
+def test_no_trial_ends_in_its_first_epochs_or_where_no_median_is_known(job):
+    assert not work(replace(job, medians=(1.0, 1.0), pruning_epochs=2)).pruned
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"seconds": 0.0}, "TrainingError: a trial may take sweep.trial_timeout=0 s"),
+        ({"digest": "f" * 64}, "DataError: a sweep needs the data it began with"),
+    ],
+)
+def test_what_goes_wrong_is_recorded_and_returned(job, change, error, tracking):
+    outcome = work(replace(job, **change))
+    assert outcome.score is None
+    assert outcome.error.startswith(error)
+    run = run_of(job, tracking)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"].startswith(error)
+
+
+def test_a_bad_pair_of_values_is_refused_with_the_rule(job):
+    config = json.loads(json.dumps(job.config))
+    config["optimizer"]["warmup"] = 0.1
+    assert "optimizer.warmup needs optimizer.schedule=cosine" in work(replace(job, config=config)).error
+
+
+def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(study, tracking):
+    study = replace(study, settings=replace(study.settings, executions=3))
+    ledger = Ledger(study, begun(study, tracking), tracking, Medians(1), Silent())
+    job = ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "5"}))
+    outcome = work(job)
+    store = store_of(tracking)
+    below = store.runs("tags.kind = 'execution'")
+    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {job.run_id}
+    assert sorted(run.data.params["seed"] for run in below) == ["5", "6", "7"]
+    scores = [run.data.metrics["val/accuracy"] for run in below]
+    assert outcome.score == pytest.approx(sum(scores) / 3)
+    assert outcome.spread > 0
+    run = run_of(job, tracking)
+    assert run.data.metrics["score_spread"] == pytest.approx(outcome.spread)
+    best = max(below, key=lambda run: run.data.metrics["val/accuracy"])
+    assert run.data.tags["model_run"] == best.info.run_id
+
+
+def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
+    """Hyperband's second rung: the curve of the parent, then what an undisturbed training would have had."""
+    study = study_of("hyperband", *SMALL[:2])
+    study = replace(study, digest=digest_of(study.configs.first()))
+    record = begun(study, tracking)
+    search(study, record, tracking, Inline(), Silent())
+    attempts = {attempt.number: attempt for attempt in record.attempts()}
+    assert len(attempts) == 15
+    promoted = next(attempt for attempt in attempts.values() if attempt.rung["number"] == 2)
+    curve = record.curve(promoted.run_id, "val/accuracy")
+    cfg, choices = study.configs.of(promoted.values)
+    cfg.training.epochs, cfg.tracking.enabled = promoted.rung["epochs"], False
+    cfg.tracking.folder = str(Path(tracking.folder, "plain"))
+    whole = experiment.run(cfg, choices).history["val_accuracy"]
+    history = json.loads(record.download(promoted.run_id, "history.json").read_text())["val_accuracy"]
+    assert history == pytest.approx(whole)
+    assert len(whole) == 4
+    assert curve == pytest.approx(whole[2:])  # its own run has the epochs it trained
+    assert deque(attempts).pop() == 14
