@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
+from pathlib import Path
 from typing import Any
 
 from mnist_exp.sweep import settings
@@ -84,7 +85,16 @@ def _begin_worker(parent: int, workers: int, slot: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = threads
+    if gpus := _gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[slot] if slot < len(gpus) else "-1"  # one worker each
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _gpus() -> list[str]:
+    """The NVIDIA devices this process may use, found without TensorFlow, which would take them all."""
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return chosen.split(",")
+    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 def _end_with(parent: int) -> None:
