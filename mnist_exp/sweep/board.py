@@ -95,9 +95,11 @@ class Board(Speaker):
             for row in list(self.running.values()):
                 with contextlib.suppress(Exception):  # a look at the store; the sweep does not depend on it
                     row.curve = self._curve_of(row.run_id)
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name, justify in (("trial", "right"), ("score", "right"), ("", "left"), ("values", "left")):
-            table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+        table.add_column("trial", justify="right", width=5)
+        table.add_column("score", justify="right", width=7)
+        table.add_column("", width=9)
+        table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
         for number, row in sorted(self.running.items()):
             last = f"{row.curve[-1]:.4f}" if row.curve else ""
             table.add_row(str(number), last, f"epoch {len(row.curve)}", said(row.values))
