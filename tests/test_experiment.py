@@ -111,7 +111,7 @@ def test_an_accuracy_that_keras_does_not_confirm_stops_the_run(monkeypatch):
     labels, names = np.array([0, 1, 1, 0]), ("a", "b")
     probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
     part = experiment.data.Part(np.zeros((4, 2, 2, 1), np.uint8), labels)
-    splits = SimpleNamespace(validation=part, test=part, class_names=names)
+    splits = experiment.Splits("four", part, part, part, names, "made up", "0" * 64)
     history = History([{"val_accuracy": 1.0}], used_epoch=1)
     monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 1.0))
     assert isinstance(experiment.evaluate(None, splits, history)["val"], Evaluation)
