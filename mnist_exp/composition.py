@@ -63,6 +63,11 @@ def chosen(hydra_config: Any) -> dict[str, str]:
     return {str(group): str(choice) for group, choice in choices.items() if group in shaping and choice}
 
 
+def by_key(overrides: Sequence[str]) -> dict[str, str]:
+    """Overrides by the keys they set, a `+` before them left out."""
+    return {override.lstrip("+").partition("=")[0]: override for override in overrides}
+
+
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Pairs of dotted key and value of a plain nested dict, lists left whole."""
     for key, value in config.items():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import tracking
-from mnist_exp.composition import GROUPS, OF_SWEEPS
+from mnist_exp.composition import GROUPS, OF_SWEEPS, by_key
 from mnist_exp.errors import ConfigError
 from mnist_exp.tracking import Tracking
 
@@ -20,7 +20,7 @@ def continued(
     Raises ConfigError for an override that a single or resumed run cannot follow, TrackingError for a run that cannot
     go on.
     """
-    given = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    given = by_key(overrides)
     if of_sweeps := [override for key, override in given.items() if key.split(".")[0] in ("sweeps", *OF_SWEEPS)]:
         raise ConfigError(f"{', '.join(of_sweeps)} is for sweeps, but -m is missing: python -m mnist_exp -m ...")
     if cfg.training.resume is None:

@@ -49,7 +49,7 @@ class Board(Speaker):
     def begin_sweep(self, study: Study, total: int | None, width: int, curve_of: Callable[[str], list[float]]) -> None:
         """The sweep is about to start. total: of trials, None: not known before; curve_of: that of a run."""
         self.total, self.width, self._curve_of = total, width, curve_of
-        self._sign = 1 if study.settings.direction == "max" else -1
+        self._sign = study.settings.sign
         trials = "trials until nothing is left" if total is None else f"{total} trials"
         self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {width} at a time")
         keys = dict.fromkeys(parameter.key for parameter in study.space.parameters)
@@ -112,10 +112,7 @@ class Board(Speaker):
         return sorted(scored, key=lambda pair: -self._sign * (pair[1][1] or 0.0))[:LEADERS]
 
     def _headline(self) -> str:
-        states = [state for _, _, state in list(self.ended.values())]
-        counts = ", ".join(
-            f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states
-        )
+        counts = self._counts()
         of = f" of {self.total}" if self.total else ""
         left = ""
         if self.total and self._seconds:

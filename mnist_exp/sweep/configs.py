@@ -32,6 +32,7 @@ class Configs:
 
     def __init__(self, space: Space, bases: Mapping[str, Base]) -> None:
         self.space, self.bases = space, dict(bases)
+        self.groups = _groups(space)
 
     @classmethod
     def composed(cls, space: Space, overrides: Sequence[str]) -> "Configs":
@@ -39,7 +40,7 @@ class Configs:
 
         Raises ConfigError with everything that cannot be composed, or that a trial could not be run with.
         """
-        groups = Space(tuple(p for p in space.parameters if p.key in GROUPS))
+        groups = _groups(space)
         if groups.size > MOST:
             raise ConfigError(
                 f"a sweep may combine config groups in at most {MOST} ways, each of which is composed and checked "
@@ -64,15 +65,11 @@ class Configs:
 
     def first(self) -> DictConfig:
         """The config with the first choice, or the lowest number, of everything."""
-        values: Values = {}
-        for parameter in self.space.parameters:
-            if parameter in self.space.active(values):
-                values[parameter.name] = _ends(parameter)[0]
-        return self.of(values)[0]
+        return self.of(self.space.filled(lambda parameter: _ends(parameter)[0]))[0]
 
     def of(self, values: Values) -> tuple[DictConfig, dict[str, str]]:
         """The config and the choices of a trial with these values."""
-        base = self._base(values)
+        base = self.bases[_group_key(self.groups, values)]
         config = copy.deepcopy(base.config)
         for key, token in self.space.assigned(values).items():
             if key not in GROUPS:
@@ -93,16 +90,11 @@ class Configs:
             space, {key: _base(OmegaConf.create(base["config"]), base["choices"]) for key, base in frozen.items()}
         )
 
-    def _base(self, values: Values) -> Base:
-        groups = Space(tuple(p for p in self.space.parameters if p.key in GROUPS))
-        return self.bases[_group_key(groups, values)]
-
     def _problems(self) -> Iterator[str]:
         """What is wrong with any value of any parameter, each tried in the configs it would be used in."""
-        groups = Space(tuple(p for p in self.space.parameters if p.key in GROUPS))
         checked: set[tuple[str | None, ...]] = set()
-        for combination in groups.combinations():
-            if (base := self.bases.get(_group_key(groups, combination))) is None:
+        for combination in self.groups.combinations():
+            if (base := self.bases.get(_group_key(self.groups, combination))) is None:
                 continue  # it does not compose, which was said
             active = [p for p in self.space.active(combination) if p.key not in GROUPS]
             firsts = [(p, _ends(p)[0]) for p in active]
@@ -146,6 +138,11 @@ def _fixed(space: Space, overrides: Sequence[str]) -> Iterator[str]:
             yield str(override.input_line)
         elif (override.is_add() or override.is_force_add()) and override.key_or_group in firsts:
             yield f"{override.get_key_element()}={firsts[override.key_or_group]}"
+
+
+def _groups(space: Space) -> Space:
+    """The parameters that are config groups."""
+    return Space(tuple(p for p in space.parameters if p.key in GROUPS))
 
 
 def _group_key(groups: Space, values: Values) -> str:

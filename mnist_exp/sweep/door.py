@@ -3,7 +3,7 @@
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,23 +57,24 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
             f"trials run on an executor, not on a Hydra launcher, but got {launcher}; give executor=local, or "
             "hydra/sweeper=basic beside that launcher"
         )
+    choices = chosen(config.hydra)
     cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     check(cfg)
     tracking, keys = Tracking(**cfg.tracking), Executor(**cfg.executor)
     if cfg.sweep.plan:
         from mnist_exp.sweep.plan import plan
 
-        plan(define(cfg, chosen(config.hydra), overrides), tracking, executor(keys).width, board)
+        plan(define(cfg, choices, overrides), tracking, executor(keys).width, board)
         return None
-    study, record = _opened(cfg, config, overrides, tracking)
+    study, record = _opened(cfg, choices, overrides, tracking)
     return _run(study, record, tracking, keys, board)
 
 
 def _opened(
-    cfg: DictConfig, config: DictConfig, overrides: list[str], tracking: Tracking
+    cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], tracking: Tracking
 ) -> "tuple[Study, SweepRecord]":
     """The study, new or resumed, and its record, which this process holds from here on."""
-    study = None if cfg.sweep.resume is not None else define(cfg, chosen(config.hydra), overrides)
+    study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
     from mnist_exp.tracking.sweeps import SweepRecord, store_of
 
     store = store_of(tracking)

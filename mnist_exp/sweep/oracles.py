@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import keras_tuner
@@ -136,10 +137,7 @@ class Tpe(Replayable):
         for attempt in range(5):
             study.sampler = _sampler(self._seed_state + attempt)
             asked = study.ask()
-            values: Values = {}
-            for parameter in self.space.parameters:
-                if parameter in self.space.active(values):
-                    values[parameter.name] = self._suggested(asked, parameter)
+            values = self.space.filled(partial(self._suggested, asked))
             study.tell(asked, state=optuna.trial.TrialState.FAIL)  # which TPE does not look at
             if not self._duplicate(values):
                 return values
@@ -147,7 +145,7 @@ class Tpe(Replayable):
 
     def study_of(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
         """Finished trials with these values, as Optuna knows them."""
-        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        study = self._new_study()
         for values, score in scores:
             coded = {name: self._coded(name, value) for name, value in values.items()}
             distributions = {name: self._distributions[name] for name in values}
@@ -166,10 +164,13 @@ class Tpe(Replayable):
 
     def _study(self) -> optuna.Study:
         """The trials that tell most, as Optuna knows them."""
-        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        study = self._new_study()
         for trial in self._telling():
             study.add_trial(self._ended.get(trial.trial_id) or self._frozen(trial))
         return study
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
 
     def _telling(self) -> list[Trial]:
         """All that run and at most HISTORY of the others: half the best, half the newest."""

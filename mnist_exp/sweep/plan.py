@@ -25,12 +25,13 @@ def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
     """Lists the first trials with their parameters, how many there would be, and how long they would take."""
     count = total(study)
     board.begin_sweep(study, count, workers, lambda run_id: [])
-    configs = [_plain(study, values) for values in islice(_values(study), LOOKED_AT)]
+    chosen = list(islice(_values(study), LOOKED_AT))
+    configs = [_plain(study, values) for values in chosen]
     splits = load_data(study.configs.first().dataset)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("values")
-    for values, config in zip(islice(_values(study), SHOWN), configs, strict=False):
+    for values, config in zip(chosen[:SHOWN], configs, strict=False):
         model = build(config["model"], image_shape=splits.image_shape, classes=len(splits.class_names))
         table.add_row(f"{model.count_params():,}", said(values))
     board.console.print(table)

@@ -42,8 +42,8 @@ def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[At
 
 def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
     """The scored ones, best first; the first of equals."""
-    sign = -1 if study.settings.direction == "max" else 1
-    return sorted(scored(attempts), key=lambda attempt: (sign * (attempt.score or 0.0), attempt.number))
+    sign = study.settings.sign
+    return sorted(scored(attempts), key=lambda attempt: (-sign * (attempt.score or 0.0), attempt.number))
 
 
 def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:

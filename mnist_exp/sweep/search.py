@@ -34,6 +34,9 @@ class Ledger:
     counts: dict[str, int] = field(default_factory=lambda: {"scored": 0, "pruned": 0, "failed": 0})
     _attempts: dict[int, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._dataset = self.study.configs.first().dataset  # the one whose digest the study knows
+
     def begin(self, proposal: Proposal) -> Job:
         """A run for this trial, and the job that fills it."""
         settings, number = self.study.settings, proposal.number
@@ -58,7 +61,7 @@ class Ledger:
             executions=settings.executions,
             objective=settings.objective,
             direction=settings.direction,
-            digest=self.study.digest if config.dataset == self.study.configs.first().dataset else None,
+            digest=self.study.digest if config.dataset == self._dataset else None,
             medians=self.medians.now() if settings.pruning == "median" else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
@@ -87,7 +90,7 @@ class Ledger:
         metrics = {f"trials/{state}": float(count) for state, count in self.counts.items()}
         if outcome.score is not None and self.best:
             metrics |= {"trial/score": outcome.score, "best/score": self.best[1]}
-        self.record.progress(number, metrics)
+        self.record.log(metrics, step=number)
 
     def recall(self, attempt: Attempt) -> None:
         """A trial that an earlier process ended."""
@@ -100,7 +103,7 @@ class Ledger:
             self._compare(attempt.number, attempt.score)
 
     def _compare(self, number: int, score: float) -> None:
-        sign = 1 if self.study.settings.direction == "max" else -1
+        sign = self.study.settings.sign
         if self.best is None or (sign * score, -number) > (sign * self.best[1], -self.best[0]):
             self.best = number, score
 

@@ -38,6 +38,11 @@ class Sweep:
     save_best: str | None
     space: Mapping[str, Any]
 
+    @property
+    def sign(self) -> int:
+        """What a score is multiplied by, so that more is better."""
+        return 1 if self.direction == "max" else -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:

@@ -112,6 +112,14 @@ class Space:
             if parameter.when is None or values.get(parameter.when.key) in parameter.when.tokens:
                 yield parameter
 
+    def filled(self, choose: Callable[[Parameter], str | float]) -> Values:
+        """A value for each parameter that counts beside those chosen before it."""
+        values: Values = {}
+        for parameter in self.parameters:
+            if parameter.when is None or values.get(parameter.when.key) in parameter.when.tokens:
+                values[parameter.name] = choose(parameter)
+        return values
+
     def combinations(self) -> Iterator[Values]:
         """Every combination once, the last parameter changing fastest, as in Hydra's own multirun."""
         grids = {p.name: p.grid for p in self.parameters}

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter
 
 from mnist_exp import checks
+from mnist_exp.composition import by_key
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.settings import Sweep
@@ -118,16 +119,15 @@ def digest_of(cfg: DictConfig) -> str:
 def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) -> Study:
     """The recorded study, with what may change. Raises ConfigError for an override that says something else."""
     study = Study.thawed(record.frozen)
-    given = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    given, before = by_key(overrides), by_key(study.overrides)
     free = {key for key in given if key in CHANGEABLE or key.startswith(("executor", "tracking"))}
-    before = {override.lstrip("+").partition("=")[0]: override for override in study.overrides}
     if differing := [given[key] for key in given.keys() - free if before.get(key) != given[key]]:
         raise ConfigError(
             f"a resumed sweep keeps what it began with, {' '.join(study.overrides)}; beside sweep.resume it takes "
             f"only {', '.join(CHANGEABLE[:3])} and executor.*, but got {' '.join(sorted(differing))}"
         )
-    changed = {key.partition(".")[2]: cfg.sweep[key.partition(".")[2]] for key in free if key in CHANGEABLE}
-    changed.pop("resume", None)
+    names = [key.removeprefix("sweep.") for key in free if key in CHANGEABLE and key != "sweep.resume"]
+    changed = {name: cfg.sweep[name] for name in names}
     settings = replace(study.settings, **changed)
     _check_end(study.algorithm, settings, study.space)
     digest = digest_of(study.configs.first())

@@ -7,7 +7,6 @@ import statistics
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,12 +95,9 @@ def work(job: Job) -> Outcome:
     try:
         return _work(job)
     except Exception as error:
-        return Outcome(error=_said(error, traceback.extract_tb(error.__traceback__)))
-
-
-def _said(error: Exception, where: Sequence[traceback.FrameSummary]) -> str:
-    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        return Outcome(error=f"{type(error).__name__}: {' '.join(str(error).split())} ({place})")
 
 
 def _work(job: Job) -> Outcome:
@@ -152,9 +148,8 @@ def _executions(
     tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
     for seed in range(cfg.seed, cfg.seed + job.executions):
         watch = _Watch(job, deadline)
-        with ExitStack() as stack:
-            child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
-            stack.enter_context(recording.ended(child))
+        child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
+        with recording.ended(child):
             seeded = OmegaConf.merge(cfg, {"seed": seed})
             assert isinstance(seeded, DictConfig)
             done.append((experiment.recorded(child, seeded, job.choices, splits, watch, clock), watch))

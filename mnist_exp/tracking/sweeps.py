@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, RunTag
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.settings import Tracking
@@ -59,10 +59,11 @@ class SweepRecord:
     def begin(cls, store: Store, experiment: str, name: str, frozen: Mapping[str, Any]) -> Self:
         """The record of a new sweep, RUNNING from here on."""
         experiment_id = store.experiment_id(experiment)
-        tags = {**process_tags(), "kind": "sweep", "mlflow.runName": name}
+        tags = {**process_tags(), "mlflow.runName": name}
         with answering(store.uri):
             run_id = store.client.create_run(experiment_id, tags=tags).info.run_id
             store.client.log_dict(run_id, dict(frozen), FROZEN)
+            store.client.set_tag(run_id, "kind", "sweep")  # last: a kill before leaves nothing that could be resumed
         return cls(store, experiment_id, run_id, name, frozen)
 
     @classmethod
@@ -127,7 +128,7 @@ class SweepRecord:
     def fail(self, run_id: str, error: str) -> None:
         """An attempt that failed without a word of its own: its worker was killed, or it took too long."""
         with answering(self.store.uri):
-            self._client.log_batch(run_id, tags=[RunTag("error", error[:4000]), RunTag("outcome", "failed")])
+            self._client.log_batch(run_id, tags=[RunTag("error", error[:4000])])
             self._client.set_terminated(run_id, "FAILED")
 
     def curve(self, run_id: str, metric: str) -> list[float]:
@@ -137,27 +138,12 @@ class SweepRecord:
         by_step = {metric.step: metric.value for metric in history}
         return [by_step[step] for step in sorted(by_step)]
 
-    def progress(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Metrics of the sweep itself, after the trial of this number."""
+    def log(self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
+        """Facts about the sweep itself; step: the trial after which they were so."""
         now = int(time.time() * 1000)
+        sent = [Metric(key, value, now, step) for key, value in metrics.items()]
         with answering(self.store.uri):
-            self._client.log_batch(self.id, [Metric(key, value, now, number) for key, value in metrics.items()])
-
-    def log(
-        self,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Facts about the sweep."""
-        now = int(time.time() * 1000)
-        with answering(self.store.uri):
-            self._client.log_batch(
-                self.id,
-                [Metric(key, value, now, 0) for key, value in (metrics or {}).items()],
-                [Param(key, str(value)) for key, value in (params or {}).items()],
-                [RunTag(key, value) for key, value in (tags or {}).items()],
-            )
+            self._client.log_batch(self.id, sent, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
 
     def tag(self, key: str) -> str | None:
         """A fact logged before."""
@@ -193,15 +179,10 @@ class SweepRecord:
             return self.store.runs(condition, [self._experiment_id])
 
 
-def trained_before(store: Store, hashes: Iterable[str]) -> dict[str, float]:
-    """Of these config hashes those that a finished trial has, with the seconds it took."""
-    wanted = set(hashes)
+def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:
+    """Of these config hashes those that a finished trial has."""
     runs = store.runs("tags.kind = 'trial' and attributes.status = 'FINISHED'")
-    return {
-        run.data.tags["config_hash"]: ((run.info.end_time or 0) - run.info.start_time) / 1000
-        for run in runs
-        if run.data.tags.get("config_hash") in wanted
-    }
+    return {run.data.tags["config_hash"] for run in runs} & set(hashes)
 
 
 def seconds_an_epoch(store: Store, digest: str, model: str) -> list[float]:

@@ -8,6 +8,11 @@ import pytest
 from mnist_exp.tracking import Tracking
 
 
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def tracking(tmp_path: Path, new_database: Path) -> Tracking:
     (tmp_path / "mlruns").mkdir()

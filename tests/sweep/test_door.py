@@ -50,11 +50,6 @@ def trials(store: Store) -> list:
     return [run for run in store.runs("tags.kind = 'trial'") if "superseded" not in run.data.tags]
 
 
-@pytest.fixture(autouse=True)
-def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A grid of eight on two workers: one trial raises, another differently, one kills its worker."""

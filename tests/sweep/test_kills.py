@@ -128,8 +128,8 @@ def die_in(owner, name, before, nth=3):
     [
         ("begin_trial", True),  # between ask and record
         ("begin_trial", False),  # between record and submit
-        ("progress", True),  # between the trial's end and the sweep's knowledge of it
-        ("progress", False),
+        ("log", True),  # between the trial's end and the sweep's knowledge of it
+        ("log", False),
     ],
 )
 def test_killed_between_two_steps(algorithm, method, before, tracking):
