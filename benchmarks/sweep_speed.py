@@ -102,8 +102,8 @@ def ours(path: str, net: str, trials: int) -> float:
     from mnist_exp.sweep.executors import Local
     from mnist_exp.sweep.search import search
     from mnist_exp.sweep.study import define
-    from mnist_exp.tracking import Tracking
-    from mnist_exp.tracking.sweeps import SweepRecord, store_of
+    from mnist_exp.tracking import Tracking, store_of
+    from mnist_exp.tracking.sweeps import SweepRecord
 
     nets = {"dense": ["model=mlp", "model.widths=[128]"], "conv": ["model=cnn"]}
     fixed = [

@@ -25,12 +25,12 @@ from mnist_exp.composition import compose
 from mnist_exp.sweep.board import Board
 from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.executors import Inline
-from mnist_exp.sweep.oracles import Replayable
+from mnist_exp.sweep.oracle import Replayable
 from mnist_exp.sweep.search import Ledger, search
 from mnist_exp.sweep.study import define
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking
-from mnist_exp.tracking.sweeps import SweepRecord, store_of
+from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.tracking.sweeps import SweepRecord
 
 SPENT: dict[str, list[float]] = defaultdict(list)
 

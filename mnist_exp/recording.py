@@ -85,7 +85,7 @@ def finish(
     stored = record.model(model, artifacts.model_metadata(splits))
     images = list(splits.scored.values())[-1].images
     few = images[:256]
-    difference = float(np.abs(stored.predict(few, verbose=0) - model.predict(few, verbose=0)).max())
+    difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
     if not difference <= 1e-6:
         raise TrainingError(
             f"the stored model must answer like the trained one, but probabilities differ by {difference}"

@@ -90,6 +90,18 @@ def test_windows_give_the_weights_of_plain_fit_for_convolutions_and_augmentation
     assert largest_difference(weights, expected) < 1e-5
 
 
+@pytest.mark.parametrize("mode", ["xla", "windows"])
+def test_a_step_is_traced_once(data, mode):
+    model, traces = make_mlp(dropout=0.3, batch_norm=True), []
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    plain = model.train_step
+    model.train_step = lambda batch: traces.append(batch) or plain(batch)
+    images, labels = (part[:128] for part in data)
+    batches, new_order = feed(model, images, labels, Order(128, BATCH, seed=5), mode)
+    model.fit(batches, epochs=2, shuffle=False, callbacks=[new_order], verbose=0)
+    assert len(traces) == 1
+
+
 def test_dense_nets_are_compiled_whole_and_convolutions_on_a_cpu_in_windows():
     on_cpu = not tf.config.list_physical_devices("GPU")
     assert mode_for(make_mlp(), "auto") == "xla"

@@ -17,7 +17,7 @@ from mnist_exp.sweep.executors import executor
 from mnist_exp.sweep.settings import Executor
 from mnist_exp.sweep.study import Study, check, define, resumed, total
 from mnist_exp.terminal import chatter_in_log, where
-from mnist_exp.tracking import Tracking
+from mnist_exp.tracking import Tracking, store_of
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.engine import Engine
@@ -75,7 +75,7 @@ def _opened(
 ) -> "tuple[Study, SweepRecord]":
     """The study, new or resumed, and its record, which this process holds from here on."""
     study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
-    from mnist_exp.tracking.sweeps import SweepRecord, store_of
+    from mnist_exp.tracking.sweeps import SweepRecord
 
     store = store_of(tracking)
     store.end_dead_runs()

@@ -13,9 +13,9 @@ from mnist_exp.composition import build
 from mnist_exp.experiment import load_data
 from mnist_exp.sweep.board import Board, duration, said
 from mnist_exp.sweep.study import Study, config_hash, total
-from mnist_exp.tracking import Tracking
+from mnist_exp.tracking import Tracking, store_of
 from mnist_exp.tracking.store import DATABASE, locate
-from mnist_exp.tracking.sweeps import seconds_an_epoch, store_of, trained_before
+from mnist_exp.tracking.sweeps import seconds_an_epoch, trained_before
 
 SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store

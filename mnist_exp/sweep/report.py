@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from mnist_exp.sweep import figures
 from mnist_exp.sweep.board import duration, said, short
-from mnist_exp.sweep.oracles import importances
 from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.tpe import importances
 from mnist_exp.sweep.winner import Winner
 from mnist_exp.tracking.sweeps import Attempt, SweepRecord, scored
 

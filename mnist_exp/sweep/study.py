@@ -15,7 +15,8 @@ from mnist_exp.composition import by_key
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.settings import Sweep
-from mnist_exp.sweep.space import Space, parsed
+from mnist_exp.sweep.space import Space
+from mnist_exp.sweep.syntax import parsed
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.sweeps import SweepRecord

@@ -1,6 +1,7 @@
 """One trial: the run function with the values it was given, wherever the executor runs it."""
 
 import functools
+import gc
 import json
 import shutil
 import statistics
@@ -19,12 +20,14 @@ from mnist_exp.data import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Clock, Listener, Result
 from mnist_exp.terminal import chatter_in_log
+from mnist_exp.tracking import Tracking, store_of
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.mlflow_record import MlflowRecord
     from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
+_store = functools.lru_cache(maxsize=1)(store_of)  # opened once a worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,8 @@ def _work(job: Job) -> Outcome:
 
     cfg = OmegaConf.create(job.config)
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
-    store, folder = _store(cfg.tracking.uri, cfg.tracking.folder), Path(cfg.tracking.folder)
+    store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
+    _settle()
     keras.backend.clear_session()  # the model of the trial before
     record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
     with chatter_in_log() as chatter, recording.ended(record):
@@ -205,11 +209,11 @@ def _record(record: "MlflowRecord", outcome: Outcome) -> None:
     record.tags({"epochs": str(len(outcome.curve)), **({"pruned": "true"} if outcome.pruned else {})})
 
 
-@functools.lru_cache(maxsize=1)
-def _store(uri: str | None, folder: str) -> "Store":
-    from mnist_exp.tracking.store import open_store
-
-    return open_store(uri, Path(folder))
+@functools.cache
+def _settle() -> None:
+    """Spares the garbage collector the half million objects of the libraries, which stay until the worker ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @functools.lru_cache(maxsize=2)

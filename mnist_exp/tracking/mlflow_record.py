@@ -112,15 +112,11 @@ class MlflowRecord(Record):
 
     def model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Logs the model, with its signature and explicit requirements, and loads it again from the store."""
-        again = super().model(model, metadata)
         named: list[str] = []
         loaded: list[keras.Model] = []
         self._send(lambda: named.append(_name_model(self._store, self.id)))
         self._send(lambda: loaded.append(_log_model(named[0], model, self.id, metadata)))
-        if loaded:
-            (self.artifacts / "model.keras").unlink()  # the store has it
-            return loaded[0]
-        return again
+        return loaded[0] if loaded else super().model(model, metadata)
 
     def end(self, status: Status, message: str = "") -> None:
         if message:

@@ -34,7 +34,8 @@ def start(tracking: Tracking, name: str, resume: str | None = None) -> Record:
         return Record.create(folder, name)
     from mnist_exp.tracking.mlflow_record import MlflowRecord
 
-    store = _store(tracking)
+    store = store_of(tracking)
+    store.end_dead_runs()
     if resume is not None:
         return MlflowRecord.resume(store, resume)
     return MlflowRecord.create_in(store, folder, tracking.experiment, name)
@@ -44,19 +45,19 @@ def recorded_config(tracking: Tracking, wanted: str) -> tuple[str, str, dict[str
     """Id, YAML config and parameters of a run to resume. Raises TrackingError where it is unknown or cannot go on."""
     from mnist_exp.tracking.mlflow_record import check_resumable
 
-    run = _store(tracking).find(wanted)
+    store = store_of(tracking)
+    store.end_dead_runs()
+    run = store.find(wanted)
     check_resumable(run)
     config = Path(run.data.tags["folder"], "artifacts", "config.yaml").read_text(encoding="utf-8")
     return run.info.run_id, config, run.data.params
 
 
-def _store(tracking: Tracking) -> "Store":
-    """The store these keys name, cleared of runs whose process is gone."""
+def store_of(tracking: Tracking) -> "Store":
+    """The store these keys name, opened as open_store does."""
     from mnist_exp.tracking.store import open_store
 
-    store = open_store(tracking.uri, Path(tracking.folder).resolve())
-    store.end_dead_runs()
-    return store
+    return open_store(tracking.uri, Path(tracking.folder).resolve())
 
 
 def load_model(uri: str | None, run_id: str) -> "keras.Model":

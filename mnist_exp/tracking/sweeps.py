@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from mlflow.entities import Metric, RunTag
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.settings import Tracking
-from mnist_exp.tracking.store import Store, answering, is_alive, open_store, process_tags
+from mnist_exp.tracking.store import Store, answering, is_alive, process_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -193,11 +192,6 @@ def seconds_an_epoch(store: Store, digest: str, model: str) -> list[float]:
         for run in runs
         if run.info.status == "FINISHED" and "seconds/elapsed" in run.data.metrics
     ]
-
-
-def store_of(tracking: Tracking) -> Store:
-    """The store these keys name."""
-    return open_store(tracking.uri, Path(tracking.folder).resolve())
 
 
 def _attempt(run: "Run") -> Attempt:

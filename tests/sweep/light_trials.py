@@ -9,10 +9,10 @@ from mnist_exp import recording
 from mnist_exp.composition import CONF
 from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.settings import Sweep
-from mnist_exp.sweep.space import parse
 from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking
+from mnist_exp.tracking import Tracking, store_of
 
 SPACES = {
     "grid": ["model.dropout=0.0,0.1,0.2", "seed=0,1,2,3"],
@@ -25,7 +25,6 @@ SPACES = {
 def light(job: Job) -> Outcome:
     """A trial without a net."""
     from mnist_exp.tracking.mlflow_record import MlflowRecord
-    from mnist_exp.tracking.sweeps import store_of
 
     keys = Tracking(**job.config["tracking"])
     record = MlflowRecord.adopt(store_of(keys), Path(keys.folder), job.run_id, job.name)

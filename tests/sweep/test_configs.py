@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp.composition import OF_SWEEPS, compose
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.configs import Configs
-from mnist_exp.sweep.space import Values, parse
+from mnist_exp.sweep.space import Values
+from mnist_exp.sweep.syntax import parse
 
 FILE = "sweeps/mine.yaml"
 RATES = {

@@ -1,53 +1,15 @@
-"""Whole sweeps by their command line, with nets of our own that fail when they should."""
+"""Whole sweeps by their command line."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import NET, OWN, run, store_in, trials
 from omegaconf import OmegaConf
-
-from mnist_exp.tracking.store import Store, open_store
-
-NET = """
-import os, signal
-import keras
-
-def net(image_shape, classes, *, width):
-    if width == 13:
-        raise ValueError("thirteen brings bad luck")
-    if width == 14:
-        raise KeyError("fourteen")
-    if width == 66:
-        os.kill(os.getpid(), signal.SIGKILL)
-    inputs = keras.Input(image_shape)
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Dense(width, "relu")(keras.layers.Flatten()(x))
-    return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x))
-"""
-OWN = ["model=custom", "model._target_=my_net.net", "training=smoke"]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mnist_exp", "-m", *arguments]
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400, check=False)
-
-
-def store_in(folder: Path) -> Store:
-    return open_store(None, folder / "mlruns")
-
-
-def trials(store: Store) -> list:
-    return [run for run in store.runs("tags.kind = 'trial'") if "superseded" not in run.data.tags]
 
 
 @pytest.fixture(scope="module")
@@ -124,48 +86,21 @@ def test_the_terminal_tells_the_story_without_chatter(swept) -> None:
     assert max(map(len, said.splitlines())) <= 80
 
 
-def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(real_mnist: Path, tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text(NET)
-    arguments = [*OWN, "+model.width=8,16,24,32", "training.epochs=3"]
-    process = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "mlruns" / "mlflow.db").exists():
-        time.sleep(0.2)
-    while sum(run.info.status == "FINISHED" for run in trials(store_in(tmp_path))) < 2:
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    refused = run(tmp_path, "sweep.resume=latest", "seed=3")
-    assert refused.returncode == 1
-    assert "seed=3" in refused.stderr
-    done = run(tmp_path, "sweep.resume=latest")
+    widths = [8, 9, 13, *range(16, 20), 66, *range(20, 24), 14, *range(24, 30), 15, *range(32, 36)]
+    done = run(
+        tmp_path, *OWN, "dataset=mnist", f"dataset.path={real_mnist}", "executor=local", "executor.workers=2",
+        f"+model.width={','.join(map(str, widths))}",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    finished = [run for run in trials(store_in(tmp_path)) if run.info.status == "FINISHED"]
-    widths = sorted(json.loads(run.data.tags["values"])["model.width"] for run in finished)
-    assert widths == ["16", "24", "32", "8"]
-    assert not store_in(tmp_path).runs("attributes.status = 'RUNNING'")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT of another process")
-def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / "my_net.py").write_text(NET)
-    arguments = [*OWN, "+model.width=8,16,24,32,40,48"]
-    process = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while not (tmp_path / "mlruns" / "mlflow.db").exists() or not trials(store_in(tmp_path)):
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    (parent,) = store_in(tmp_path).runs("tags.kind = 'sweep'")
-    assert f"go on    python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
     runs = trials(store_in(tmp_path))
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert 1 <= len(runs) < 6
-    assert parent.info.status == "KILLED"
-    assert "test/accuracy" not in parent.data.metrics
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 20, "FAILED": 4}
+    errors = {json.loads(run.data.tags["values"])["model.width"]: run.data.tags.get("error") for run in runs}
+    assert errors["13"] == "ValueError: thirteen brings bad luck"
+    assert errors["14"] == "KeyError: 'fourteen'"
+    assert errors["15"] == "RuntimeError: fifteen"
+    assert "killed twice" in errors["66"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SIGKILL of the process that runs a sweep, at any moment: nothing is lost, nothing is done twice."""
+"""SIGKILL of the process that runs a sweep, or of a worker, at any moment: nothing is lost, nothing done twice."""
 
 import os
 import random
@@ -15,12 +15,13 @@ import pytest
 from light_trials import light, study_of
 
 from mnist_exp.sweep.board import Board
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.executors import Inline, Local
 from mnist_exp.sweep.search import search
 from mnist_exp.sweep.study import Study
-from mnist_exp.tracking import Tracking
+from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.tracking import Tracking, store_of
 from mnist_exp.tracking.mlflow_record import MlflowRecord
-from mnist_exp.tracking.sweeps import SweepRecord, store_of
+from mnist_exp.tracking.sweeps import SweepRecord
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 
@@ -163,3 +164,29 @@ def test_a_killed_sweep_whose_trials_all_ended_has_nothing_to_run_again(tracking
     runs = len(store_of(tracking).runs("tags.kind = 'trial'"))
     assert in_a_process(study, tracking) == 0
     assert len(store_of(tracking).runs("tags.kind = 'trial'")) == runs == EXPECTED["grid"]
+
+
+def fatal_once(job: Job) -> Outcome:
+    """Kills its worker in the middle of the fourth trial, when that runs for the first time."""
+    marker = Path(job.config["tracking"]["folder"], "fatal")
+    if job.number == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return light(job)
+
+
+@pytest.fixture(scope="module")
+def local():
+    with Local(2) as found:
+        yield found
+
+
+@pytest.mark.parametrize("algorithm", list(EXPECTED))
+def test_a_killed_worker_costs_no_trial(algorithm, tracking, local):
+    study, store = study_of(algorithm), store_of(tracking)
+    record = SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+    search(study, record, tracking, local, Silent(), fatal_once)
+    record.end("FINISHED")
+    check(algorithm, study, tracking)
+    (lost,) = [run for run in record._runs() if "superseded" in run.data.tags]
+    assert (lost.data.tags["trial"], lost.info.status) == ("3", "KILLED")

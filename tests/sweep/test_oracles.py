@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mnist_exp.sweep.oracles import HISTORY, ORACLES, Hyperband
+from mnist_exp.sweep.hyperband import Hyperband
+from mnist_exp.sweep.oracles import ORACLES
 from mnist_exp.sweep.proposal import WAIT, Past, Proposal
-from mnist_exp.sweep.space import parse
+from mnist_exp.sweep.syntax import parse
+from mnist_exp.sweep.tpe import HISTORY
 
 MIXED = {
     "model.dropout": "interval(0.0, 0.6)",

@@ -17,7 +17,8 @@ from test_figures import FASHION, LONG, assert_readable, guesses, texts, words
 
 from mnist_exp.figures import ORANGE
 from mnist_exp.sweep import figures
-from mnist_exp.sweep.space import Choices, Parameter, Space, parse
+from mnist_exp.sweep.space import Choices, Parameter, Space
+from mnist_exp.sweep.syntax import parse
 from mnist_exp.tracking.sweeps import Attempt, scored
 
 MIXED: dict[str, Any] = {

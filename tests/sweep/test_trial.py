@@ -16,7 +16,8 @@ from mnist_exp.sweep.proposal import Proposal
 from mnist_exp.sweep.search import Ledger, search
 from mnist_exp.sweep.study import digest_of
 from mnist_exp.sweep.trial import work
-from mnist_exp.tracking.sweeps import SweepRecord, store_of
+from mnist_exp.tracking import store_of
+from mnist_exp.tracking.sweeps import SweepRecord
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
 

@@ -1,0 +1,52 @@
+"""sweep.plan=true, by the command line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import run, store_in
+
+from mnist_exp import cli
+
+SWEPT = ["dataset=digits", "dataset.size=8", "training=smoke", "model.widths=[8],[16,8]", "seed=1,2"]
+
+
+def planned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *arguments, "sweep.plan=true"])
+    cli.main()
+    return capsys.readouterr().out
+
+
+def test_a_plan_lists_what_would_run_and_starts_nothing(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = planned(capsys, monkeypatch, *SWEPT)
+    assert "grid, 4 trials, 1 at a time" in out
+    rows = [line.split() for line in out.splitlines() if "seed=" in line]
+    assert [row[1:] for row in rows] == [
+        ["model.widths=[8]", "seed=1"], ["model.widths=[8]", "seed=2"],
+        ["model.widths=[16,8]", "seed=1"], ["model.widths=[16,8]", "seed=2"],
+    ]  # fmt: skip
+    dense = 64 * 8 + 8 + 8 * 10 + 10
+    deeper = 64 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10
+    assert [row[0] for row in rows] == [f"{dense:,}"] * 2 + [f"{deeper:,}"] * 2
+    assert "unknown: the store holds no run yet" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_knows_what_was_trained_before_and_how_long_it_takes(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = run(tmp_path, *SWEPT[:3], "model.widths=[8],[32]", "seed=1,2")
+    assert before.returncode == 0, before.stderr
+    runs = len(store_in(tmp_path).runs(""))
+    out = planned(capsys, monkeypatch, *SWEPT)
+    assert "2 of them were trained in an earlier sweep of this store" in out
+    assert "of training, by 4 runs of these models on this data" in out
+    assert len(store_in(tmp_path).runs("")) == runs
+
+
+def test_a_guided_sweep_plans_its_first_proposals(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = planned(capsys, monkeypatch, *SWEPT[:3], "model.dropout=interval(0,0.5)", "sweep.max_trials=30")
+    rows = [line for line in out.splitlines() if "model.dropout=" in line]
+    assert len(set(rows)) == len(rows) == 10
+    assert "the first proposals, before any score is known" in out
