@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mnist_exp import types
-from mnist_exp.data.parts import Part, Source
+from mnist_exp.data.parts import Part, Preparation, Source
 from mnist_exp.errors import DataError
 
 
@@ -29,6 +29,7 @@ class Splits:
     description: str
     digest: str
     repeated: dict[str, int] = field(default_factory=dict)
+    preparation: Preparation = "resize"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +91,9 @@ def split(
         )
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
-    return Splits(name, train, validated, tested, source.class_names, source.description, digest, repeated)
+    return Splits(
+        name, train, validated, tested, source.class_names, source.description, digest, repeated, source.preparation
+    )
 
 
 def sample(part: Part, count: int, seed: int) -> Part:
