@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,11 @@ class Splits:
         """height, width, channels"""
         _, height, width, channels = self.train.images.shape
         return height, width, channels
+
+    @cached_property
+    def validation_digest(self) -> str:
+        """Of the validation images in any order: runs that share it may be compared by what they say of those."""
+        return hashlib.sha256(b"".join(sorted(self.validation.digests))).hexdigest()
 
     @property
     def parts(self) -> dict[str, Part]:
