@@ -143,8 +143,9 @@ def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bo
     for place, (image, tile, words, marked) in enumerate(pictures):
         row, column = divmod(place, columns)
         x, y = 0.3 + column * pitch, top + row * (side + 0.5)
-        _tile(axes, image, x, y, side, "")
-        _tile(axes, tile, x + side + 0.12, y, side, "")
+        for left, shown in ((x, image), (x + side + 0.12, tile)):
+            _tile(axes, shown, left, y, side, "")
+            axes.add_patch(Rectangle((left, y), side, side, fill=False, edgecolor=LINE, linewidth=0.8))
         colour = RED if marked else INK
         axes.text(x + side + 0.06, y - 0.08, words, size=10, color=colour, ha="center", va="bottom", parse_math=False)
     return figure

@@ -23,16 +23,16 @@ def find_run(store: Store, wanted: str, experiment: str | None = None) -> "Run":
     with answering(store.uri):
         if wanted.startswith("models:/"):
             return _registered(store, wanted)
-        places = _experiments(store, experiment)
+        inside = places(store, experiment)
         if wanted == "latest":
-            found = _search(store, RUNS, places, most=1)
+            found = _search(store, RUNS, inside, most=1)
         elif wanted == "best":
-            found = _best(store, places)
+            found = _best(store, inside)
         else:
-            found = _named(store, wanted, places)
+            found = _named(store, wanted, inside)
         if len(found) == 1:
             return found[0]
-        newest = found or _search(store, RUNS, places, most=5)
+        newest = found or _search(store, RUNS, inside, most=5)
     listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in newest[:5])
     if found:
         raise TrackingError(f"{wanted!r} must mean one run, but is the name of several: {listed}; give an id")
@@ -42,7 +42,8 @@ def find_run(store: Store, wanted: str, experiment: str | None = None) -> "Run":
     )
 
 
-def _experiments(store: Store, name: str | None) -> list[str]:
+def places(store: Store, name: str | None) -> list[str]:
+    """The ids of the experiment of this name, or of all. Raises TrackingError for an unknown one."""
     if name is None:
         return [found.experiment_id for found in store.client.search_experiments()]
     found = store.client.get_experiment_by_name(name)
@@ -52,22 +53,22 @@ def _experiments(store: Store, name: str | None) -> list[str]:
     return [found.experiment_id]
 
 
-def _search(store: Store, condition: str, places: list[str], most: int, order: str = "") -> "list[Run]":
+def _search(store: Store, condition: str, inside: list[str], most: int, order: str = "") -> "list[Run]":
     by = [order] if order else ["attributes.start_time DESC"]
-    return list(store.client.search_runs(places, condition, order_by=by, max_results=most))
+    return list(store.client.search_runs(inside, condition, order_by=by, max_results=most))
 
 
-def _named(store: Store, wanted: str, places: list[str]) -> "list[Run]":
+def _named(store: Store, wanted: str, inside: list[str]) -> "list[Run]":
     """By name, else by the start of an id."""
     quoted = wanted.replace("'", "")
-    found = _search(store, f"attributes.run_name = '{quoted}' and {RUNS}", places, most=6)
+    found = _search(store, f"attributes.run_name = '{quoted}' and {RUNS}", inside, most=6)
     if not found and len(wanted) >= SHORTEST:
-        found = _search(store, f"attributes.run_id LIKE '{quoted}%' and {RUNS}", places, most=6)
+        found = _search(store, f"attributes.run_id LIKE '{quoted}%' and {RUNS}", inside, most=6)
     return found
 
 
-def _best(store: Store, places: list[str]) -> "list[Run]":
-    newest = _search(store, f"{RUNS} and {FINISHED}", places, most=1)
+def _best(store: Store, inside: list[str]) -> "list[Run]":
+    newest = _search(store, f"{RUNS} and {FINISHED}", inside, most=1)
     if not newest:
         return []
     params = newest[0].data.params

@@ -1,7 +1,9 @@
 """The tracking store: found, opened, asked for runs, and cleared of those whose process is gone."""
 
+import contextlib
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +74,13 @@ class Store:
         experiments = experiments or [found.experiment_id for found in _all(self.client.search_experiments)]
         newest = partial(self.client.search_runs, experiments, condition, order_by=["attributes.start_time DESC"])
         return list(_all(newest))
+
+    def analyze(self) -> None:
+        """Lets a local database count its rows: sorting 10,000 runs by a metric takes seconds before, less after."""
+        if self.file is not None:
+            with contextlib.closing(sqlite3.connect(_database(self.uri))) as database:
+                database.execute("PRAGMA analysis_limit = 1000")
+                database.execute("PRAGMA optimize = 0x10002")
 
     def end_dead_runs(self) -> None:
         """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
