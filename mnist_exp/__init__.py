@@ -44,12 +44,12 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
 
     from mnist_exp.data.images import eight_bits, read_image
     from mnist_exp.predicting import Predictor
-    from mnist_exp.tracking import Tracking, store_of
+    from mnist_exp.tracking import Tracking, existing_store
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
-    predictor = Predictor.of(store_of(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
+    predictor = Predictor.of(existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
     tile = predictor.tile(eight_bits(image, "the image").convert("RGBA"))
     return predictor.answers([tile])[0]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mnist_exp.commands.options import with_tracking
 from mnist_exp.errors import ConfigError, TrackingError
 from mnist_exp.terminal import duration
-from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.tracking import Tracking, existing_store
 
 if TYPE_CHECKING:
     from mnist_exp.comparing import Compared, Paired
@@ -31,17 +32,16 @@ WIDTH = 80
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="One file to send to somebody.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values instead of the table.")
 @click.option("--json", "as_json", is_flag=True, help="An array of objects instead of the table.")
-@click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
-@click.option("--uri", help="Another store; MLFLOW_TRACKING_URI counts too.")
+@with_tracking
 def command(
     runs: Sequence[str], experiment: str | None, where: Sequence[str], sort: str, top: int, figure: Path | None,
-    html: Path | None, as_csv: bool, as_json: bool, folder: str, uri: str | None,
+    html: Path | None, as_csv: bool, as_json: bool, tracking: Tracking,
 ) -> None:  # fmt: skip
     """Prints the best finished runs, or the ones that are named."""
     from mnist_exp import comparing
     from mnist_exp.tracking.lookup import find_run
 
-    store = store_of(Tracking(enabled=True, uri=uri, experiment=experiment or "", folder=folder))
+    store = existing_store(tracking)
     if runs:
         found = [find_run(store, wanted, experiment) for wanted in runs]
     else:

@@ -12,10 +12,11 @@ import click
 import numpy as np
 from PIL import Image
 
+from mnist_exp.commands.options import with_tracking
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
 from mnist_exp.errors import DataError
-from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.tracking import Tracking, existing_store
 
 if TYPE_CHECKING:
     from mnist_exp.predicting import Answer, Predictor
@@ -31,21 +32,19 @@ NAMES = 34  # letters of a path in a line of 80
 @click.option("--experiment", help="Where best is looked for; else where the newest run is.")
 @click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="A figure: originals beside tiles.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line: path, label, probability.")
-@click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
-@click.option("--uri", help="Another store; MLFLOW_TRACKING_URI counts too.")
+@with_tracking
 def command(
     paths: Sequence[str],
     run: str,
     experiment: str | None,
     show: Path | None,
     as_json: bool,
-    folder: str,
-    uri: str | None,
+    tracking: Tracking,
 ) -> None:
     """Prints a line for each image; exits with 1 where one could not be read."""
     from mnist_exp.predicting import Predictor
 
-    store = store_of(Tracking(enabled=True, uri=uri, experiment=experiment or "", folder=folder))
+    store = existing_store(tracking)
     predictor = Predictor.of(store, run, experiment)
     if not as_json:
         click.echo(f"model: {predictor.name}")

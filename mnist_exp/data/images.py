@@ -24,11 +24,10 @@ def read_image(source: Path | IO[bytes], name: str) -> Image.Image:
     Raises DataError for what is no image, damaged, or unpacks to more pixels than Pillow takes for harmless.
     """
     try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(source) as opened,
-        ):
-            image = ImageOps.exif_transpose(opened)
+        with warnings.catch_warnings(action="ignore"):  # of damage that Pillow can read past
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as opened:
+                image = ImageOps.exif_transpose(opened)
             return eight_bits(image, name).convert("RGBA")
     except DataError:
         raise

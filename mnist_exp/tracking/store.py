@@ -149,6 +149,11 @@ def locate(uri: str | None, folder: Path) -> str:
     return chosen
 
 
+def local_database(uri: str) -> Path | None:
+    """The file of a SQLite store, None of another."""
+    return _database(uri) if uri.startswith("sqlite:///") else None
+
+
 def _database(uri: str) -> Path:
     return Path(unquote(uri.removeprefix("sqlite:///")))
 
