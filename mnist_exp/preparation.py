@@ -5,6 +5,7 @@ black, its longer side 20 of 28 pixels, its centre of mass in the middle. `digit
 scikit-learn's digits are. `resize` only brings a picture to the size and the channels of the training images.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -148,4 +149,8 @@ def _thickness(ink: np.ndarray) -> float:
     return 2 * float(np.median(depth[middle])) - 1 if middle.any() else 1.0
 
 
-RECIPES = {"mnist": partial(_digit_alone, box=20 / 28), "digits": partial(_digit_alone, box=1.0), "resize": fitted}
+RECIPES: dict[Preparation, Callable[[Image.Image, tuple[int, int, int]], np.ndarray]] = {
+    "mnist": partial(_digit_alone, box=20 / 28),
+    "digits": partial(_digit_alone, box=1.0),
+    "resize": fitted,
+}

@@ -37,10 +37,9 @@ def command(run: str, check: bool, experiment: str | None, tracking: Tracking) -
     terminal = Terminal()
     with chatter_in_log() as terminal.chatter, terminal.cleared():
         again = reproducing.reproduce(store, tracking, first, terminal)
-    before, now = again.accuracies
-    click.echo(
-        f"validation accuracy {before:.4%} then, {now:.4%} now; largest difference of a weight {again.largest:.2g}"
-    )
+    first_accuracy, accuracy = again.accuracies
+    click.echo(f"validation accuracy {first_accuracy:.4%} then, {accuracy:.4%} now")
+    click.echo(f"largest difference of a weight {again.largest:.2g}")
     if again.test and again.verdict != "identical":
         click.echo(
             f"of {again.test.images:,} validation images only the new one has {again.test.first_only} right, only the "
