@@ -1,11 +1,16 @@
 """Experiment tracking and hyperparameter sweeps for image classifiers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnist_exp.experiment import Result
+    import numpy as np
+    from PIL import Image
 
-__all__ = ["run"]
+    from mnist_exp.experiment import Result
+    from mnist_exp.predicting import Answer
+
+__all__ = ["predict_digit", "run"]
 
 
 def run(*overrides: str, quiet: bool = False) -> "Result":
@@ -26,3 +31,25 @@ def run(*overrides: str, quiet: bool = False) -> "Result":
         result = run_experiment(cfg, choices, terminal)
     terminal.result(result)
     return result
+
+
+def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Answer":
+    """What the model of a run says of one image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]).
+
+    run: an id, a name, latest, best or models:/NAME@ALIAS, in the store of this folder. Raises DataError for what is no
+    image or shows nothing, TrackingError where there is no such run.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from mnist_exp.data.images import eight_bits, read_image
+    from mnist_exp.predicting import Predictor
+    from mnist_exp.tracking import Tracking, existing_store
+
+    if isinstance(image, str | Path):
+        image = read_image(Path(image), str(image))
+    elif isinstance(image, np.ndarray):
+        image = Image.fromarray(image.squeeze())
+    predictor = Predictor.of(existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
+    tile = predictor.tile(eight_bits(image, "the image").convert("RGBA"))
+    return predictor.answers([tile])[0]

@@ -111,6 +111,7 @@ def model_metadata(splits: Splits) -> dict[str, Any]:
         "class_names": list(splits.class_names),
         "input": {"height": height, "width": width, "channels": channels, "dtype": "uint8", "range": [0, 255]},
         "dataset": {"name": splits.name, "digest": splits.digest},
+        "preparation": splits.preparation,
     }
 
 

@@ -132,6 +132,25 @@ def per_class(evaluation: Evaluation) -> Figure:
     return figure
 
 
+def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bool]]) -> Figure:
+    """Pairs, three in a row: an image as it was, uint8 (height, width, 3), and the tile the model saw of it.
+
+    Each has the answer above it, in red where it is marked as unsure.
+    """
+    side, pitch, columns, top = 1.25, 3.15, 3, 0.55
+    rows = math.ceil(len(pictures) / columns)
+    figure, axes = canvas(0.35 + min(columns, len(pictures)) * pitch, top + rows * (side + 0.5) - 0.1)
+    for place, (image, tile, words, marked) in enumerate(pictures):
+        row, column = divmod(place, columns)
+        x, y = 0.3 + column * pitch, top + row * (side + 0.5)
+        for left, shown in ((x, image), (x + side + 0.12, tile)):
+            _tile(axes, shown, left, y, side, "")
+            axes.add_patch(Rectangle((left, y), side, side, fill=False, edgecolor=LINE, linewidth=0.8))
+        colour = RED if marked else INK
+        axes.text(x + side + 0.06, y - 0.08, words, size=10, color=colour, ha="center", va="bottom", parse_math=False)
+    return figure
+
+
 def short(name: str, limit: int) -> str:
     """The name, its middle left out where it is longer than this."""
     half = (limit - 1) // 2

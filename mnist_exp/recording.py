@@ -51,7 +51,8 @@ def start(record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: S
     values = {key: value for key, value in values.items() if key not in OF_SWEEPS}
     (record.artifacts / "config.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
     if cfg.training.resume is None:
-        record.params({**choices, **dict(flatten(values)), "dataset.digest": splits.digest})
+        digests = {"dataset.digest": splits.digest, "dataset.validation_digest": splits.validation_digest}
+        record.params({**choices, **dict(flatten(values)), **digests})
         sizes = {name: len(part) for name, part in splits.parts.items()}
         record.input(Input(splits.name, splits.digest, splits.description, {**sizes, **splits.repeated}))
     record.publish()

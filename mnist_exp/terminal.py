@@ -71,6 +71,15 @@ def chatter_in_log() -> Iterator[Chatter]:
         chatter.end()
 
 
+def duration(seconds: float) -> str:
+    """In the largest unit that says it well."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 class Speaker:
     """Says things in lines with a label before them, wrapped to the terminal."""
 

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import unquote
 
 import click
 
+from mnist_exp.commands.options import with_tracking
 from mnist_exp.errors import TrackingError
 from mnist_exp.stopping import Terminated, terminable
-from mnist_exp.tracking.store import Store, locate, open_store
+from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.tracking.store import Store, locate
 
 HOST = "127.0.0.1"
 PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
@@ -23,17 +24,14 @@ PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens
 
 @click.command(help=__doc__)
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
-@click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
-@click.option("--uri", help="Another store; MLFLOW_TRACKING_URI counts too.")
-def command(port: int, folder: str, uri: str | None) -> None:
+@with_tracking
+def command(port: int, tracking: Tracking) -> None:
     """Serves the pages until Ctrl-C."""
-    chosen = locate(uri, Path(folder).resolve())
+    chosen = locate(tracking.uri, Path(tracking.folder).resolve())
     if chosen.startswith("http"):
         click.echo(f"{chosen.rstrip('/')}{PAGE}")
         return
-    if chosen.startswith("sqlite:///") and not Path(unquote(chosen.removeprefix("sqlite:///"))).is_file():
-        raise TrackingError(f"{chosen}: there is no store yet; start a run, or name another with --folder or --uri")
-    store = open_store(uri, Path(folder).resolve())
+    store = existing_store(tracking)
     if not port or _listening(port):
         taken, port = port, _free()
         if taken:

@@ -1,6 +1,7 @@
 """The data sets known by name: digits, MNIST and Fashion-MNIST."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def digits(size: Count) -> Source:
         [np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BICUBIC)) for tile in tiles]
     )
     words = f"digits, {len(labels):,} images shipped with scikit-learn; dataset=mnist for MNIST"
-    return Source(labelled(images, labels, "digits"), None, TEN, words)
+    return Source(labelled(images, labels, "digits"), None, TEN, words, "digits")
 
 
 def mnist(path: str | None) -> Source:
@@ -52,7 +53,7 @@ def mnist(path: str | None) -> Source:
             f"{path or 'the cached mnist.npz'}: the content must be MNIST's, but the digests of {wrong} differ; "
             "load a data set of your own with dataset=npz"
         )
-    return source
+    return replace(source, preparation="mnist")
 
 
 def fashion_mnist(path: str | None) -> Source:

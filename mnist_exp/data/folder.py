@@ -1,22 +1,15 @@
 """Reads a folder of images, one sub-folder a class."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from mnist_exp.data.images import fitted, read_image
 from mnist_exp.data.parts import Part, Source, labelled
 from mnist_exp.errors import DataError
 from mnist_exp.types import Count
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-# Pillow's modes of more than 8 bits, which it would clip to 0-255, and the highest values they usually have: the first
-# that covers an image counts; an image beyond them is stretched from its lowest to its highest value.
-RANGES = {
-    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), (65535,)),
-    "I": (255, 65535),
-    "F": (1, 255, 65535),
-}
 
 
 def folder(path: str, height: Count, width: Count, channels: int) -> Source:
@@ -66,36 +59,6 @@ def _read(root: Path, names: list[str], shape: tuple[int, int, int]) -> Part:
         if not files:
             kinds = ", ".join(sorted(SUFFIXES))
             raise DataError(f"{root / name}: a class needs at least one image ({kinds}), but has none; add one")
-        images += [_image(path, shape) for path in files]
+        images += [fitted(read_image(path, str(path)), shape) for path in files]
         labels += [label] * len(files)
     return labelled(np.stack(images), np.array(labels), str(root))
-
-
-def _image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    height, width, channels = shape
-    try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path) as opened,
-        ):
-            image = ImageOps.exif_transpose(opened)
-    except Exception as error:  # Pillow's decoders let anything out of a damaged file: OSError, SyntaxError, TypeError
-        raise DataError(f"{path}: not a readable image ({error}); repair, shrink or remove it") from error
-    if image.mode in RANGES:
-        image = Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64), image.mode, path))
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    mode = "L" if channels == 1 else "RGB"
-    small = Image.alpha_composite(white, rgba).convert(mode).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(small).reshape(shape)
-
-
-def _to_8_bits(pixels: np.ndarray, mode: str, path: Path) -> np.ndarray:
-    low, high = pixels.min(), pixels.max()
-    if not np.isfinite(high - low):
-        raise DataError(f"{path}: pixels must be finite numbers, but got {low} to {high}; repair or remove it")
-    if top := next((top for top in RANGES[mode] if low >= 0 and high <= top), None):
-        low, high = 0, top
-    return np.rint((pixels - low) * (255 / ((high - low) or 1))).astype(np.uint8)

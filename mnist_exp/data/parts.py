@@ -3,10 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from mnist_exp.errors import DataError
+
+Preparation = Literal["mnist", "digits", "resize"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was found. `test` is None where it brings no test set of its own."""
+    """A data set as it was found. `test` is None where it brings no test set of its own.
+
+    preparation: how an image from elsewhere is made like these, a recipe of mnist_exp.preparation.
+    """
 
     train: Part
     test: Part | None
     class_names: tuple[str, ...]
     description: str
+    preparation: Preparation = "resize"
 
 
 def labelled(images: np.ndarray, labels: np.ndarray, where: str) -> Part:

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from mnist_exp import types
-from mnist_exp.data.parts import Part, Source
+from mnist_exp.data.parts import Part, Preparation, Source
 from mnist_exp.errors import DataError
 
 
@@ -29,12 +30,18 @@ class Splits:
     description: str
     digest: str
     repeated: dict[str, int] = field(default_factory=dict)
+    preparation: Preparation = "resize"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """height, width, channels"""
         _, height, width, channels = self.train.images.shape
         return height, width, channels
+
+    @cached_property
+    def validation_digest(self) -> str:
+        """Of the validation images in any order: runs that share it may be compared by what they say of those."""
+        return hashlib.sha256(b"".join(sorted(self.validation.digests))).hexdigest()
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -90,7 +97,9 @@ def split(
         )
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
-    return Splits(name, train, validated, tested, source.class_names, source.description, digest, repeated)
+    return Splits(
+        name, train, validated, tested, source.class_names, source.description, digest, repeated, source.preparation
+    )
 
 
 def sample(part: Part, count: int, seed: int) -> Part:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_exp.sweep.study import Study
-from mnist_exp.terminal import Speaker
+from mnist_exp.terminal import Speaker, duration
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.winner import Winner
@@ -149,15 +149,6 @@ class Board(Speaker):
         self.console.print()
         self.console.print(table)
         self.console.print()
-
-
-def duration(seconds: float) -> str:
-    """In the largest unit that says it well."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def said(values: Mapping[str, Any]) -> str:

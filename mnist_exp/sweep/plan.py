@@ -11,8 +11,9 @@ from rich.table import Table
 
 from mnist_exp.composition import build
 from mnist_exp.experiment import load_data
-from mnist_exp.sweep.board import Board, duration, said
+from mnist_exp.sweep.board import Board, said
 from mnist_exp.sweep.study import Study, config_hash, total
+from mnist_exp.terminal import duration
 from mnist_exp.tracking import Tracking, store_of
 from mnist_exp.tracking.store import DATABASE, locate
 from mnist_exp.tracking.sweeps import seconds_an_epoch, trained_before

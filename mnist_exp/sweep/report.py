@@ -13,10 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mnist_exp.sweep import figures
-from mnist_exp.sweep.board import duration, said, short
+from mnist_exp.sweep.board import said, short
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.tpe import importances
 from mnist_exp.sweep.winner import Winner
+from mnist_exp.terminal import duration
 from mnist_exp.tracking.sweeps import Attempt, SweepRecord, scored
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Len
 
+from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.record import Record
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def recorded_config(tracking: Tracking, wanted: str) -> tuple[str, str, dict[str
     check_resumable(run)
     config = Path(run.data.tags["folder"], "artifacts", "config.yaml").read_text(encoding="utf-8")
     return run.info.run_id, config, run.data.params
+
+
+def existing_store(tracking: Tracking) -> "Store":
+    """The store these keys name. Raises TrackingError where it is local and not there: nothing is created."""
+    from mnist_exp.tracking.store import local_database, locate
+
+    uri = locate(tracking.uri, Path(tracking.folder).resolve())
+    database = local_database(uri)
+    if database and not database.is_file():
+        raise TrackingError(f"{uri}: there is no store yet; start a run, or name another with --folder or --uri")
+    return store_of(tracking)
 
 
 def store_of(tracking: Tracking) -> "Store":

@@ -1,7 +1,9 @@
 """The tracking store: found, opened, asked for runs, and cleared of those whose process is gone."""
 
+import contextlib
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +75,13 @@ class Store:
         newest = partial(self.client.search_runs, experiments, condition, order_by=["attributes.start_time DESC"])
         return list(_all(newest))
 
+    def analyze(self) -> None:
+        """Lets a local database count its rows: sorting 10,000 runs by a metric takes seconds before, less after."""
+        if self.file is not None:
+            with contextlib.closing(sqlite3.connect(_database(self.uri))) as database:
+                database.execute("PRAGMA analysis_limit = 1000")
+                database.execute("PRAGMA optimize = 0x10002")
+
     def end_dead_runs(self) -> None:
         """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
         with answering(self.uri):
@@ -138,6 +147,11 @@ def locate(uri: str | None, folder: Path) -> str:
     if chosen.startswith("sqlite:///"):
         return uri_of(_database(chosen).resolve())
     return chosen
+
+
+def local_database(uri: str) -> Path | None:
+    """The file of a SQLite store, None of another."""
+    return _database(uri) if uri.startswith("sqlite:///") else None
 
 
 def _database(uri: str) -> Path:

@@ -1,0 +1,69 @@
+"""A store with a few small runs in it, and the command line in this process."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import mnist_exp
+from mnist_exp.cli import main
+from mnist_exp.experiment import Result
+from mnist_exp.tracking.database import uri_of
+from mnist_exp.tracking.moving import move_store
+from mnist_exp.tracking.store import DATABASE, Store, open_store
+
+SMALL = ("dataset=digits", "dataset.size=8", "model=mlp", "model.widths=[16]")
+Main = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+    """The folder of a store with three runs: one with another split, a poor one and a better one."""
+    folder = tmp_path_factory.mktemp("trained")
+    given = {
+        "elsewhere": ("training.epochs=1", "dataset.seed=7"),
+        "poor": ("training.epochs=1",),
+        "good": ("training.epochs=8", "optimizer.learning_rate=0.01"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        found = {name: mnist_exp.run(*SMALL, *more, f"name={name}", quiet=True) for name, more in given.items()}
+    return folder, found
+
+
+@pytest.fixture
+def runs(trained: tuple[Path, dict[str, Result]], tmp_path: Path) -> tuple[Path, dict[str, Result]]:
+    """A copy of it that a test may change."""
+    folder = tmp_path / "runs"
+    shutil.copytree(trained[0], folder)
+    move_store(trained[0] / "mlruns", folder / "mlruns")
+    return folder, {name: replace(run, uri=uri_of(folder / "mlruns" / DATABASE)) for name, run in trained[1].items()}
+
+
+@pytest.fixture
+def store(runs: tuple[Path, dict[str, Result]]) -> Store:
+    return open_store(None, runs[0] / "mlruns")
+
+
+@pytest.fixture
+def run_main(
+    runs: tuple[Path, dict[str, Result]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Main:
+    """A command in the folder of the store: exit status, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(runs[0])
+        monkeypatch.setattr(sys, "argv", ["mnist-exp", *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        try:
+            status = main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capfd.readouterr()
+
+    return run

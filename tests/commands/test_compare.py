@@ -1,0 +1,68 @@
+import csv
+import io
+import json
+
+import pytest
+
+
+def test_the_best_come_first_with_intervals_and_the_test_against_the_first(run_main) -> None:
+    status, out, _ = run_main("compare")
+    assert status == 0
+    names = [line.split()[0] for line in out.splitlines()[1:] if not line.startswith(" ")]
+    assert names[0] == "good"
+    assert set(names) == {"good", "poor", "elsewhere"}
+    words = " ".join(out.split())
+    assert "training.epochs=8 optimizer.learning_rate=0.01" in words or "optimizer.learning_rate=0.01" in words
+    assert "val against the first: worse (" in words
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_runs_can_be_named_and_filtered(run_main, runs) -> None:
+    _, out, _ = run_main("compare", "poor", runs[1]["good"].run_id[:8], "--json")
+    assert [row["name"] for row in json.loads(out)] == ["poor", "good"]
+    _, out, _ = run_main("compare", "--where", "training.epochs=1", "--where", "dataset.seed=7", "--csv")
+    assert [row["name"] for row in csv.DictReader(io.StringIO(out))] == ["elsewhere"]
+
+
+def test_plain_values_have_what_differs_and_the_p_values(run_main, runs) -> None:
+    _, out, _ = run_main("compare", "good", "poor", "elsewhere", "--json")
+    good, poor, elsewhere = json.loads(out)
+    assert good["val/p"] is None
+    assert poor["val/p"] < 0.05
+    assert poor["test/p"] < 0.05
+    assert elsewhere["dataset.seed"] == "7"
+    assert good["optimizer.learning_rate"] == "0.01"
+    assert good["val/accuracy"] == pytest.approx(runs[1]["good"].metrics["val/accuracy"])
+    assert good["parameters"] == runs[1]["good"].parameters
+    assert "tracking.folder" not in good
+
+
+def test_a_figure_and_a_page_that_needs_nothing_beside_it(run_main, tmp_path) -> None:
+    from PIL import Image
+
+    status, _, _ = run_main(
+        "compare", "good", "poor", "--figure", str(tmp_path / "both.png"), "--html", str(tmp_path / "both.html")
+    )
+    assert status == 0
+    assert min(Image.open(tmp_path / "both.png").size) > 600
+    page = (tmp_path / "both.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert "good" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "must be a run's id, its name, latest, best"),
+        (["--where", "model"], "--where must be KEY=VALUE"),
+        (["--where", "model=resnet"], "there is no finished run that meets this"),
+        (["--experiment", "nowhere"], "an experiment must be one of"),
+        (["good", "--figure", "no/such/folder.png"], "a file in a folder that exists"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(run_main, arguments, said) -> None:
+    status, _, err = run_main("compare", *arguments)
+    assert status == 1
+    assert said in err
+    assert "Traceback" not in err

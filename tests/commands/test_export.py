@@ -1,0 +1,50 @@
+import pytest
+
+
+@pytest.mark.parametrize(("kind", "name"), [("h5", "mnist.h5"), ("savedmodel", "saved_model")])
+def test_what_is_written_answers_as_the_model_does(run_main, runs, kind, name, tmp_path) -> None:
+    import numpy as np
+
+    to = tmp_path / name
+    status, out, err = run_main("export", "good", "--format", kind, "--to", str(to))
+    assert status == 0, err
+    assert "the same answers on 288 validation images, largest difference of a probability" in " ".join(out.split())
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype("float32")
+    expected = runs[1]["good"].load_model().predict(images, verbose=0)
+    if kind == "h5":
+        import keras
+
+        found = keras.models.load_model(to, compile=False).predict(images, verbose=0)
+    else:
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(to))
+        found = loaded.serve(images).numpy()
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["good", "--to", "mlruns"], "is there already"),
+        (["good", "--to", "no/where/mnist.h5"], "is no folder"),
+        (["nobody"], "must be a run's id"),
+    ],
+)
+def test_nothing_is_overwritten(run_main, arguments, said) -> None:
+    status, _, err = run_main("export", *arguments)
+    assert status == 1
+    assert said in err
+
+
+def test_a_file_that_answers_otherwise_is_refused(tmp_path, monkeypatch) -> None:
+    import keras
+    import numpy as np
+
+    from mnist_exp import exporting
+    from mnist_exp.errors import TrainingError
+
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    monkeypatch.setitem(exporting.WRITERS, "h5", lambda model, path: lambda images: 1 - model.predict(images))
+    with pytest.raises(TrainingError, match="must answer as the model does"):
+        exporting.export(model, "h5", tmp_path / "x.h5", np.arange(40).reshape(10, 2, 2, 1))

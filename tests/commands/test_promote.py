@@ -1,0 +1,49 @@
+def test_a_better_one_follows_and_a_worse_one_is_refused(run_main, store, runs) -> None:
+    status, out, _ = run_main("promote", "poor")
+    assert (status, out) == (0, "models:/mnist_exp@champion is version 1\n")
+    status, out, _ = run_main("promote", "good")
+    assert status == 0
+    assert out.startswith("better against version 1: of 288 validation images")
+    status, out, err = run_main("promote", "poor")
+    assert (status, out) == (1, "")
+    assert "a champion must not be worse" in err
+    assert "--force" in err
+    champion = store.client.get_model_version_by_alias("mnist_exp", "champion")
+    assert (str(champion.version), champion.run_id) == ("2", runs[1]["good"].run_id)
+    assert champion.tags["against_champion"] == "better"
+    assert len(store.client.search_model_versions("name = 'mnist_exp'")) == 2  # history stays, and nothing was added
+
+
+def test_force_promotes_it_all_the_same_and_keeps_the_test(run_main, store) -> None:
+    run_main("promote", "good")
+    status, out, _ = run_main("promote", "poor", "--force")
+    assert status == 0
+    assert "worse against version 1" in out
+    assert store.client.get_model_version_by_alias("mnist_exp", "champion").tags["against_champion"] == "worse"
+
+
+def test_what_shares_no_images_cannot_be_compared(run_main, store, runs) -> None:
+    run_main("promote", "good", "--name", "net")
+    status, out, _ = run_main("promote", "elsewhere", "--name", "net", "--force")
+    assert status == 0  # some of the images drawn for validation are the same: those count
+    assert " validation images" in out
+
+
+def test_the_champion_answers(run_main, store, tmp_path) -> None:
+    from PIL import Image, ImageDraw
+
+    run_main("promote", "good")
+    image = Image.new("L", (80, 100), 255)
+    ImageDraw.Draw(image).ellipse((20, 15, 60, 85), outline=0, width=9)
+    image.save(tmp_path / "zero.png")
+    status, out, _ = run_main("predict", str(tmp_path / "zero.png"), "--run", "models:/mnist_exp@champion")
+    assert status == 0
+    assert out.startswith("model: good (")
+
+
+def test_an_unfinished_run_is_refused(run_main, store, runs) -> None:
+    run = store.client.create_run(store.experiment_id("digits"), run_name="half", tags={"kind": "run"})
+    store.client.set_terminated(run.info.run_id, "KILLED")
+    status, _, err = run_main("promote", "half")
+    assert status == 1
+    assert "only a finished run can be promoted, but half is KILLED" in err

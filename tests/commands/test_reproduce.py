@@ -1,0 +1,48 @@
+import pytest
+
+import mnist_exp
+
+
+@pytest.mark.parametrize("net", [["model=mlp", "model.widths=[16]"], ["model=cnn", "model.blocks=[[4]]"]])
+def test_with_the_deterministic_switch_a_run_is_reproduced_to_the_bit(run_main, runs, net, monkeypatch) -> None:
+    monkeypatch.chdir(runs[0])
+    first = mnist_exp.run(
+        "dataset=digits", "dataset.size=8", "training=smoke", *net, "training.deterministic=true", quiet=True
+    )
+    status, out, err = run_main("reproduce", first.run_id)
+    assert status == 0, err
+    assert "verdict: identical" in out
+    assert "largest difference of a weight 0" in out
+
+
+def test_another_result_is_called_different(run_main, runs, monkeypatch) -> None:
+    from mnist_exp import experiment
+
+    plain = experiment.prepare_keras
+    monkeypatch.setattr(experiment, "prepare_keras", lambda seed, settings: plain(seed + 1, settings))
+    status, out, _ = run_main("reproduce", "good")
+    assert status == (0 if "within tolerance" in out else 1)
+    assert "verdict: identical" not in out
+    assert "only the new one has" in " ".join(out.split())
+
+
+def test_surroundings_are_compared_without_training(run_main, store, runs) -> None:
+    before = len(store.runs(""))
+    status, out, _ = run_main("reproduce", "good", "--check")
+    assert status == 0
+    assert "are those of the run" in out
+    store.client.set_tag(runs[1]["good"].run_id, "version.keras", "2.0")
+    status, out, _ = run_main("reproduce", "good", "--check")
+    assert status == 1
+    assert "version.keras: 2.0 then, " in out
+    assert len(store.runs("")) == before
+
+
+def test_other_data_are_refused(run_main, monkeypatch) -> None:
+    from mnist_exp import experiment
+
+    plain = experiment.load_data
+    monkeypatch.setattr(experiment, "load_data", lambda section: plain({**section, "size": 9}))
+    status, _, err = run_main("reproduce", "poor")
+    assert status == 1
+    assert "a reproduction needs the data of the run" in err

@@ -1,0 +1,77 @@
+"""Runs found by what a user calls them; the runs are made up, nothing is trained."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.lookup import find_run
+from mnist_exp.tracking.store import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(new_database, tmp_path / "mlruns")
+    return open_store(None, tmp_path / "mlruns")
+
+
+def add(store, name, accuracy, *, kind="run", status="FINISHED", digest="d", validation="v", experiment="mnist", at=0):
+    run = store.client.create_run(store.experiment_id(experiment), start_time=at, run_name=name)
+    params = [Param("dataset.digest", digest), Param("dataset.validation_digest", validation)]
+    metrics = [Metric("val/accuracy", accuracy, 0, 0), Metric("test/accuracy", 1 - accuracy, 0, 0)]
+    store.client.log_batch(run.info.run_id, metrics, params, [RunTag("kind", kind)])
+    store.client.set_terminated(run.info.run_id, status)
+    return run.info.run_id
+
+
+def test_by_id_by_its_start_and_by_name(store):
+    first, second = add(store, "one", 0.9, at=1), add(store, "two", 0.8, at=2)
+    assert find_run(store, first).info.run_id == first
+    assert find_run(store, second[:8]).info.run_id == second
+    assert find_run(store, "one").info.run_id == first
+
+
+def test_latest_is_the_newest_and_no_sweep(store):
+    add(store, "old", 0.9, at=1)
+    trial = add(store, "trial", 0.8, kind="trial", at=2)
+    add(store, "sweep", 0.99, kind="sweep", at=3)
+    assert find_run(store, "latest").info.run_id == trial
+
+
+def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
+    best = add(store, "best", 0.95, at=1)
+    add(store, "crashed", 0.99, status="FAILED", at=2)
+    add(store, "other data", 0.99, digest="e", at=3)
+    add(store, "other split", 0.99, validation="w", at=4)
+    add(store, "a sweep", 0.99, kind="sweep", at=5)
+    add(store, "another experiment", 0.99, experiment="else", at=6)
+    add(store, "newest", 0.2, at=7)  # best on test
+    assert find_run(store, "best").info.run_id == best
+    assert find_run(store, "best", "else").info.run_name == "another experiment"
+
+
+@pytest.mark.parametrize("wanted", ["nobody", "12", "' or 1=1", "best", "latest"])
+def test_an_unknown_run_lists_what_there_is(store, wanted):
+    with pytest.raises(TrackingError, match="none yet"):
+        find_run(store, wanted)
+    found = add(store, "known", 0.9, status="FAILED")
+    if wanted != "latest":
+        with pytest.raises(TrackingError, match=rf"known \({found[:8]}\)"):
+            find_run(store, wanted)
+
+
+def test_an_ambiguous_name_lists_the_ids(store):
+    some = [add(store, "same", 0.9, at=at) for at in (1, 2)]
+    with pytest.raises(TrackingError, match="name of several") as refused:
+        find_run(store, "same")
+    assert all(run_id[:8] in str(refused.value) for run_id in some)
+
+
+@pytest.mark.parametrize("uri", ["models:/net@champion", "models:/net/3", "models:/"])
+def test_an_unknown_model_is_named(store, uri):
+    with pytest.raises(TrackingError, match="is no registered model"):
+        find_run(store, uri)
