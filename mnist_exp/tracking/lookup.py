@@ -71,6 +71,7 @@ def _best(store: Store, inside: list[str]) -> "list[Run]":
     newest = _search(store, f"{RUNS} and {FINISHED}", inside, most=1)
     if not newest:
         return []
+    store.analyze()
     params = newest[0].data.params
     alike = " and ".join(
         f"params.`{key}` = '{params[key]}'" for key in ("dataset.digest", "dataset.validation_digest") if key in params
