@@ -105,13 +105,19 @@ def _show(path: Path, shown: "Sequence[tuple[Image.Image, Answer]]") -> None:
     from mnist_exp.figures import DPI, originals_and_tiles
 
     pictures = [
-        (np.asarray(image.convert("RGB")), answer.tile, f"{answer.label} ({answer.probability:.1%})", answer.unsure)
+        (_flat(image), answer.tile, f"{answer.label} ({answer.probability:.1%})", answer.unsure)
         for image, answer in shown
     ]
     try:
         originals_and_tiles(pictures).savefig(path, dpi=DPI)
     except (OSError, ValueError) as error:  # no such folder, or no format of that name
         raise DataError(f"--show {path} cannot be written: {error}; name a .png in a folder that exists") from error
+
+
+def _flat(image: Image.Image) -> np.ndarray:
+    """On grey, so that transparent drawings show, black and white ones."""
+    paper = Image.new("RGBA", image.size, (215, 215, 215, 255))
+    return np.asarray(Image.alpha_composite(paper, image).convert("RGB"))
 
 
 def _as_line(name: str, answer: "Answer") -> str:
