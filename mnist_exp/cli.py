@@ -28,6 +28,9 @@ def main() -> int:
             _compose_and_run()
     except UserError as error:
         return _refuse(str(error))
+    except BrokenPipeError:  # the reader has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

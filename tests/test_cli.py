@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import mnist_exp
+from mnist_exp import cli
 from mnist_exp.cli import main
 from mnist_exp.composition import CONF, GROUPS, compose
 from mnist_exp.errors import ConfigError
@@ -88,9 +89,17 @@ def test_help_names_every_group_and_command_in_80_columns(run_main: Main) -> Non
         assert re.search(rf"^{group}: \w", out, re.MULTILINE)
     for path in CONF.glob("*/*.yaml"):
         assert re.search(rf"\b{path.stem}\b", out)
-    assert "python -m mnist_exp ui" in out
+    for command in cli.COMMANDS:
+        assert re.search(rf"^ +{command} +\w", out, re.MULTILINE)
     assert "training:\n  epochs: 12" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m mnist_exp --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("Train an image classifier")
+    assert done.stderr == ""
 
 
 def test_cfg_job_prints_the_config_that_a_run_gets(run_main: Main) -> None:
