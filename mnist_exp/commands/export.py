@@ -7,6 +7,7 @@ import click
 
 from mnist_exp.commands.options import with_tracking
 from mnist_exp.errors import ConfigError, DataError
+from mnist_exp.terminal import chatter_in_log
 from mnist_exp.tracking import Tracking, existing_store
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def command(run: str, kind: "Format", to: Path | None, tracking: Tracking) -> No
         raise ConfigError(f"{to} is there already; move it away, or name another with --to")
     if not to.parent.is_dir():
         raise ConfigError(f"{to.parent} is no folder; create it, or name another file with --to")
-    store = existing_store(tracking)
-    predictor = Predictor.of(store, run)
-    images, source = _images(recorded(store, run).config.dataset, predictor.shape)
-    done = export(predictor.model, kind, to, images)
+    with chatter_in_log():
+        store = existing_store(tracking)
+        predictor = Predictor.of(store, run)
+        images, source = _images(recorded(store, run).config.dataset, predictor.shape)
+        done = export(predictor.model, kind, to, images)
     click.echo(
         f"{done.path}: read again, the same answers on {done.images:,} {source}, "
         f"largest difference of a probability {done.largest:.2g}"

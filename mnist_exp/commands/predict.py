@@ -16,6 +16,7 @@ from mnist_exp.commands.options import with_tracking
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
 from mnist_exp.errors import DataError
+from mnist_exp.terminal import chatter_in_log
 from mnist_exp.tracking import Tracking, existing_store
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def command(
     """Prints a line for each image; exits with 1 where one could not be read."""
     from mnist_exp.predicting import Predictor
 
-    store = existing_store(tracking)
-    predictor = Predictor.of(store, run, experiment)
+    with chatter_in_log():
+        predictor = Predictor.of(existing_store(tracking), run, experiment)
     if not as_json:
         click.echo(f"model: {predictor.name}")
     shown: list[tuple[Image.Image, Answer]] = []
@@ -86,7 +87,8 @@ def _answered(predictor: "Predictor", names: Iterator[str]) -> "Iterator[tuple[s
                 images.append(image)
             except DataError as error:
                 wrong[place] = str(error) if name in str(error) else f"{name}: {error}"
-        good = iter(zip(images, predictor.answers(tiles), strict=True))
+        with chatter_in_log():
+            good = iter(zip(images, predictor.answers(tiles), strict=True))
         for place, name in enumerate(some):
             yield (name, None, wrong[place]) if place in wrong else (name, *next(good))
 

@@ -3,6 +3,7 @@
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.terminal import chatter_in_log
 from mnist_exp.tracking import Tracking, existing_store
 
 
@@ -15,7 +16,8 @@ def command(run: str, name: str, force: bool, tracking: Tracking) -> None:
     """Says how it did against the champion before."""
     from mnist_exp.promoting import promote
 
-    done = promote(existing_store(tracking), run, name, force)
+    with chatter_in_log():
+        done = promote(existing_store(tracking), run, name, force)
     if done.test:
         click.echo(
             f"{done.test.verdict} against version {done.before}: of {done.test.images:,} validation images only this "

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.terminal import Terminal, chatter_in_log
 from mnist_exp.tracking import Tracking, existing_store
 
 
@@ -24,7 +25,7 @@ def command(run: str, check: bool, experiment: str | None, tracking: Tracking) -
     first = reproducing.recorded(store, run)
     experiment = experiment or store.client.get_experiment(first.run.info.experiment_id).name
     tracking = replace(tracking, experiment=experiment)
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, chatter_in_log():
         found = reproducing.changes(first.run, environment.tags(Path(empty)))
     for key, (before, now) in found.items():
         click.echo(f"{key}: {before} then, {now} now")
@@ -32,8 +33,6 @@ def command(run: str, check: bool, experiment: str | None, tracking: Tracking) -
         click.echo("versions, commit and hardware are those of the run")
     if check:
         raise SystemExit(bool(found))
-    from mnist_exp.terminal import Terminal, chatter_in_log
-
     terminal = Terminal()
     with chatter_in_log() as terminal.chatter, terminal.cleared():
         again = reproducing.reproduce(store, tracking, first, terminal)
