@@ -137,7 +137,7 @@ def search(
         )
 
 
-def compared(store: "Store", run: "Run", with_predictions: bool = True) -> Compared:
+def compared(store: "Store", run: "Run") -> Compared:
     """A run with its predictions, as far as it stored them."""
     seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else None
     return Compared(
@@ -147,7 +147,7 @@ def compared(store: "Store", run: "Run", with_predictions: bool = True) -> Compa
         run.data.metrics,
         run.data.tags,
         seconds,
-        _predictions(store, run) if with_predictions else None,
+        _predictions(store, run),
     )
 
 
