@@ -87,7 +87,7 @@ def write_figures(
         "architecture": architecture(model),
     }
     for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=figures.DPI)
+        figures.save(figure, folder / f"{name}.png")
 
 
 def write_h5(path: Path, model: "keras.Model", images: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from mnist_exp.comparing import Compared
-from mnist_exp.figures import BLUE, DPI, INK, NUMBERED, ORANGE, RED, laid_out, matrix, numbers, plain
+from mnist_exp.figures import BLUE, DPI, INK, NUMBERED, ORANGE, RED, laid_out, matrix, numbers, plain, save
 from mnist_exp.tracking.store import Store, answering
 
 COLOURS = (BLUE, ORANGE, "#4f9d69", RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
@@ -112,7 +112,7 @@ def _named(run: Compared) -> str:
 
 def _png(figure: Figure) -> bytes:
     image = io.BytesIO()
-    figure.savefig(image, dpi=DPI)
+    save(figure, image)
     return image.getvalue()
 
 

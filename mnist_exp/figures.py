@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -170,6 +171,14 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def laid_out(width: float, height: float) -> Figure:
     """A figure whose axes make room for their labels."""
     return Figure((width, height), dpi=DPI, layout=ConstrainedLayoutEngine(compress=True, w_pad=0.12, h_pad=0.08))
+
+
+def save(figure: Figure, to: Path | IO[bytes]) -> None:
+    """As PNG. The layout is made first and then stays, since savefig draws a figure that has one to make twice."""
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine(None)
+    figure.savefig(to, dpi=DPI, format="png")
 
 
 def _named(part: Part, class_names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
