@@ -103,10 +103,9 @@ def against(first: Compared, run: Compared) -> dict[str, Paired]:
     return {split: test for split, test in tests.items() if test}
 
 
-def row(run: Compared, first: Compared, keys: Sequence[str]) -> dict[str, Any]:
-    """All of it as plain values; keys: the parameters to name; */p: of McNemar's test against the first run."""
+def row(run: Compared, tests: Mapping[str, Paired], keys: Sequence[str]) -> dict[str, Any]:
+    """All of it as plain values; tests: by split, whose p stands there as */p; keys: the parameters to name."""
     names = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
-    tests = against(first, run)
     return {
         "name": run.name,
         "id": run.id,

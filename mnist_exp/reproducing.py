@@ -14,7 +14,7 @@ from mnist_exp.composition import GROUPS
 from mnist_exp.errors import DataError, TrackingError
 from mnist_exp.experiment import Listener
 from mnist_exp.tracking import Tracking, load_model
-from mnist_exp.tracking.lookup import find_run
+from mnist_exp.tracking.lookup import find_run, model_run
 from mnist_exp.tracking.store import Store, answering
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Reproduced:
 def recorded(store: Store, wanted: str) -> Recorded:
     """A finished run; wanted: as find_run has it. Raises TrackingError where it did not finish or kept no config."""
     run = find_run(store, wanted)
+    with answering(store.uri):
+        run = store.client.get_run(model_run(run))  # of a trial with several seeds the best
     name = f"{run.info.run_name} ({run.info.run_id[:8]})"
     if run.info.status != "FINISHED":
         raise TrackingError(f"only a finished run can be reproduced, but {name} is {run.info.status}")

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import mnist_exp
 from mnist_exp import cli
-from mnist_exp.cli import main
 from mnist_exp.composition import CONF, GROUPS, compose
 from mnist_exp.errors import ConfigError
 from mnist_exp.stopping import Terminated, terminable
@@ -39,26 +37,6 @@ Main = Callable[..., tuple[int, str, str]]
 def process(*arguments: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *python, "-m", "mnist_exp", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180)
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Main:
-    """The command line in this process: exit status, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mnist-exp", *arguments])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-        try:
-            status = main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
-        return status, *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

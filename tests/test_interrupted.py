@@ -12,6 +12,7 @@ import pytest
 
 import mnist_exp
 from mnist_exp import cli
+from mnist_exp.tracking.lookup import find_run
 from mnist_exp.tracking.store import Store, open_store
 
 ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")
@@ -44,7 +45,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Simp
             status = process.wait(timeout=180)
             out, err = (folder / "out").read_text(), (folder / "err").read_text()
             store = open_store(f"sqlite:///{folder}/mlruns/mlflow.db", folder)
-            left[name] = SimpleNamespace(status=status, out=out, err=err, store=store, run=store.find(name))
+            left[name] = SimpleNamespace(status=status, out=out, err=err, store=store, run=find_run(store, name))
         yield left
     finally:
         for _, process in started.values():
@@ -116,7 +117,7 @@ def test_a_mistake_during_the_run_fails_it_without_a_traceback(
     assert "Traceback" not in out + err
     *_, last = err.splitlines()  # pytest's standard error takes the chatter that a process would have in its log
     store = the_store()
-    run = store.find("latest")
+    run = find_run(store, "latest")
     assert run.info.status == "FAILED"
     assert run.data.tags["error"].startswith(message)
     assert last == f"error: {run.data.tags['error'].partition(': ')[2]}"
@@ -136,7 +137,7 @@ def test_a_bug_fails_the_run_with_its_traceback(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyError, match="no such layer"):
         mnist_exp.run("model=custom", "model._target_=my_broken_nets.broken", "training=smoke", quiet=True)
     store = the_store()
-    run = store.find("latest")
+    run = find_run(store, "latest")
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "KeyError: 'no such layer'")
     text = Path(store.client.download_artifacts(run.info.run_id, "traceback.txt", str(tmp_path))).read_text()
     assert 'my_broken_nets.py", line 3, in broken' in text

@@ -19,6 +19,7 @@ from mnist_exp.errors import ConfigError, TrackingError
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.resuming import continued
 from mnist_exp.tracking import Tracking
+from mnist_exp.tracking.lookup import find_run
 from mnist_exp.tracking.mlflow_record import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store
 
@@ -77,7 +78,7 @@ def interrupted(root: Path, store: Store) -> Callable[..., str]:
     def start(*overrides: str, name: str, epoch: int = 4) -> str:
         with pytest.raises(KeyboardInterrupt):
             experiment.run(*compose([*overrides, f"tracking.folder={root}", f"name={name}"]), Stopping(epoch))
-        run = store.find(name)
+        run = find_run(store, name)
         assert run.info.status == "KILLED"
         return run.info.run_id
 
@@ -120,13 +121,13 @@ def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callab
         dying.kill()
     assert dying.returncode == -signal.SIGKILL, said
     store = open_store(None, root)
-    killed = store.find("killed")
+    killed = find_run(store, "killed")
     assert (killed.info.status, killed.data.metrics["train/loss"] > 0) == ("RUNNING", True)
     folder = Path(killed.data.tags["folder"])
     assert len(json.loads((folder / "checkpoints" / "state.json").read_text())["epochs"]) == 3
     weights = (folder / "checkpoints" / "epoch-00003.weights.h5").read_bytes()
     (folder / "checkpoints" / "epoch-00004.weights.h5").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(TrackingError, match="is no run's id or name"):
+    with pytest.raises(TrackingError, match="must be a run's id, its name or latest"):
         run("training.resume=another")
     killed = store.client.get_run(killed.info.run_id)
     assert (killed.info.status, killed.data.tags["ended_by"]) == ("KILLED", "its process was gone"), (
@@ -223,10 +224,10 @@ def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
         "busy": rf"^busy \(\w{{8}}\) is still running on .*, pid {os.getpid()}; end it first",
         "early": r"^early \(\w{8}\) left no checkpoint in .*: it ended before its first epoch; start it anew",
         "latest": r"^busy \(\w{8}\) is still running",
-        "unknown": f"^'unknown' is no run's id or name; {listed}",
+        "unknown": f"^'unknown' must be a run's id, its name or latest; {listed}",
         # starts of ids that read as numbers
-        "12345678": f"^'12345678' is no run's id or name; {listed}",
-        "1234e567": f"^'1234e567' is no run's id or name; {listed}",
+        "12345678": f"^'12345678' must be a run's id, its name or latest; {listed}",
+        "1234e567": f"^'1234e567' must be a run's id, its name or latest; {listed}",
     }.items():
         with pytest.raises(TrackingError, match=message):
             resume(folder, wanted)
@@ -240,7 +241,7 @@ def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
 def test_a_name_of_several_runs_is_refused(other: tuple[Path, Store]) -> None:
     for _ in range(2):
         record(*other, "twice").end("KILLED")
-    with pytest.raises(TrackingError, match=r"^'twice' is the name of several runs, give an id; they are: twice \("):
+    with pytest.raises(TrackingError, match=r"^'twice' must mean one run, but is the name of several: twice \("):
         resume(other[0], "twice")
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,8 @@ def command(
         raise TrackingError("there is no finished run that meets this; leave out --where, or start a run")
     shown = [comparing.compared(store, run) for run in found]
     keys = comparing.differing(shown)
-    rows = [comparing.row(run, shown[0], keys) for run in shown]
+    tests = [comparing.against(shown[0], run) for run in shown]
+    rows = [comparing.row(run, against_first, keys) for run, against_first in zip(shown, tests, strict=True)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif as_csv:
@@ -58,7 +59,7 @@ def command(
         writer.writeheader()
         writer.writerows(rows)
     else:
-        _print(shown, keys)
+        _print(shown, tests, keys)
     if figure or html:
         from mnist_exp.comparison_page import write_figure, write_html
 
@@ -81,12 +82,12 @@ def _pairs(where: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _print(shown: Sequence["Compared"], keys: Sequence[str]) -> None:
+def _print(shown: Sequence["Compared"], tests: Sequence[Mapping[str, "Paired"]], keys: Sequence[str]) -> None:
     """A line of numbers for each run, and below it what sets it apart."""
-    from mnist_exp.comparing import against, difference_of
+    from mnist_exp.comparing import difference_of
 
     click.echo(f"{'run':<32}{'validation':<23}{'test':<23}")
-    for run in shown:
+    for run, against_first in zip(shown, tests, strict=True):
         name = f"{run.name[:20]} ({run.id[:8]})"
         click.echo(f"{name:<32}{_accuracy(run, 'val'):<23}{_accuracy(run, 'test'):<23}".rstrip())
         facts = [f"macro F1 {run.metrics['val/macro_f1']:.4f}"] if "val/macro_f1" in run.metrics else []
@@ -95,7 +96,7 @@ def _print(shown: Sequence["Compared"], keys: Sequence[str]) -> None:
         facts += [duration(run.seconds)] if run.seconds is not None else []
         _indented(", ".join(facts))
         _indented(difference_of(run, keys))
-        _indented("; ".join(_said(split, test) for split, test in against(shown[0], run).items()))
+        _indented("; ".join(_said(split, test) for split, test in against_first.items()))
 
 
 def _accuracy(run: "Compared", split: str) -> str:

@@ -1,7 +1,6 @@
 """python -m mnist_exp ui: MLflow's pages on the store of this folder, on 127.0.0.1."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,12 +12,12 @@ from pathlib import Path
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.commands.ports import HOST, listening, usable
 from mnist_exp.errors import TrackingError
 from mnist_exp.stopping import Terminated, terminable
 from mnist_exp.tracking import Tracking, existing_store
 from mnist_exp.tracking.store import Store, locate
 
-HOST = "127.0.0.1"
 PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
 
 
@@ -32,13 +31,10 @@ def command(port: int, tracking: Tracking) -> None:
         click.echo(f"{chosen.rstrip('/')}{PAGE}")
         return
     store = existing_store(tracking)
-    if not port or _listening(port):
-        taken, port = port, _free()
-        if taken:
-            click.echo(f"port {taken} is in use; this is {port}")
+    port = usable(port)
     try:
         with terminable(), _server(store, port) as server:
-            while server.poll() is None and not _listening(port):
+            while server.poll() is None and not listening(port):
                 time.sleep(0.2)
             if server.poll() is None:
                 click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
@@ -79,15 +75,3 @@ def _end(server: subprocess.Popen) -> None:
             process.terminate()
     for process in psutil.wait_procs(family, timeout=5)[1]:
         process.kill()
-
-
-def _listening(port: int) -> bool:
-    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-        return True
-    return False
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]

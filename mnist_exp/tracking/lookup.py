@@ -10,36 +10,36 @@ if TYPE_CHECKING:
 
 FINISHED = "attributes.status = 'FINISHED'"
 RUNS = "tags.kind != 'sweep' and tags.kind != 'execution'"
+RESUMABLE, SWEEPS = "tags.kind = 'run'", "tags.kind = 'sweep'"
 SHORTEST = 4  # characters of an id
 
 
-def find_run(store: Store, wanted: str, experiment: str | None = None) -> "Run":
+def find_run(store: Store, wanted: str, experiment: str | None = None, among: str = RUNS) -> "Run":
     """The run of this id, unique start of an id, or name, `latest`, `best`, or `models:/NAME@ALIAS`.
 
     `best` has the highest validation accuracy of the finished runs and trials on the data and the validation images of
-    the newest one; experiment: where to look for it, else that of the newest run. Raises TrackingError, the near ones
-    listed, where there is none or more than one.
+    the newest one; experiment: where to look for it, else that of the newest run; among: RUNS, or RESUMABLE or SWEEPS,
+    which have no best and no models. Raises TrackingError, the near ones listed, where there is none or more than one.
     """
     with answering(store.uri):
-        if wanted.startswith("models:/"):
+        if among == RUNS and wanted.startswith("models:/"):
             return _registered(store, wanted)
         inside = places(store, experiment)
         if wanted == "latest":
-            found = _search(store, RUNS, inside, most=1)
-        elif wanted == "best":
+            found = _search(store, among, inside, most=1)
+        elif among == RUNS and wanted == "best":
             found = _best(store, inside)
         else:
-            found = _named(store, wanted, inside)
+            found = _named(store, wanted, inside, among)
         if len(found) == 1:
             return found[0]
-        newest = found or _search(store, RUNS, inside, most=5)
+        newest = found or _search(store, among, inside, most=5)
+    kind = "sweep" if among == SWEEPS else "run"
     listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in newest[:5])
     if found:
-        raise TrackingError(f"{wanted!r} must mean one run, but is the name of several: {listed}; give an id")
-    raise TrackingError(
-        f"{wanted!r} must be a run's id, its name, latest, best or models:/NAME@ALIAS; the newest are: "
-        f"{listed or 'none yet'}"
-    )
+        raise TrackingError(f"{wanted!r} must mean one {kind}, but is the name of several: {listed}; give an id")
+    words = ", latest, best or models:/NAME@ALIAS" if among == RUNS else " or latest"
+    raise TrackingError(f"{wanted!r} must be a {kind}'s id, its name{words}; the newest are: {listed or 'none yet'}")
 
 
 def places(store: Store, name: str | None) -> list[str]:
@@ -58,12 +58,12 @@ def _search(store: Store, condition: str, inside: list[str], most: int, order: s
     return list(store.client.search_runs(inside, condition, order_by=by, max_results=most))
 
 
-def _named(store: Store, wanted: str, inside: list[str]) -> "list[Run]":
+def _named(store: Store, wanted: str, inside: list[str], among: str) -> "list[Run]":
     """By name, else by the start of an id."""
     quoted = wanted.replace("'", "")
-    found = _search(store, f"attributes.run_name = '{quoted}' and {RUNS}", inside, most=6)
+    found = _search(store, f"attributes.run_name = '{quoted}' and {among}", inside, most=6)
     if not found and len(wanted) >= SHORTEST:
-        found = _search(store, f"attributes.run_id LIKE '{quoted}%' and {RUNS}", inside, most=6)
+        found = _search(store, f"attributes.run_id LIKE '{quoted}%' and {among}", inside, most=6)
     return found
 
 

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.lookup import RESUMABLE, find_run
 from mnist_exp.tracking.record import STATE, Input, Record, Status, new_folder
 from mnist_exp.tracking.store import Store, answering, process_tags
 
@@ -64,7 +65,7 @@ class MlflowRecord(Record):
     @classmethod
     def resume(cls, store: Store, wanted: str) -> Self:
         """The record of a run that was interrupted. Raises TrackingError where it cannot go on."""
-        run = store.find(wanted)
+        run = find_run(store, wanted, among=RESUMABLE)
         check_resumable(run)
         record = cls(Path(run.data.tags["folder"]), str(run.info.run_name), store, run.info.run_id)
         record.digest = run.data.params.get("dataset.digest")

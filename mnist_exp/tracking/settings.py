@@ -44,11 +44,12 @@ def start(tracking: Tracking, name: str, resume: str | None = None) -> Record:
 
 def recorded_config(tracking: Tracking, wanted: str) -> tuple[str, str, dict[str, str]]:
     """Id, YAML config and parameters of a run to resume. Raises TrackingError where it is unknown or cannot go on."""
+    from mnist_exp.tracking.lookup import RESUMABLE, find_run
     from mnist_exp.tracking.mlflow_record import check_resumable
 
     store = store_of(tracking)
     store.end_dead_runs()
-    run = store.find(wanted)
+    run = find_run(store, wanted, among=RESUMABLE)
     check_resumable(run)
     config = Path(run.data.tags["folder"], "artifacts", "config.yaml").read_text(encoding="utf-8")
     return run.info.run_id, config, run.data.params

@@ -90,20 +90,6 @@ class Store:
                     self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def find(self, name: str, kind: str = "run") -> "Run":
-        """The run or sweep of this id, start of an id, or name; `latest` is the newest. Raises TrackingError."""
-        with answering(self.uri):
-            newest = self.runs(f"tags.kind = '{kind}'")
-        if name == "latest" and newest:
-            return newest[0]
-        exact = [run for run in newest if name in (run.info.run_id, run.info.run_name)]
-        found = exact or [run for run in newest if len(name) >= 4 and run.info.run_id.startswith(name)]
-        if len(found) == 1:
-            return found[0]
-        listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in (found or newest)[:5])
-        rule = f"is the name of several {kind}s, give an id" if found else f"is no {kind}'s id or name"
-        raise TrackingError(f"{name!r} {rule}; {'they are' if found else 'the newest are'}: {listed or 'none yet'}")
-
 
 def process_tags() -> dict[str, str]:
     """What tells later whether this process still lives: host, pid and the start of the process in seconds."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from mlflow.entities import Metric, RunTag
 
 from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.lookup import SWEEPS, find_run
 from mnist_exp.tracking.store import Store, answering, is_alive, process_tags
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class SweepRecord:
     @classmethod
     def resume(cls, store: Store, wanted: str) -> Self:
         """The record of a sweep that ended before its time. Raises TrackingError where it is unknown or still runs."""
-        run = store.find(wanted, kind="sweep")
+        run = find_run(store, wanted, among=SWEEPS)
         tags, name = run.data.tags, f"{run.info.run_name} ({run.info.run_id[:8]})"
         if run.info.status == "RUNNING" and (tags.get("host") != socket.gethostname() or is_alive(tags)):
             raise TrackingError(

@@ -1,22 +1,18 @@
-"""A store with a few small runs in it, and the command line in this process."""
+"""A store with a few small runs in it."""
 
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import mnist_exp
-from mnist_exp.cli import main
 from mnist_exp.experiment import Result
 from mnist_exp.tracking.database import uri_of
 from mnist_exp.tracking.moving import move_store
 from mnist_exp.tracking.store import DATABASE, Store, open_store
 
 SMALL = ("dataset=digits", "dataset.size=8", "model=mlp", "model.widths=[16]")
-Main = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -50,20 +46,6 @@ def store(runs: tuple[Path, dict[str, Result]]) -> Store:
 
 
 @pytest.fixture
-def run_main(
-    runs: tuple[Path, dict[str, Result]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Main:
-    """A command in the folder of the store: exit status, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(runs[0])
-        monkeypatch.setattr(sys, "argv", ["mnist-exp", *arguments])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-        try:
-            status = main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capfd.readouterr()
-
-    return run
+def home(runs: tuple[Path, dict[str, Result]]) -> Path:
+    """The folder of the runs."""
+    return runs[0]

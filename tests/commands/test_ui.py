@@ -12,7 +12,6 @@ from urllib.request import ProxyHandler, build_opener
 import psutil
 import pytest
 
-from mnist_exp.cli import main
 from mnist_exp.commands import ui
 from mnist_exp.tracking.database import create_database
 
@@ -28,21 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Main:
-    """The command line in this process: exit status, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mnist-exp", "ui", *arguments])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-        try:
-            status = main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capfd.readouterr()
-
-    return run
+def home(tmp_path: Path) -> Path:
+    """An empty folder."""
+    return tmp_path
 
 
 @pytest.fixture
@@ -117,7 +104,7 @@ def test_it_takes_a_free_port_and_leaves_no_process_on_sigterm(serve: Callable[.
 
 
 def test_a_folder_without_a_store_is_refused_and_left_as_it_is(run_main: Main, tmp_path: Path) -> None:
-    status, out, err = run_main("--folder", "nowhere")
+    status, out, err = run_main("ui", "--folder", "nowhere")
     assert (status, out) == (1, "")
     assert err.startswith(f"error: sqlite:///{tmp_path}/nowhere/mlflow.db: there is no store yet; start a run")
     assert not list(tmp_path.iterdir())
@@ -126,7 +113,7 @@ def test_a_folder_without_a_store_is_refused_and_left_as_it_is(run_main: Main, t
 def test_a_damaged_store_is_refused(run_main: Main, tmp_path: Path) -> None:
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database at all" * 1000)
-    status, out, err = run_main()
+    status, out, err = run_main("ui")
     assert (status, out) == (1, "")
     assert "error: " in err
     assert "mlflow.db: the tracking store is damaged" in err
@@ -134,19 +121,19 @@ def test_a_damaged_store_is_refused(run_main: Main, tmp_path: Path) -> None:
 
 
 def test_a_file_store_is_refused(run_main: Main) -> None:
-    status, _, err = run_main("--uri", "file:///somewhere")
+    status, _, err = run_main("ui", "--uri", "file:///somewhere")
     assert status == 1
     assert "a tracking store must be a database or a server, but got 'file:///somewhere'" in err
 
 
 def test_a_server_is_named_and_not_served_again(run_main: Main) -> None:
-    status, out, err = run_main("--uri", "http://tracker:5000/")
+    status, out, err = run_main("ui", "--uri", "http://tracker:5000/")
     assert (status, err) == (0, "")
     assert out == "http://tracker:5000/#/experiments?workflowType=machine_learning\n"
 
 
 def test_a_port_that_is_none_is_refused(run_main: Main) -> None:
-    status, _, err = run_main("--port", "70000")
+    status, _, err = run_main("ui", "--port", "70000")
     assert status == 2
     assert "Invalid value for '--port'" in err
 
@@ -156,6 +143,6 @@ def test_a_server_that_ends_by_itself_is_an_error(
     folder: Path, run_main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ui.sys, "executable", shutil.which("false"))
-    status, out, err = run_main("--port", "0", "--folder", str(folder / "mlruns"))
+    status, out, err = run_main("ui", "--port", "0", "--folder", str(folder / "mlruns"))
     assert (status, out) == (1, "")
     assert "error: MLflow's server ended with 1" in err

@@ -10,6 +10,7 @@ import pytest
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.database import check_database, create_database
+from mnist_exp.tracking.lookup import find_run
 from mnist_exp.tracking.mlflow_record import MlflowRecord
 from mnist_exp.tracking.store import open_store
 
@@ -108,7 +109,7 @@ def assert_a_run_can_be_logged(folder: Path) -> None:
     record = MlflowRecord.create_in(store, folder, "digits", "first")
     record.metrics({"train/loss": 1.5}, step=1)
     record.end("FINISHED")
-    run = store.find("first")
+    run = find_run(store, "first")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"train/loss": 1.5})
 
 

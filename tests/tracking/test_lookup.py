@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.lookup import find_run
+from mnist_exp.tracking.lookup import RESUMABLE, RUNS, SWEEPS, find_run
 from mnist_exp.tracking.store import Store, open_store
 
 
@@ -62,6 +62,26 @@ def test_an_unknown_run_lists_what_there_is(store, wanted):
     if wanted != "latest":
         with pytest.raises(TrackingError, match=rf"known \({found[:8]}\)"):
             find_run(store, wanted)
+
+
+def test_what_cannot_be_resumed_is_passed_over(store):
+    run = add(store, "one", 0.9, status="KILLED", at=1)
+    sweep = add(store, "one", 0.9, kind="sweep", status="KILLED", at=2)
+    add(store, "one", 0.9, kind="trial", at=3)
+    for among, meant in ((RESUMABLE, run), (SWEEPS, sweep)):
+        for wanted in ("one", "latest", meant, meant[:6]):
+            assert find_run(store, wanted, among=among).info.run_id == meant
+        with pytest.raises(
+            TrackingError, match=r"'best' must be a (run|sweep)'s id, its name or latest; the newest are: one"
+        ):
+            find_run(store, "best", among=among)
+
+
+@pytest.mark.parametrize("among", [RUNS, RESUMABLE, SWEEPS])
+def test_runs_of_other_programs_are_not_meant(store, among):
+    store.client.create_run(store.experiment_id("digits"))
+    with pytest.raises(TrackingError, match="the newest are: none yet"):
+        find_run(store, "latest", among=among)
 
 
 def test_an_ambiguous_name_lists_the_ids(store):

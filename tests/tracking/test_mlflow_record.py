@@ -23,6 +23,7 @@ import mnist_exp
 from mnist_exp.composition import OF_SWEEPS, compose
 from mnist_exp.experiment import Listener, load_data, run
 from mnist_exp.tracking import Input, mlflow_record
+from mnist_exp.tracking.lookup import find_run
 from mnist_exp.tracking.mlflow_record import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store, point_mlflow_at
 
@@ -176,7 +177,7 @@ def test_calls_wait_in_order_until_the_store_is_back(
     record.end("FINISHED")
     assert history(record.id, "train/loss") == [(epoch, 1 / epoch) for epoch in range(1, 8)]
     assert history(record.id, "val/loss") == [(epoch, 2 / epoch) for epoch in range(1, 8)]
-    assert store.find("mine").info.status == "FINISHED"
+    assert find_run(store, "mine").info.status == "FINISHED"
     assert not record.folder.exists()
 
 
@@ -197,7 +198,7 @@ def test_a_call_that_failed_after_it_took_effect_is_not_doubled(
     record.metrics({"train/loss": 0.5}, step=1)
     record.end("FINISHED")
     assert history(record.id, "train/loss") == [(1, 0.5)]
-    found = store.find("mine")
+    found = find_run(store, "mine")
     assert (found.data.params, len(found.inputs.dataset_inputs)) == ({"seed": "0"}, 1)
 
 
@@ -279,7 +280,7 @@ def test_keys_that_mlflow_does_not_take(store: Store, record: MlflowRecord) -> N
     record.params({"model.map.a@b": 1, "seed": 0, "x" * 300: 2, "long": "y" * 7000})
     record.params({f"key{number}": number for number in range(230)})
     assert record.trouble is None
-    params = store.find("mine").data.params
+    params = find_run(store, "mine").data.params
     assert (params["model.map.a_b"], params["seed"], params["x" * 250]) == ("1", "0", "2")
     assert params["long"] == "y" * 6000
     assert len(params) == 234
@@ -326,7 +327,7 @@ def test_a_run_that_stopped_keeps_its_folder_only_to_be_resumed(
         record.checkpoints.mkdir()
         (record.checkpoints / "state.json").write_text("{}")
     record.end(status, "ValueError: " + "x" * 5000)
-    found = store.find("mine")
+    found = find_run(store, "mine")
     assert (found.info.status, record.folder.exists()) == (status, saved)
     assert found.data.tags["error"] == ("ValueError: " + "x" * 5000)[:4000]
     assert [file.path for file in store.client.list_artifacts(record.id)] == ["run.log"]
@@ -350,7 +351,7 @@ def test_a_resumed_run_logs_again_what_it_repeats_but_once(
     assert history(record.id, "train/loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
     assert history(record.id, "seconds/elapsed") == [(1, 1), (2, 2), (3, 3), (4, 10.5)]
     assert history(record.id, "test/accuracy") == [(0, 0.75)]
-    found = store.find("mine")
+    found = find_run(store, "mine")
     assert (found.info.status, found.data.metrics["test/loss"]) == ("FINISHED", 0.25)
     assert "error" not in found.data.tags
     assert not record.folder.exists()

@@ -1,12 +1,10 @@
 import os
-import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 
 from mnist_exp import cli
 from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.lookup import find_run
 from mnist_exp.tracking.mlflow_record import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store, process_tags
 
@@ -112,7 +111,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, new_database: Path) -> None:
     assert record.trouble is None
     (kept,) = (folder / "artifacts").rglob("note.txt")
     assert kept.read_text() == "kept"
-    assert [file.path for file in store.client.list_artifacts(store.find("mine").info.run_id)] == ["note.txt"]
+    assert [file.path for file in store.client.list_artifacts(find_run(store, "mine").info.run_id)] == ["note.txt"]
 
 
 def test_opening_a_store_does_not_choose_that_of_the_next_run(
@@ -201,22 +200,3 @@ def test_runs_whose_process_is_gone_are_killed(store: Store) -> None:
     assert {name for name, run in found.items() if "ended_by" in run.data.tags} == dead
     assert all(found[name].info.end_time for name in dead)
     assert {run.info.status for name, run in found.items() if name not in dead} == {"RUNNING"}
-
-
-def test_a_run_is_found_by_id_its_start_name_and_latest(store: Store) -> None:
-    ids = [running(store, **{"mlflow.runName": name}) for name in ("a", "b", "b")]
-    store.client.search_runs = partial(store.client.search_runs, max_results=2)  # type: ignore[method-assign]
-    assert store.find(ids[0]).info.run_id == store.find(ids[0][:8]).info.run_id == store.find("a").info.run_id == ids[0]
-    assert store.find("latest").info.run_id == ids[2]
-    with pytest.raises(TrackingError, match=r"'b' is the name of several runs, give an id; they are: b \(") as error:
-        store.find("b")
-    assert set(re.findall(r"\((\w{8})\)", str(error.value))) == {ids[1][:8], ids[2][:8]}
-    for unknown in ("c", ids[0][:3]):
-        with pytest.raises(TrackingError, match=f"'{unknown}' is no run's id or name; the newest are: b .*, b .*, a "):
-            store.find(unknown)
-
-
-def test_an_empty_store_has_no_latest_run(store: Store) -> None:
-    store.client.create_run(store.experiment_id("digits"))  # of another program
-    with pytest.raises(TrackingError, match="'latest' is no run's id or name; the newest are: none yet"):
-        store.find("latest")
