@@ -191,7 +191,7 @@ def train(
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool | None:
         named = {recording.tracked_name(key): value for key, value in metrics.items()}
-        record.metrics({**named, "seconds/elapsed": time.perf_counter() - begun}, step=epoch)
+        record.metrics({**named, "wall_seconds/elapsed": time.perf_counter() - begun}, step=epoch)
         return listener.epoch(epoch, metrics)
 
     return training.fit(

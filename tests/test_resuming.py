@@ -101,7 +101,7 @@ def assert_as_undisturbed(store: Store, run_id: str, resumed: Result, undisturbe
     found = store.client.get_run(run_id)
     assert found.info.status == "FINISHED"
     assert not {"error", "ended_by"} & found.data.tags.keys()
-    for key in ("train/loss", "train/accuracy", "learning_rate", "seconds/elapsed", "test/accuracy"):
+    for key in ("train/loss", "train/accuracy", "learning_rate", "wall_seconds/elapsed", "test/accuracy"):
         theirs = [metric.step for metric in store.client.get_metric_history(undisturbed.run_id, key)]
         ours = store.client.get_metric_history(run_id, key)
         assert [metric.step for metric in ours] == theirs, key

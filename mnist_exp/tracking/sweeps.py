@@ -189,9 +189,9 @@ def seconds_an_epoch(store: Store, digest: str, model: str) -> list[float]:
     """Of finished runs and trials with this data set and choice of model."""
     runs = store.runs(f"params.`dataset.digest` = '{digest}' and params.model = '{model}'")
     return [
-        run.data.metrics["seconds/elapsed"] / int(run.data.params["training.epochs"])
+        run.data.metrics["wall_seconds/elapsed"] / int(run.data.params["training.epochs"])
         for run in runs
-        if run.info.status == "FINISHED" and "seconds/elapsed" in run.data.metrics
+        if run.info.status == "FINISHED" and "wall_seconds/elapsed" in run.data.metrics
     ]
 
 

@@ -337,19 +337,21 @@ def test_a_resumed_run_logs_again_what_it_repeats_but_once(
     store: Store, record: MlflowRecord, folder: Path, history: History
 ) -> None:
     for epoch in (1, 2, 3):
-        record.metrics({"train/loss": 1 / epoch, "seconds/elapsed": epoch}, step=epoch)
+        record.metrics({"train/loss": 1 / epoch, "wall_seconds/elapsed": epoch}, step=epoch)
     record.metrics({"test/loss": 0.5, "test/accuracy": 0.75}, step=0)
     record.checkpoints.mkdir()
     (record.checkpoints / "state.json").write_text("{}")
     (record.artifacts / "traceback.txt").write_text("of another end")
     record.end("FAILED", "ValueError: it broke")
     resumed = MlflowRecord.resume(store, record.id)
-    resumed.metrics({"train/loss": 1 / 3, "seconds/elapsed": 9.5}, step=3)  # trained again, from the checkpoint before
-    resumed.metrics({"train/loss": 1 / 4, "seconds/elapsed": 10.5}, step=4)
+    resumed.metrics(
+        {"train/loss": 1 / 3, "wall_seconds/elapsed": 9.5}, step=3
+    )  # trained again, from the checkpoint before
+    resumed.metrics({"train/loss": 1 / 4, "wall_seconds/elapsed": 10.5}, step=4)
     resumed.metrics({"test/loss": 0.25, "test/accuracy": 0.75}, step=0)
     resumed.end("FINISHED")
     assert history(record.id, "train/loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
-    assert history(record.id, "seconds/elapsed") == [(1, 1), (2, 2), (3, 3), (4, 10.5)]
+    assert history(record.id, "wall_seconds/elapsed") == [(1, 1), (2, 2), (3, 3), (4, 10.5)]
     assert history(record.id, "test/accuracy") == [(0, 0.75)]
     found = find_run(store, "mine")
     assert (found.info.status, found.data.metrics["test/loss"]) == ("FINISHED", 0.25)
