@@ -40,7 +40,6 @@ class Board(Speaker):
         self.running: dict[int, Row] = {}
         self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, what became of it
         self.total: int | None = None
-        self.width = 1
         self._sign = 1
         self._seconds: list[float] = []
         self._looked = 0.0
@@ -48,7 +47,7 @@ class Board(Speaker):
 
     def begin_sweep(self, study: Study, total: int | None, width: int, curve_of: Callable[[str], list[float]]) -> None:
         """The sweep is about to start. total: of trials, None: not known before; curve_of: that of a run."""
-        self.total, self.width, self._curve_of = total, width, curve_of
+        self.total, self._curve_of = total, curve_of
         self._sign = study.settings.sign
         trials = "trials until nothing is left" if total is None else f"{total} trials"
         self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {width} at a time")
@@ -117,7 +116,7 @@ class Board(Speaker):
         left = ""
         if self.total and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)
-            left = f", about {duration(mean * (self.total - len(self.ended)) / self.width)} left"
+            left = f", about {duration(mean * (self.total - len(self.ended)) / max(1, len(self.running)))} left"
         return f"{len(self.ended)}{of} trials ended{f': {counts}' if counts else ''}{left}"
 
     def _counts(self) -> str:

@@ -13,14 +13,17 @@ from mnist_exp.composition import chosen
 from mnist_exp.errors import ConfigError, UserError
 from mnist_exp.stopping import Terminated, terminable
 from mnist_exp.sweep.board import Board
-from mnist_exp.sweep.executors import executor
+from mnist_exp.sweep.executors import executor, width
 from mnist_exp.sweep.settings import Executor
 from mnist_exp.sweep.study import Study, check, define, resumed, total
 from mnist_exp.terminal import chatter_in_log, where
 from mnist_exp.tracking import Tracking, store_of
 
 if TYPE_CHECKING:
+    from mnist_exp.sweep.cluster import Cluster
     from mnist_exp.sweep.engine import Engine
+    from mnist_exp.sweep.executors import Inline, Local
+    from mnist_exp.tracking.store import Store
     from mnist_exp.tracking.sweeps import SweepRecord
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -64,21 +67,24 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
     if cfg.sweep.plan:
         from mnist_exp.sweep.plan import plan
 
-        plan(define(cfg, choices, overrides), tracking, executor(keys).width, board)
+        plan(define(cfg, choices, overrides), tracking, width(keys), board)
         return None
-    study, record = _opened(cfg, choices, overrides, tracking)
-    return _run(study, record, tracking, keys, board)
+    from mnist_exp.tracking.store import patiently
+
+    store = store_of(tracking)
+    store.end_dead_runs()
+    with executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
+        study, record = _opened(cfg, choices, overrides, tracking, store)
+        return _run(study, record, tracking, slots, board)
 
 
 def _opened(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], tracking: Tracking
+    cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], tracking: Tracking, store: "Store"
 ) -> "tuple[Study, SweepRecord]":
     """The study, new or resumed, and its record, which this process holds from here on."""
     study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
     from mnist_exp.tracking.sweeps import SweepRecord
 
-    store = store_of(tracking)
-    store.end_dead_runs()
     if study is not None:
         return study, SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
     record = SweepRecord.resume(store, str(cfg.sweep.resume))
@@ -87,9 +93,11 @@ def _opened(
     return study, record
 
 
-def _run(study: Study, record: "SweepRecord", tracking: Tracking, keys: Executor, board: Board) -> float | None:
+def _run(
+    study: Study, record: "SweepRecord", tracking: Tracking, slots: "Inline | Local | Cluster", board: Board
+) -> float | None:
     try:
-        with executor(keys) as slots, board.live():
+        with slots, board.live():
             from mnist_exp.sweep.search import search
 
             board.begin_sweep(study, total(study), slots.width, lambda run: record.curve(run, study.settings.objective))

@@ -12,15 +12,30 @@ from mnist_exp.sweep.proposal import WAIT, Proposal
 from mnist_exp.sweep.settings import Sweep
 from mnist_exp.sweep.trial import Job, Outcome
 
-LOST = "the worker was killed twice while it ran this trial: by the system for lack of memory, or from outside"
+LOST = "the worker was killed {} times while it ran this trial: by the system for lack of memory, or from outside"
 GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
 TICK = 0.5  # seconds between looks at the clock
 
 
-class Slots(Protocol):
-    """A `concurrent.futures` executor that runs `width` calls at once and can end one."""
+class Disturbed(Exception):
+    """A trial was stopped by what happened around it; it is run again, and nobody is to blame."""
 
-    width: int
+
+class Slots(Protocol):
+    """A `concurrent.futures` executor that runs `width` calls at once and can end one.
+
+    alone: whether a trial whose worker died is tried again with nothing beside it; tries: after how many deaths of its
+    workers a trial is to blame.
+    """
+
+    alone: bool
+    tries: int
+
+    @property
+    def width(self) -> int: ...
+
+    def look(self) -> None:
+        """Notices workers that came or went; called often."""
 
     def submit(self, fn: Callable[[Job], Outcome], /, job: Job) -> Future: ...
 
@@ -55,11 +70,11 @@ class Book(Protocol):
 
 @dataclass
 class Running:
-    """A trial under way."""
+    """A trial under way; deaths: of the workers that ran it before."""
 
     proposal: Proposal
     job: Job
-    retried: bool = False
+    deaths: int = 0
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -81,17 +96,22 @@ class Engine:
     why: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
     running: dict[Future, Running] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)  # the last ones in a row
-    _suspects: deque[Proposal] = field(default_factory=deque)
+    _retries: deque[tuple[Proposal, int]] = field(default_factory=deque)  # with the deaths of their workers
     _begun: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Until nothing is left to run, or the sweep is stopped."""
         while True:
-            for proposal, retried in self._next():
+            self.executor.look()
+            for proposal, deaths in self._next():
                 job = self.book.begin(proposal)
-                self.running[self.executor.submit(self.work, job)] = Running(proposal, job, retried)
+                self.running[self.executor.submit(self.work, job)] = Running(proposal, job, deaths)
             if not self.running:
-                return
+                if self.executor.width or not (waiting := self._upcoming()):
+                    return
+                self._retries.appendleft(waiting)  # for a worker, since all have left
+                time.sleep(TICK)
+                continue
             for future in wait(self.running, TICK, FIRST_COMPLETED).done:
                 self._end(future)
             self._kill_overdue()
@@ -103,27 +123,33 @@ class Engine:
             yield running.job
         self.running.clear()
 
-    def _next(self) -> Iterator[tuple[Proposal, bool]]:
+    def _next(self) -> Iterator[tuple[Proposal, int]]:
         """What to start now."""
-        if self._suspects:  # alone, so that nobody else can be the cause or the victim
-            if not self.running and not self._over():
-                yield self._suspects.popleft(), True
-            return
-        while len(self.running) < self.executor.width and not any(r.retried for r in self.running.values()):
-            if self._over():
+        while len(self.running) < self.executor.width:
+            suspected = self._retries or any(running.deaths for running in self.running.values())
+            if self.executor.alone and suspected and self.running:  # so that nobody else can be the cause or the victim
                 return
-            if self.again:
-                yield self.again.popleft(), False
-                continue
-            if self.settings.max_trials is not None and self.asked >= self.settings.max_trials:
+            if not (upcoming := self._upcoming()):
                 return
-            proposal = self.oracle.ask()
-            if proposal is None:
-                self.why = "exhausted"
-            if proposal is None or proposal == WAIT:
-                return
-            self.asked += 1
-            yield proposal, False
+            yield upcoming
+
+    def _upcoming(self) -> tuple[Proposal, int] | None:
+        """What to start next, if there is anything."""
+        if self._over():
+            return None
+        if self._retries:
+            return self._retries.popleft()
+        if self.again:
+            return self.again.popleft(), 0
+        if self.settings.max_trials is not None and self.asked >= self.settings.max_trials:
+            return None
+        proposal = self.oracle.ask()
+        if proposal is None:
+            self.why = "exhausted"
+        if proposal is None or proposal == WAIT:
+            return None
+        self.asked += 1
+        return proposal, 0
 
     def _over(self) -> bool:
         if self.stopping:
@@ -139,12 +165,14 @@ class Engine:
     def _end(self, future: Future) -> None:
         running = self.running.pop(future)
         error = future.exception()
-        if isinstance(error, BrokenExecutor) and not running.retried:
+        died = isinstance(error, BrokenExecutor)
+        deaths = running.deaths + died
+        if isinstance(error, Disturbed) or (died and deaths < self.executor.tries):
             self.book.lost(running.job)
-            self._suspects.append(running.proposal)
+            self._retries.append((running.proposal, deaths))
             return
         if error is not None:
-            outcome = Outcome(error=LOST if isinstance(error, BrokenExecutor) else repr(error))
+            outcome = Outcome(error=LOST.format(deaths) if died else repr(error))
             self.book.failed(running.job, outcome.error)
         else:
             outcome = future.result()

@@ -7,17 +7,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import settings
 
+if TYPE_CHECKING:
+    from mnist_exp.sweep.cluster import Cluster
+
 GONE = 17  # exit status of a worker whose parent is gone
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 class Inline(Executor):
     """One call after another, in this process."""
 
-    width = 1
+    width, alone, tries = 1, True, 2
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
@@ -26,6 +31,9 @@ class Inline(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def look(self) -> None:
+        """There are no workers."""
 
     def kill(self, future: Future) -> None:
         """Nothing runs beside this process."""
@@ -36,6 +44,8 @@ class Local(Executor):
 
     So a worker that is killed takes no other trial with it, and there is no doubt whose it was.
     """
+
+    alone, tries = True, 2
 
     def __init__(self, workers: int) -> None:
         self.width = workers
@@ -52,6 +62,9 @@ class Local(Executor):
         self._busy[future] = slot
         future.add_done_callback(lambda done: self._busy.pop(done, None))
         return future
+
+    def look(self) -> None:
+        """Workers are replaced when they are needed."""
 
     def kill(self, future: Future) -> None:
         """Ends the worker of this trial at once."""
@@ -72,18 +85,30 @@ class Local(Executor):
         )
 
 
-def executor(keys: settings.Executor) -> Inline | Local:
-    """The one these keys ask for."""
+def executor(keys: settings.Executor, uri: str) -> "Inline | Local | Cluster":
+    """The one these keys ask for, with workers that can write to the store at `uri`. Raises ConfigError."""
     if keys.kind == "inline":
         return Inline()
-    return Local(keys.workers or os.cpu_count() or 1)
+    if keys.kind == "local":
+        return Local(keys.workers or os.cpu_count() or 1)
+    try:
+        from mnist_exp.sweep import cluster
+    except ImportError as error:
+        raise ConfigError(f'executor={keys.kind} needs Dask: pip install "mnist_exp[cluster]"') from error
+    shared = not uri.startswith("sqlite")
+    return cluster.Cluster(keys, shared=shared) if keys.kind == "dask" else cluster.slurm(keys, shared=shared)
+
+
+def width(keys: settings.Executor) -> int:
+    """How many trials run at once, before any worker is started; 1 where only the cluster knows."""
+    return keys.workers or (os.cpu_count() or 1 if keys.kind == "local" else 1)
 
 
 def _begin_worker(parent: int, workers: int, slot: int) -> None:
     """Before anything heavy loads: a share of the cores, Ctrl-C left to the parent, an end with the parent's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threads = str(max(1, (os.cpu_count() or 1) // workers))
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    for name in THREADS:
         os.environ[name] = threads
     if gpus := _gpus():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[slot] if slot < len(gpus) else "-1"  # one worker each

@@ -44,7 +44,7 @@ class Ledger:
         rung = proposal.rung
         if rung:
             config.training.epochs = rung.epochs
-        config.tracking = asdict(self.tracking)
+        config.tracking = {**asdict(self.tracking), "uri": self.record.store.uri}  # workers have no say in it
         plain: Any = OmegaConf.to_container(config, resolve=True)
         name = f"{self.study.name}-{number:03d}"
         run_id = self.record.begin_trial(

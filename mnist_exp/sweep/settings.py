@@ -46,7 +46,18 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """Where trials run."""
+    """Where trials run; conf/executor/ explains each key."""
 
-    kind: Literal["inline", "local"]
+    kind: Literal["inline", "local", "dask", "slurm"]
     workers: Count | None
+    address: str | None = None
+    gpus: Annotated[int, Ge(0)] = 0
+    dataset_path: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    partition: str | None = None
+    cpus: Count = 1
+    memory: str = "4GB"
+    walltime: str = "24:00:00"
+    interface: str | None = None

@@ -7,7 +7,8 @@ import shutil
 import statistics
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
+# Asked between batches, where a trial may outlive whoever waits for it: on another machine.
+abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
 _store = functools.lru_cache(maxsize=1)(store_of)  # opened once a worker
 
 
@@ -67,6 +70,10 @@ class Outcome:
     error: str = ""
 
 
+class Abandoned(BaseException):
+    """Nobody waits for this trial any more; its run is left as interrupted, and counts for nothing."""
+
+
 class _Watch(Listener):
     """Follows one training: whether it is worth going on, and whether it takes too long."""
 
@@ -76,6 +83,8 @@ class _Watch(Listener):
         self.pruned = False
 
     def step(self, epoch: int, step: int, steps: int) -> None:
+        if abandoned.get()():
+            raise Abandoned
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
 
@@ -107,10 +116,12 @@ def _work(job: Job) -> Outcome:
     import keras
 
     from mnist_exp.tracking.mlflow_record import MlflowRecord
+    from mnist_exp.tracking.store import patiently
 
     cfg = OmegaConf.create(job.config)
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
-    store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
+    with patiently():
+        store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
     _settle()
     keras.backend.clear_session()  # the model of the trial before
     record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
@@ -224,5 +235,8 @@ def _data(section: str) -> Splits:
 
 def _fetch(store: "Store", run_id: str, to: Path) -> None:
     """The checkpoint of another trial, to go on from."""
-    found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
+    from mnist_exp.tracking.store import patiently
+
+    with patiently():
+        found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
     shutil.copytree(found, to, dirs_exist_ok=True)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.lookup import RESUMABLE, find_run
 from mnist_exp.tracking.record import STATE, Input, Record, Status, new_folder
-from mnist_exp.tracking.store import Store, answering, process_tags
+from mnist_exp.tracking.store import Store, answering, patiently, process_tags
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 PAUSE = 30  # seconds without another try after a call that failed
+MOST = 10_000  # calls that may wait; what comes after them is kept on disk alone
 LOGGER = logging.getLogger(__name__)
 
 
@@ -57,7 +58,7 @@ class MlflowRecord(Record):
     def adopt(cls, store: Store, root: Path, run_id: str, name: str) -> Self:
         """The record of a run that the parent of a sweep created, from here on of this process."""
         folder = new_folder(root, name)
-        with answering(store.uri):
+        with patiently(), answering(store.uri):
             for key, value in {**process_tags(), "folder": str(folder)}.items():
                 store.client.set_tag(run_id, key, value)
         return cls(folder, name, store, run_id)
@@ -125,8 +126,9 @@ class MlflowRecord(Record):
         self._retry_at = 0.0
         if self.log.exists():
             shutil.copy(self.log, self.artifacts)
-        self.publish()
-        self._send(lambda: self._store.client.set_terminated(self.id, status))
+        with patiently():
+            self.publish()
+            self._send(lambda: self._store.client.set_terminated(self.id, status))
         if not self._waiting and (status == "FINISHED" or not self.resumable):
             super().end(status)
 
@@ -137,7 +139,8 @@ class MlflowRecord(Record):
         return None
 
     def _send(self, call: Callable[[], Any]) -> None:
-        self._waiting.append(call)
+        if len(self._waiting) < MOST:
+            self._waiting.append(call)
         if time.monotonic() < self._retry_at:
             return
         try:

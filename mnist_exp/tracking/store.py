@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 DATABASE = "mlflow.db"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+PATIENT = 6  # retries in patiently(), with pauses that double: two minutes
 # MLflow's own defaults (7 retries, 120 s each) block a training for minutes when a server is away.
 SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    RETRIES: "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -183,12 +185,31 @@ def point_mlflow_at(uri: str | None) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def _check_server(uri: str) -> None:
-    """Asks a server once. Raises TrackingError within seconds where it does not answer."""
-    import requests
-
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Calls in here wait two minutes for a server that is away; those of a training go on after seconds."""
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = str(PATIENT)
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+        yield
+    finally:
+        if before is None:
+            del os.environ[RETRIES]
+        else:
+            os.environ[RETRIES] = before
+
+
+def _check_server(uri: str) -> None:
+    """Asks a server once, patiently() more often. Raises TrackingError where it does not answer."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3 import Retry
+
+    session = requests.Session()
+    if os.environ.get(RETRIES) == str(PATIENT):
+        session.mount(uri, HTTPAdapter(max_retries=Retry(PATIENT, backoff_factor=2)))
+    try:
+        answer = session.get(f"{uri.rstrip('/')}/health", timeout=5)
     except requests.RequestException as error:
         raise TrackingError(
             f"{uri}: the tracking server does not answer ({type(error).__name__}); start it, correct tracking.uri, "

@@ -8,7 +8,7 @@ import pytest
 from light_trials import study_of
 
 from mnist_exp.sweep import engine as engine_module
-from mnist_exp.sweep.engine import LOST, Engine, Medians
+from mnist_exp.sweep.engine import LOST, Disturbed, Engine, Medians
 from mnist_exp.sweep.oracles import oracle_of
 from mnist_exp.sweep.proposal import Proposal
 from mnist_exp.sweep.trial import Outcome
@@ -22,10 +22,18 @@ class Slots:
     fate: object
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     pending: dict = field(default_factory=dict)
+    alone: bool = True
+    tries: int = 2
+    comings: dict = field(default_factory=dict)  # number of workers from so many looks on
+    looks: int = 0
     most: int = 0
     beside: dict = field(default_factory=dict)  # how many others ran when an attempt was submitted
     attempts: dict = field(default_factory=dict)
     killed: list = field(default_factory=list)
+
+    def look(self):
+        self.looks += 1
+        self.width = self.comings.get(self.looks, self.width)
 
     def submit(self, fn, job):
         number = job.number
@@ -77,10 +85,13 @@ def good(number, attempt):
     return Outcome(score=number / 100, curve=(number / 100,))
 
 
-def drive(monkeypatch, fate=good, width=3, algorithm="random", on_end=lambda engine, ended: None, **settings):
+def drive(
+    monkeypatch, fate=good, width=3, algorithm="random", on_end=lambda engine, ended: None, slots=None, **settings
+):
     """An engine run to its end; on_end is told of it with the number of trials that ended, before each one does."""
     study = study_of(algorithm, **{"max_trials": 12, **settings})
-    slots, book = Slots(width, fate), Book()
+    slots, book = slots or Slots(width, fate), Book()
+    monkeypatch.setattr(engine_module, "TICK", 0.0)
 
     def wait(running, *args):
         on_end(engine, len(book.outcomes))
@@ -124,10 +135,60 @@ def test_a_trial_that_kills_its_worker_twice_is_the_culprit_and_no_other(monkeyp
         return BrokenExecutor() if number == 4 else good(number, attempt)
 
     _, _, book = drive(monkeypatch, fate)
-    assert book.failures == {4: LOST}
-    assert book.outcomes[4].error == LOST
+    assert book.failures == {4: LOST.format(2)}
+    assert book.outcomes[4].error == LOST.format(2)
     assert len(book.outcomes) == 12
     assert sum(outcome.score is not None for outcome in book.outcomes.values()) == 11
+
+
+def on_a_cluster(fate, **keys):
+    return Slots(3, fate, alone=False, tries=3, **keys)
+
+
+def test_on_a_cluster_a_trial_is_tried_again_beside_others(monkeypatch):
+    def fate(number, attempt):
+        return BrokenExecutor() if number == 4 and attempt <= 2 else good(number, attempt)
+
+    _, slots, book = drive(monkeypatch, slots=on_a_cluster(fate))
+    assert book.losses == [4, 4]
+    assert slots.beside[4, 2] == 2
+    assert not book.failures
+    assert len(book.outcomes) == 12
+
+
+def test_on_a_cluster_the_third_death_is_the_trials_fault(monkeypatch):
+    def fate(number, attempt):
+        return BrokenExecutor() if number == 4 else good(number, attempt)
+
+    _, _, book = drive(monkeypatch, slots=on_a_cluster(fate))
+    assert book.failures == {4: LOST.format(3)}
+
+
+def test_nobody_is_to_blame_for_a_disturbance_however_often(monkeypatch):
+    def fate(number, attempt):
+        return Disturbed() if attempt <= 5 else good(number, attempt)
+
+    _, _, book = drive(monkeypatch, slots=on_a_cluster(fate), max_trials=4)
+    assert sorted(book.losses) == sorted(5 * [0, 1, 2, 3])
+    assert not book.failures
+    assert {number: outcome.score for number, outcome in book.outcomes.items()} == {n: n / 100 for n in range(4)}
+
+
+def test_the_window_follows_the_workers_and_waits_while_there_are_none(monkeypatch):
+    widths = []
+    slots = on_a_cluster(good, comings={3: 5, 8: 1, 16: 0, 30: 2})
+
+    def seen(engine, ended):
+        widths.append((slots.width, len(engine.running)))
+
+    _, _, book = drive(monkeypatch, slots=slots, on_end=seen, max_trials=30)
+    assert sorted(book.outcomes) == list(range(30))
+    assert {(3, 3), (5, 5), (1, 1), (2, 2)} <= set(widths)
+
+
+def test_a_sweep_that_is_over_does_not_wait_for_workers(monkeypatch):
+    _, _, book = drive(monkeypatch, slots=on_a_cluster(good, comings={4: 0}), max_trials=3)
+    assert sorted(book.outcomes) == [0, 1, 2]
 
 
 def test_two_workers_lost_at_once_are_both_tried_again_one_after_the_other(monkeypatch):

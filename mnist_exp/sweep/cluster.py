@@ -1,0 +1,219 @@
+"""Trials on the workers of a Dask cluster: one each at a time, wherever they are, as they come and go."""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep import settings
+from mnist_exp.sweep.engine import Disturbed
+from mnist_exp.sweep.executors import THREADS
+from mnist_exp.sweep.trial import Job, abandoned
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
+
+LOOK, FRESH = 1.0, 0.2  # seconds between looks at the workers, and before a trial is sent to one
+ANSWER = 15  # seconds in which a scheduler must answer
+PATIENCE = 300  # seconds without a scheduler after which a sweep ends, to be resumed
+
+
+class Cluster(Executor):
+    """The workers of a scheduler, each sent one trial at a time by its address.
+
+    So there is no doubt whose trial it was when a worker dies; Dask itself would keep several on one, and blame them
+    all. What becomes of a trial is decided here, whatever the scheduler's own settings. started: a cluster that ends
+    with this executor; shared: whether workers of other machines can reach the tracking store.
+    """
+
+    alone = False
+    tries = 3
+
+    def __init__(self, keys: settings.Executor, *, shared: bool, started: Any = None) -> None:
+        self.keys, self.shared, self._started = keys, shared, started
+        self._address = started.scheduler_address if started else keys.address
+        self._security = started.security if started else _security(keys)
+        self._busy: dict[Future, tuple[str, str]] = {}  # address and id of the worker
+        self._workers: dict[str, Mapping[str, Any]] = {}
+        self._answered = self._looked = float("-inf")
+        self._client = self._connected()
+        self.look()
+
+    @property
+    def width(self) -> int:
+        """Workers that are there, at most as many as asked for."""
+        return min(len(self._workers), self.keys.workers or len(self._workers))
+
+    def look(self, age: float = LOOK) -> None:
+        """Notices workers that came or went, if the last look is older than `age` seconds.
+
+        Raises ConfigError where a worker cannot be used, or no scheduler answers for minutes.
+        """
+        if time.monotonic() - self._looked < age:
+            return
+        self._looked = time.monotonic()
+        try:
+            if self._client.status == "closed":
+                self._client = self._connected()
+            if self._client.status != "running":
+                raise OSError("connecting")
+            found = self._client.scheduler_info()["workers"]
+        except (OSError, ConfigError) as error:  # trials under way are cancelled by the client
+            self._workers = {}
+            if time.monotonic() - self._answered > PATIENCE:
+                raise ConfigError(f"{self._address}: no scheduler answers any more; go on with sweep.resume") from error
+            return
+        self._answered = time.monotonic()
+        self._workers = {address: worker for address, worker in found.items() if self._usable(worker)}
+        for future, (address, identity) in list(self._busy.items()):
+            if found.get(address, {}).get("id") != identity:
+                _settle(future, BrokenExecutor(f"the worker {address} is gone"))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        self.look(FRESH)
+        taken = {address for address, _ in self._busy.values()}
+        address = next((address for address in self._workers if address not in taken), None)
+        if address is None:
+            future.set_exception(Disturbed("the worker left before it was given the trial"))
+            return future
+        worker = self._workers[address]
+        beside = Counter(worker["host"] for worker in self._workers.values())[worker["host"]]
+        resources = {"GPU": self.keys.gpus} if self.keys.gpus else None
+        slot = self._client.get_executor(workers=[address], pure=False, retries=0, resources=resources)
+        sent = slot.submit(_on_worker, fn, beside, self.keys.dataset_path, *args, **kwargs)
+        self._busy[future] = address, worker["id"]
+        future.add_done_callback(lambda done: self._busy.pop(done, None))
+        future.add_done_callback(lambda done: sent.cancel())
+        sent.add_done_callback(lambda sent: _pass_on(sent, future))
+        return future
+
+    def kill(self, future: Future) -> None:
+        """Ends the worker of this trial; its nanny, if it has one, starts another."""
+        address, _ = self._busy.get(future, (None, None))
+        _settle(future, Disturbed("the trial was ended"))
+        if address is not None:
+            with suppress(OSError, TimeoutError, RuntimeError, ValueError):
+                self._client.restart_workers([address], timeout=ANSWER, raise_for_error=False)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._client.close()
+        if self._started:
+            self._started.close()
+
+    def _connected(self) -> "Client":
+        from distributed import Client
+
+        try:
+            client = Client(self._address, security=self._security, timeout=ANSWER, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"executor.address must be that of a Dask scheduler, such as tcp://host:8786, but at {self._address} "
+                f"none answers: {' '.join(str(error).split())}"
+            ) from error
+        self._answered = time.monotonic()
+        return client
+
+    def _usable(self, worker: Mapping[str, Any]) -> bool:
+        if not self.shared and worker["host"] not in _own_addresses():
+            raise ConfigError(
+                f"a worker on {worker['host']} cannot write to a SQLite store on this machine; give "
+                "tracking.uri=http://HOST:5000, the team's server (docs/team.md)"
+            )
+        return worker["status"] == "running" and worker["resources"].get("GPU", 0) >= self.keys.gpus
+
+
+def slurm(keys: settings.Executor, *, shared: bool) -> Cluster:
+    """A cluster of Slurm jobs, one worker each, that is kept at its size and ends with the sweep."""
+    from dask_jobqueue import SLURMCluster
+
+    wanted = keys.workers or 1
+    cluster = SLURMCluster(
+        queue=keys.partition,
+        cores=1,
+        processes=1,
+        memory=keys.memory,
+        walltime=keys.walltime,
+        job_cpu=keys.cpus,
+        job_extra_directives=[f"--gres=gpu:{keys.gpus}"] if keys.gpus else [],
+        worker_extra_args=["--resources", f"GPU={keys.gpus}"] if keys.gpus else [],
+        python=sys.executable,
+        interface=keys.interface,
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},
+    )
+    cluster.adapt(minimum=wanted, maximum=wanted)
+    return Cluster(replace(keys, workers=wanted), shared=shared, started=cluster)
+
+
+def _security(keys: settings.Executor) -> "Security | None":
+    from distributed import Security
+
+    if not keys.tls_ca:
+        return None
+    return Security(
+        tls_ca_file=keys.tls_ca, tls_client_cert=keys.tls_cert, tls_client_key=keys.tls_key, require_encryption=True
+    )
+
+
+def _own_addresses() -> set[str]:
+    import psutil
+
+    return {"localhost", *(one.address for several in psutil.net_if_addrs().values() for one in several)}
+
+
+def _pass_on(sent: Future, future: Future) -> None:
+    """What became of the task, as the engine has it: lost with its worker, disturbed from outside, or ended."""
+    if sent.cancelled():  # the connection to the scheduler was lost
+        _settle(future, Disturbed("the scheduler went away"))
+    elif error := sent.exception():
+        killed = type(error).__name__ in ("KilledWorker", "NoValidWorkerError")
+        _settle(future, BrokenExecutor(str(error)) if killed else error)
+    else:
+        with suppress(InvalidStateError):
+            future.set_result(sent.result())
+
+
+def _settle(future: Future, error: BaseException) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(error)
+
+
+def _on_worker(fn: Callable[..., Any], beside: int, dataset_path: str | None, job: Job) -> Any:
+    """Runs a trial in this worker's thread, with its own share of the cores, folder and data.
+
+    beside: workers on this machine; it ends within a batch once nobody waits for it any more.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.get_current_task()
+    if "tensorflow" not in sys.modules:
+        threads = str(_threads(beside))
+        for name in THREADS:
+            os.environ[name] = threads
+    config = {**job.config, "tracking": {**job.config["tracking"], "folder": str(Path(worker.local_directory, "runs"))}}
+    if dataset_path is not None:
+        config["dataset"] = {**config["dataset"], "path": dataset_path}
+
+    def is_abandoned() -> bool:
+        known = worker.state.tasks.get(task)
+        return known is None or known.state in ("cancelled", "resumed", "released", "forgotten")
+
+    token = abandoned.set(is_abandoned)
+    try:
+        return fn(replace(job, config=config))
+    finally:
+        abandoned.reset(token)
+
+
+def _threads(beside: int) -> int:
+    """The cores this process was given, or its share of the machine's."""
+    own, all_of_them = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    return own if own < all_of_them else max(1, all_of_them // beside)

@@ -1,0 +1,248 @@
+"""A real scheduler and workers with nannies on 127.0.0.1: killed, restarted, too few and too many."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep import cluster
+from mnist_exp.sweep.cluster import Cluster
+from mnist_exp.sweep.engine import Disturbed
+from mnist_exp.sweep.executors import executor
+from mnist_exp.sweep.settings import Executor
+from mnist_exp.sweep.trial import Abandoned, abandoned
+
+HERE = Path(__file__).parent
+
+
+def slept(job) -> tuple[int, dict, dict]:
+    """Sleeps in steps, as a training asks after each batch whether it is still wanted."""
+    for _ in range(round(job.seconds * 20)):
+        if abandoned.get()():
+            Path(job.name).write_text("abandoned")
+            raise Abandoned
+        time.sleep(0.05)
+    return os.getpid(), job.config, {name: os.environ.get(name) for name in cluster.THREADS}
+
+
+def failing(job) -> None:
+    raise ValueError("it failed")
+
+
+class Dask:
+    """A scheduler and its workers, each process started and ended by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen] = []
+        self.scheduler = self.start_scheduler("0")
+        self.address = self._address()
+
+    def start_scheduler(self, port: str) -> subprocess.Popen:
+        (self.folder / "scheduler.json").unlink(missing_ok=True)
+        return self._start("scheduler", "--port", port, "--scheduler-file", "scheduler.json", *LOCAL)
+
+    def restart_scheduler(self) -> None:
+        self.scheduler.kill()
+        self.scheduler.wait()
+        self.scheduler = self.start_scheduler(self.address.rpartition(":")[2])
+        assert self._address() == self.address
+
+    def add(self, *more: str) -> subprocess.Popen:
+        return self._start("worker", self.address, "--nthreads", "1", *LOCAL, *more)
+
+    def end(self) -> None:
+        for process in self.processes:
+            try:
+                family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+            except psutil.NoSuchProcess:
+                continue
+            for one in family:
+                try:
+                    one.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            process.wait()
+
+    def _start(self, *arguments: str) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(HERE), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+        with (self.folder / f"{len(self.processes)}.log").open("w") as log:
+            command = [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def _address(self) -> str:
+        import json
+
+        path, until = self.folder / "scheduler.json", time.monotonic() + 30
+        while time.monotonic() < until:
+            if path.is_file() and (text := path.read_text()).endswith("}"):
+                return str(json.loads(text)["address"])
+            time.sleep(0.1)
+        raise TimeoutError("the scheduler does not start")
+
+
+LOCAL = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+
+
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[Dask]:
+    found = Dask(tmp_path)
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def slots(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
+    monkeypatch.setattr(cluster.Cluster.look, "__defaults__", (0.1,))
+    opened: list[Cluster] = []
+
+    def connect(workers: int, *, shared: bool = False, **keys: object) -> Cluster:
+        opened.append(Cluster(Executor(kind="dask", workers=None, address=dask.address, **keys), shared=shared))
+        until(opened[-1], lambda: opened[-1].width == workers)
+        return opened[-1]
+
+    yield connect
+    for one in opened:
+        one.shutdown()
+
+
+def until(slots: Cluster, met: Callable[[], bool], seconds: float = 60) -> None:
+    """Looks as the engine does, until this is so."""
+    begun = time.monotonic()
+    while not met():
+        assert time.monotonic() - begun < seconds
+        slots.look()
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What of a job a worker reads."""
+
+    seconds: float
+    name: str = "job"
+    config: dict = field(default_factory=lambda: {"tracking": {"folder": "mlruns"}, "dataset": {"path": "here.npz"}})
+
+
+def ended(slots: Cluster, *futures) -> None:
+    until(slots, lambda: all(future.done() for future in futures))
+
+
+def test_each_worker_has_one_trial_its_own_folder_threads_and_data(dask: Dask, slots) -> None:
+    for _ in range(2):
+        dask.add()
+    two = slots(2, dataset_path="/data/there.npz")
+    futures = [two.submit(slept, job=Job(1.0)) for _ in range(2)]
+    refused = two.submit(slept, job=Job(1.0))
+    assert isinstance(refused.exception(), Disturbed)  # no third worker
+    ended(two, *futures)
+    found = [future.result() for future in futures]
+    assert len({pid for pid, _, _ in found}) == 2
+    for _, config, environment in found:
+        assert config["dataset"]["path"] == "/data/there.npz"
+        assert config["tracking"]["folder"] != "mlruns"
+        assert set(environment.values()) == {str(max(1, (os.cpu_count() or 1) // 2))}
+    again = two.submit(failing, job=Job(0.0))
+    ended(two, again)
+    assert str(again.exception()) == "it failed"
+
+
+def test_a_killed_worker_costs_its_trial_and_no_other(dask: Dask, slots) -> None:
+    for _ in range(2):
+        dask.add()
+    two = slots(2)
+    short = two.submit(slept, job=Job(0.0))
+    ended(two, short)
+    victim = two.submit(slept, job=Job(60.0))
+    beside = two.submit(slept, job=Job(4.0))
+    address, _ = two._busy[victim]
+    os.kill(two._client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+    ended(two, victim, beside)
+    assert isinstance(victim.exception(), BrokenExecutor)
+    assert isinstance(beside.result()[0], int)
+    until(two, lambda: two.width == 2)  # its nanny started another
+
+
+def test_a_scheduler_that_is_restarted_disturbs_and_blames_nobody(dask: Dask, slots) -> None:
+    dask.add()
+    one = slots(1)
+    running = one.submit(slept, job=Job(60.0))
+    time.sleep(1)
+    dask.restart_scheduler()
+    ended(one, running)
+    assert isinstance(running.exception(), Disturbed)
+    until(one, lambda: one.width == 0)  # Dask's workers end with their scheduler
+    dask.add()
+    until(one, lambda: one.width == 1)
+    again = one.submit(slept, job=Job(0.0))
+    ended(one, again)
+    assert again.exception() is None
+
+
+def test_workers_come_and_go(dask: Dask, slots) -> None:
+    first = dask.add("--no-nanny")
+    one = slots(1)
+    dask.add()
+    until(one, lambda: one.width == 2)
+    first.kill()
+    until(one, lambda: one.width == 1)
+
+
+def test_what_nobody_waits_for_ends_within_a_step(dask: Dask, slots, tmp_path: Path) -> None:
+    dask.add()
+    one = slots(1)
+    left = tmp_path / "left"
+    one.submit(slept, job=Job(60.0, name=str(left)))
+    time.sleep(2)
+    one.shutdown()  # as if this process were gone
+    begun = time.monotonic()
+    while not left.exists():
+        assert time.monotonic() - begun < 20
+        time.sleep(0.1)
+
+
+def test_a_trial_that_hangs_is_ended_with_its_worker(dask: Dask, slots) -> None:
+    dask.add()
+    one = slots(1)
+    hanging = one.submit(time.sleep, 600)
+    time.sleep(1)
+    one.kill(hanging)
+    until(one, lambda: one.width == 1)
+    after = one.submit(slept, job=Job(0.0))
+    ended(one, after)
+    assert after.exception() is None
+
+
+def test_only_workers_with_a_gpu_are_taken_where_one_is_asked_for(dask: Dask, slots) -> None:
+    dask.add()
+    dask.add("--resources", "GPU=1")
+    one = slots(1, gpus=1)
+    future = one.submit(slept, job=Job(0.0))
+    ended(one, future)
+    assert future.exception() is None
+
+
+def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER", 1)
+    with pytest.raises(ConfigError, match=r"executor\.address must be that of a Dask scheduler, .* 127\.0\.0\.1:9 none"):
+        executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+
+
+def test_workers_elsewhere_cannot_write_to_a_local_store(dask: Dask, slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    dask.add()
+    slots(1)
+    monkeypatch.setattr(cluster, "_own_addresses", lambda: {"localhost"})
+    slots(1, shared=True)
+    with pytest.raises(ConfigError, match=r"a worker on 127\.0\.0\.1 cannot write to a SQLite store"):
+        slots(1, shared=False)
