@@ -13,7 +13,7 @@ from mnist_exp.composition import CONF, FAILURES, chosen, explain
 from mnist_exp.errors import UserError
 from mnist_exp.stopping import Terminated, terminable
 
-COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "ui")
+COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
 
 
 def main() -> int:

@@ -1,10 +1,13 @@
-"""python -m mnist_exp store: checks a local store, and repairs one whose folder moved."""
+"""python -m mnist_exp store: checks a local store, repairs one whose folder moved, copies one to a server."""
 
 from pathlib import Path
 
 import click
 
+from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.tracking.database import uri_of
 from mnist_exp.tracking.moving import check_store, move_store
+from mnist_exp.tracking.store import DATABASE
 
 
 @click.group(help=__doc__)
@@ -34,3 +37,24 @@ def move(old: Path, new: Path) -> None:
     for one in missing:
         click.echo(f"{one.table} {one.name}: {one.place} is missing")
     raise SystemExit(bool(missing))
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("mlruns"))
+@click.option("--to", "uri", required=True, help="The other store, such as http://tracker:5000.")
+def copy(folder: Path, uri: str) -> None:
+    """Carries runs, metrics, artifacts and registered models to another store, such as the team's server.
+
+    What arrived is compared with what was sent; copied again after a crash, it goes on.
+    """
+    from mnist_exp.tracking.copying import copy_store
+    from mnist_exp.tracking.store import open_store, patiently
+
+    here = Tracking(enabled=True, uri=uri_of(folder.resolve() / DATABASE), experiment="", folder=str(folder))
+    source = existing_store(here)
+    with patiently():
+        done = copy_store(source, open_store(uri, folder), click.echo)
+    click.echo(
+        f"{done.runs} runs copied, {done.before} were there; {done.metrics} metrics, {done.files} files, {done.models} "
+        f"models, {done.versions} registered versions arrived as sent"
+    )

@@ -58,8 +58,8 @@ class Book(Protocol):
     def begin(self, proposal: Proposal) -> Job:
         """A run for this trial, and the job that fills it."""
 
-    def lost(self, job: Job) -> None:
-        """The worker died; this attempt will never count."""
+    def lost(self, job: Job, why: str) -> None:
+        """This attempt will never count: its worker died, or was out of reach."""
 
     def failed(self, job: Job, error: str) -> None:
         """The trial ended without a word of its own."""
@@ -168,7 +168,7 @@ class Engine:
         died = isinstance(error, BrokenExecutor)
         deaths = running.deaths + died
         if isinstance(error, Disturbed) or (died and deaths < self.executor.tries):
-            self.book.lost(running.job)
+            self.book.lost(running.job, "its worker was killed" if died else str(error))
             self._retries.append((running.proposal, deaths))
             return
         if error is not None:

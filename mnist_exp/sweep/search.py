@@ -69,9 +69,9 @@ class Ledger:
             seconds=settings.trial_timeout,
         )
 
-    def lost(self, job: Job) -> None:
-        """The worker died; this attempt will never count."""
-        self.record.supersede(job.run_id, "its worker was killed")
+    def lost(self, job: Job, why: str) -> None:
+        """This attempt will never count: its worker died, or was out of reach."""
+        self.record.supersede(job.run_id, why)
 
     def failed(self, job: Job, error: str) -> None:
         """The trial ended without a word of its own."""

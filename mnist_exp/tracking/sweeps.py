@@ -7,6 +7,7 @@ can be repeated.
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,6 +178,63 @@ class SweepRecord:
         condition = f"tags.sweep = '{self.id}' and tags.kind = 'trial'"
         with answering(self.store.uri):
             return self.store.runs(condition, [self._experiment_id])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. states: of trials that ended; running: numbers of trials under way and their hosts."""
+
+    name: str
+    run_id: str
+    status: str
+    host: str
+    pid: str
+    objective: str
+    total: int | None
+    states: Mapping[str, int]
+    best: Attempt | None
+    running: Sequence[tuple[int, str]]
+    seconds_left: float | None
+
+    @property
+    def ended(self) -> int:
+        """Trials that will not run again."""
+        return sum(self.states.values())
+
+
+def progress(store: Store, wanted: str) -> Progress:
+    """That of the sweep of this id, name or `latest`. Raises TrackingError where it is unknown."""
+    run = find_run(store, wanted, among=SWEEPS)
+    with answering(store.uri):
+        frozen = json.loads(Path(store.client.download_artifacts(run.info.run_id, FROZEN)).read_text())
+    settings = frozen["settings"]
+    record = SweepRecord(store, run.info.experiment_id, run.info.run_id, str(run.info.run_name), frozen)
+    attempts = record.attempts()
+    ended = [attempt for attempt in attempts if attempt.outcome != "open"]
+    running = [
+        (attempt.number, attempt.tags.get("host", "?"))
+        for attempt in attempts
+        if attempt.outcome == "open" and attempt.status == "RUNNING" and "folder" in attempt.tags
+    ]
+    sign = 1 if settings["direction"] == "max" else -1
+    best = max(scored(attempts), key=lambda attempt: sign * (attempt.score or 0.0), default=None)
+    total, left = settings["max_trials"], None
+    if total and ended and running:
+        left = sum(attempt.seconds for attempt in ended) / len(ended) * (total - len(ended)) / len(running)
+    tags = run.data.tags
+    return Progress(
+        record.name,
+        record.id,
+        run.info.status,
+        tags.get("host", "?"),
+        tags.get("pid", "?"),
+        settings["objective"],
+        total,
+        Counter(attempt.outcome for attempt in ended),
+        best,
+        running,
+        left,
+    )
 
 
 def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:

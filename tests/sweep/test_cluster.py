@@ -2,16 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
+from services import Dask
 
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import cluster
@@ -20,8 +18,6 @@ from mnist_exp.sweep.engine import Disturbed
 from mnist_exp.sweep.executors import executor
 from mnist_exp.sweep.settings import Executor
 from mnist_exp.sweep.trial import Abandoned, abandoned
-
-HERE = Path(__file__).parent
 
 
 def slept(job) -> tuple[int, dict, dict]:
@@ -38,68 +34,10 @@ def failing(job) -> None:
     raise ValueError("it failed")
 
 
-class Dask:
-    """A scheduler and its workers, each process started and ended by itself."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen] = []
-        self.scheduler = self.start_scheduler("0")
-        self.address = self._address()
-
-    def start_scheduler(self, port: str) -> subprocess.Popen:
-        (self.folder / "scheduler.json").unlink(missing_ok=True)
-        return self._start("scheduler", "--port", port, "--scheduler-file", "scheduler.json", *LOCAL)
-
-    def restart_scheduler(self) -> None:
-        self.scheduler.kill()
-        self.scheduler.wait()
-        self.scheduler = self.start_scheduler(self.address.rpartition(":")[2])
-        assert self._address() == self.address
-
-    def add(self, *more: str) -> subprocess.Popen:
-        return self._start("worker", self.address, "--nthreads", "1", *LOCAL, *more)
-
-    def end(self) -> None:
-        for process in self.processes:
-            try:
-                family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-            except psutil.NoSuchProcess:
-                continue
-            for one in family:
-                try:
-                    one.kill()
-                except psutil.NoSuchProcess:
-                    continue
-            process.wait()
-
-    def _start(self, *arguments: str) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(HERE), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
-        with (self.folder / f"{len(self.processes)}.log").open("w") as log:
-            command = [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
-            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-        self.processes.append(process)
-        return process
-
-    def _address(self) -> str:
-        import json
-
-        path, until = self.folder / "scheduler.json", time.monotonic() + 30
-        while time.monotonic() < until:
-            if path.is_file() and (text := path.read_text()).endswith("}"):
-                return str(json.loads(text)["address"])
-            time.sleep(0.1)
-        raise TimeoutError("the scheduler does not start")
-
-
-LOCAL = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
-
-
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[Dask]:
-    found = Dask(tmp_path)
-    yield found
-    found.end()
+    with Dask(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture
@@ -235,7 +173,7 @@ def test_only_workers_with_a_gpu_are_taken_where_one_is_asked_for(dask: Dask, sl
 
 def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ANSWER", 1)
-    with pytest.raises(ConfigError, match=r"executor\.address must be that of a Dask scheduler, .* 127\.0\.0\.1:9 none"):
+    with pytest.raises(ConfigError, match=r"must be that of a Dask scheduler, .* at tcp://127\.0\.0\.1:9 none"):
         executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
 
 

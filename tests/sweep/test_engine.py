@@ -71,7 +71,7 @@ class Book:
         self.begun.append(proposal.number)
         return proposal
 
-    def lost(self, job):
+    def lost(self, job, why):
         self.losses.append(job.number)
 
     def failed(self, job, error):

@@ -1,0 +1,157 @@
+"""Servers that tests and benchmarks start on 127.0.0.1 and end again: Dask, PostgreSQL, MLflow's."""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+import requests
+
+# What a scheduler and its workers import: it reads the trials on their way to them.
+HERE = Path(__file__).parent
+PATHS = os.pathsep.join(filter(None, [str(HERE), str(HERE / "sweep"), os.environ.get("PYTHONPATH")]))
+
+
+def installed(program: str, package: str) -> str | None:
+    """The path of a program, from Debian's packages where it is missing and this is root."""
+    if not shutil.which(program) and not os.geteuid() and shutil.which("apt-get"):
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+            subprocess.run(["apt-get", "--quiet", *command], check=True)
+    return shutil.which(program)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(met: Callable[[], object], what: str, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not met():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what} did not come about within {seconds:g} s")
+        time.sleep(0.1)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """A process with all it started, as SIGKILL does."""
+    with suppress(psutil.NoSuchProcess):
+        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait()
+
+
+class Services:
+    """Processes that end with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self.processes:
+            kill(process)
+
+    def start(self, command: Sequence[str], user: str | None = None, **environment: str) -> subprocess.Popen:
+        """A process whose output goes to a file of this folder."""
+        with (self.folder / f"{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **environment}, stdout=log, stderr=log, user=user
+            )
+        self.processes.append(process)
+        return process
+
+
+class Dask(Services):
+    """A scheduler and its workers."""
+
+    LOCAL = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.scheduler = self._scheduler("0")
+        self.address = self._address()
+
+    def restart_scheduler(self) -> None:
+        """Killed, and another at the same address."""
+        kill(self.scheduler)
+        self.scheduler = self._scheduler(self.address.rpartition(":")[2])
+        assert self._address() == self.address
+
+    def add(self, *more: str) -> subprocess.Popen:
+        """A worker of one thread, with a nanny."""
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", *self.LOCAL]
+        return self.start([*command, *more], PYTHONPATH=PATHS)
+
+    def _scheduler(self, port: str) -> subprocess.Popen:
+        (self.folder / "scheduler.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", port, *self.LOCAL]
+        return self.start([*command, "--scheduler-file", "scheduler.json"], PYTHONPATH=PATHS)
+
+    def _address(self) -> str:
+        path = self.folder / "scheduler.json"
+        wait_for(lambda: path.is_file() and path.read_text().endswith("}"), "a scheduler")
+        return str(json.loads(path.read_text())["address"])
+
+
+class Postgres(Services):
+    """An empty database `mlflow` at `uri`; PostgreSQL refuses root, and so runs as Debian's user for it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        if not installed("psql", "postgresql"):
+            raise FileNotFoundError("PostgreSQL is not installed")
+        tools = max(Path("/usr/lib/postgresql").glob("*/bin"))
+        self.user = None if os.geteuid() else "postgres"
+        data, port = folder / "postgres", str(free_port())
+        data.mkdir()
+        if self.user:
+            os.chown(data, pwd.getpwnam(self.user).pw_uid, -1)
+        keys = ["--username=mlflow", "--auth=trust", "--no-sync", "--encoding=UTF8"]
+        subprocess.run([tools / "initdb", "-D", data, *keys], user=self.user, cwd="/", check=True, capture_output=True)
+        self.command = [str(tools / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", port, "-k", str(data)]
+        self.start(self.command, self.user)
+        reach = [tools / "psql", "-h", "127.0.0.1", "-p", port, "-U", "mlflow", "-d", "postgres"]
+        make = [*reach, "-c", "CREATE DATABASE mlflow"]
+        wait_for(lambda: not subprocess.run(make, capture_output=True).returncode, "PostgreSQL")
+        self.uri = f"postgresql+psycopg://mlflow@127.0.0.1:{port}/mlflow"
+
+
+class Mlflow(Services):
+    """MLflow's server, artifacts proxied to a local folder."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        super().__init__(folder)
+        port = str(free_port())
+        self.uri = f"http://127.0.0.1:{port}"
+        self.command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "2"]
+        self.command += ["--host", "127.0.0.1", "--port", port, "--artifacts-destination", str(folder / "artifacts")]
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts it, or starts it again."""
+        self.server = self.start(self.command, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        wait_for(self._is_healthy, "MLflow's server", 120)
+
+    def stop(self) -> None:
+        """Kills it."""
+        kill(self.server)
+
+    def _is_healthy(self) -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{self.uri}/health", timeout=5, proxies={"http": ""}).ok
+        return False
