@@ -155,3 +155,57 @@ class Mlflow(Services):
         with suppress(requests.ConnectionError):
             return requests.get(f"{self.uri}/health", timeout=5, proxies={"http": ""}).ok
         return False
+
+
+class Slurm(Services):
+    """One node with four places for jobs, whatever the machine has; `environment` is what its commands need."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        if not installed("slurmctld", "slurm-wlm"):
+            raise FileNotFoundError("Slurm is not installed")
+        host = socket.gethostname()
+        conf = folder / "slurm.conf"
+        conf.write_text(
+            f"""ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={free_port()}
+SlurmdPort={free_port()}
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=5
+MailProg=/bin/true
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES State=UP
+"""
+        )
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        self.environment = {"SLURM_CONF": str(conf)}
+        self.start(["slurmctld", "-D"], **self.environment)
+        self.start(["slurmd", "-D", "-N", host], **self.environment)
+        wait_for(lambda: "idle" in self.ask("sinfo", "--noheader"), "a Slurm node")
+
+    def __exit__(self, *error: object) -> None:
+        self.ask("scancel", "--full", "--signal=KILL", "--user=root")  # what runs a job is no child of the daemons
+        with suppress(TimeoutError):
+            wait_for(lambda: not self.ask("squeue", "--noheader"), "the end of all jobs", 20)
+        super().__exit__(*error)
+
+    def ask(self, *command: str) -> str:
+        """What one of Slurm's commands prints."""
+        return subprocess.run(
+            command, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False
+        ).stdout

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOK, FRESH = 1.0, 0.2  # seconds between looks at the workers, and before a trial is sent to one
 ANSWER = 15  # seconds in which a scheduler must answer
+UNUSED = ("TARGET", "SPILL", "PAUSE")  # of Dask's measures against full memory
 PATIENCE = 300  # seconds without a scheduler after which a sweep ends, to be resumed
 
 
@@ -72,6 +73,10 @@ class Cluster(Executor):
             return
         self._answered = time.monotonic()
         self._workers = {address: worker for address, worker in found.items() if self._usable(worker)}
+        taken = {address for address, _ in self._busy.values()}
+        self._renew(
+            [address for address, worker in found.items() if worker["status"] == "paused" and address not in taken]
+        )
         for future, (address, identity) in list(self._busy.items()):
             if found.get(address, {}).get("id") != identity:
                 _settle(future, BrokenExecutor(f"the worker {address} is gone"))
@@ -96,17 +101,21 @@ class Cluster(Executor):
         return future
 
     def kill(self, future: Future) -> None:
-        """Ends the worker of this trial; its nanny, if it has one, starts another."""
+        """Ends the worker of this trial."""
         address, _ = self._busy.get(future, (None, None))
         _settle(future, Disturbed("the trial was ended"))
-        if address is not None:
-            with suppress(OSError, TimeoutError, RuntimeError, ValueError):
-                self._client.restart_workers([address], timeout=ANSWER, raise_for_error=False)
+        self._renew([address] if address else [])
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._client.close()
         if self._started:
             self._started.close()
+
+    def _renew(self, addresses: list[str]) -> None:
+        """Ends these workers; their nannies, if they have one, start others. Dask pauses those short of memory."""
+        if addresses:
+            with suppress(OSError, TimeoutError, RuntimeError, ValueError):
+                self._client.restart_workers(addresses, timeout=ANSWER, raise_for_error=False)
 
     def _connected(self) -> "Client":
         from distributed import Client
@@ -144,6 +153,8 @@ def slurm(keys: settings.Executor, *, shared: bool) -> Cluster:
         job_cpu=keys.cpus,
         job_extra_directives=[f"--gres=gpu:{keys.gpus}"] if keys.gpus else [],
         worker_extra_args=["--resources", f"GPU={keys.gpus}"] if keys.gpus else [],
+        # What TensorFlow holds is not Dask's to spill, and a worker that Dask pauses for it would stay so.
+        job_script_prologue=[f"export DASK_DISTRIBUTED__WORKER__MEMORY__{key}=False" for key in UNUSED],
         python=sys.executable,
         interface=keys.interface,
         scheduler_options={"dashboard_address": "127.0.0.1:0"},

@@ -1,0 +1,68 @@
+"""A sweep on a real Slurm of one node, with a job cancelled in the middle."""
+
+import getpass
+from pathlib import Path
+
+import pytest
+from light_trials import light, study_of
+from services import PATHS, Slurm, wait_for
+
+from mnist_exp.sweep import cluster
+from mnist_exp.sweep.board import Board
+from mnist_exp.sweep.executors import executor
+from mnist_exp.sweep.search import search
+from mnist_exp.sweep.settings import Executor
+from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.tracking.sweeps import SweepRecord
+
+
+def slow(job):
+    """A light trial, long enough for a job to be cancelled in it."""
+    import time
+
+    time.sleep(0.7)
+    return light(job)
+
+
+def jobs(slurm: Slurm) -> list[str]:
+    return slurm.ask("squeue", "--noheader", "--format=%i", "--states=running").split()
+
+
+def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if getpass.getuser() != "root":
+        pytest.skip("Slurm's daemons start jobs only as root")
+    monkeypatch.setattr(cluster.Cluster.look, "__defaults__", (0.2,))
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    monkeypatch.chdir(tmp_path)
+    tracking = Tracking(enabled=True, uri=None, experiment="slurm", folder=str(tmp_path / "mlruns"))
+    study = study_of("random", max_trials=20)
+    with Slurm(tmp_path) as slurm:
+        for key, value in slurm.environment.items():
+            monkeypatch.setenv(key, value)
+        keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
+        store = store_of(tracking)
+        with executor(keys, store.uri) as slots:
+            wait_for(lambda: slots.look() or slots.width == 2, "two workers", 120)
+            first = jobs(slurm)
+            assert len(first) == 2
+            record = SweepRecord.begin(store, "slurm", "study", study.frozen())
+            cancelled = []
+
+            class Cancelling(Board):
+                """Cancels a job when the fifth trial has ended."""
+
+                def end(self, number, *more) -> None:
+                    super().end(number, *more)
+                    if len(self.ended) == 5:
+                        cancelled.append(first[0])
+                        slurm.ask("scancel", first[0])
+
+            search(study, record, tracking, slots, Cancelling(), slow)
+            wait_for(lambda: set(jobs(slurm)) - set(first), "another job in its place", 60)
+            assert cancelled[0] not in jobs(slurm)
+        assert [attempt.outcome for attempt in record.attempts()] == ["scored"] * 20
+        runs = store.runs("tags.kind = 'trial'")
+        assert {run.data.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
+        wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")
