@@ -1,0 +1,85 @@
+"""How many workers one parent can feed: trials that sleep for their duration, on 1, 8, 64 and 256 workers.
+
+python benchmarks/many_workers.py --seconds 10 --rounds 4
+
+Efficiency is the workers' time spent in trials by all their time; the parent asks, composes, records and tells as ever.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from mnist_exp.composition import compose
+from mnist_exp.sweep.board import Board
+from mnist_exp.sweep.search import search
+from mnist_exp.sweep.study import define
+from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.tracking.sweeps import SweepRecord
+
+
+class Sleepers(ThreadPoolExecutor):
+    """Threads in place of workers."""
+
+    alone, tries = False, 3
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.width = width
+
+    def look(self) -> None:
+        pass
+
+    def kill(self, future: Future) -> None:
+        pass
+
+
+class Silent(Board):
+    """Says nothing."""
+
+    def say(self, label: str, text: str) -> None:
+        pass
+
+
+def main(widths: list[int], seconds: float, rounds: int, algorithms: list[str]) -> None:
+    swept = [
+        "model.dropout=interval(0,0.5)", "training.batch_size=32,64,128", "optimizer=adam,sgd",
+        "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
+    ]  # fmt: skip
+
+    def sleep(job: Job) -> Outcome:
+        time.sleep(seconds)
+        score = -abs(job.config["model"]["dropout"] - 0.2)
+        return Outcome(score=score, curve=(score,))
+
+    for algorithm in algorithms:
+        for width in widths:
+            with tempfile.TemporaryDirectory() as folder, Sleepers(width) as slots:
+                trials = width * rounds
+                fixed = [f"tracking.folder={folder}", f"sweep.max_trials={trials}", f"sweep.algorithm={algorithm}"]
+                cfg, choices = compose(fixed)
+                study, tracking = define(cfg, choices, [*fixed, *swept]), Tracking(**cfg.tracking)
+                record = SweepRecord.begin(store_of(tracking), "workers", "workers", study.frozen())
+                begun, used = time.perf_counter(), time.process_time()
+                search(study, record, tracking, slots, Silent(), sleep)
+                wall, parent = time.perf_counter() - begun, (time.process_time() - used) / trials
+                print(
+                    f"{algorithm}, {width} workers, {trials} trials of {seconds:g} s: efficiency "
+                    f"{trials * seconds / width / wall:.1%}, the parent's time a trial {1000 * parent:.0f} ms, enough "
+                    f"for {0.9 * seconds / parent:.0f} workers",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=4, help="trials of each worker")
+    parser.add_argument("--algorithm", choices=["random", "tpe"], nargs="+", default=["random", "tpe"])
+    chosen = parser.parse_args()
+    main(chosen.workers, chosen.seconds, chosen.rounds, chosen.algorithm)
