@@ -79,8 +79,9 @@ def main(count: int) -> None:
             tracking = Tracking(enabled=True, uri=server.uri, experiment="digits", folder="mlruns")
             run = mnist_exp.run(*SMALL, f"tracking.uri={server.uri}", quiet=True)
             store = existing_store(tracking)
-            given = [*SMALL, "model.dropout=interval(0,0.5)", "sweep.max_trials=300"]
-            record = SweepRecord.begin(store, "digits", "study", define(*compose(SMALL), given).frozen())
+            fixed = [*SMALL, "sweep.max_trials=300"]
+            study = define(*compose(fixed), [*fixed, "model.dropout=interval(0,0.5)"])
+            record = SweepRecord.begin(store, "digits", "study", study.frozen())
             begun = time.perf_counter()
             multiply(postgres.uri, str(run.run_id), record.id, count)
             print(f"{count:,} runs written in {time.perf_counter() - begun:.0f} s", flush=True)

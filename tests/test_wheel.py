@@ -55,7 +55,7 @@ def test_the_wheel_carries_conf_sweeps_and_the_program(wheel: Path) -> None:
         (programs,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     for folder in (CONF, CONF.parent / "sweeps", CONF.parent / "mnist_exp"):
-        files = [path for path in folder.rglob("*") if path.suffix in (".py", ".yaml", ".html")]
+        files = [path for path in folder.rglob("*") if path.suffix in (".py", ".yaml", ".html", ".css", ".js")]
         inside = "mnist_exp" if folder.name == "mnist_exp" else f"mnist_exp/{folder.name}"
         assert files
         assert {f"{inside}/{path.relative_to(folder).as_posix()}" for path in files} <= names

@@ -50,7 +50,8 @@ class Board(Speaker):
         self.total, self._curve_of = total, curve_of
         self._sign = study.settings.sign
         trials = "trials until nothing is left" if total is None else f"{total} trials"
-        self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {width} at a time")
+        pace = f"{width} at a time" if width else "as workers come"
+        self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {pace}")
         keys = dict.fromkeys(parameter.key for parameter in study.space.parameters)
         self.say("space", ", ".join(keys))
         self.say("goal", f"{study.settings.direction} {study.settings.objective}; the test set stays closed")

@@ -1,6 +1,8 @@
 """Trials on the workers of a Dask cluster: one each at a time, wherever they are, as they come and go."""
 
 import os
+import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -120,6 +122,10 @@ class Cluster(Executor):
     def _connected(self) -> "Client":
         from distributed import Client
 
+        if not re.fullmatch(r"\w+://.+:\d+", str(self._address)):  # Dask would try it for half a minute
+            raise ConfigError(
+                f"executor.address must be that of a Dask scheduler, such as tcp://host:8786, but got {self._address!r}"
+            )
         try:
             client = Client(self._address, security=self._security, timeout=ANSWER, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -140,9 +146,13 @@ class Cluster(Executor):
 
 
 def slurm(keys: settings.Executor, *, shared: bool) -> Cluster:
-    """A cluster of Slurm jobs, one worker each, that is kept at its size and ends with the sweep."""
+    """A cluster of Slurm jobs, one worker each, that is kept at its size and ends with the sweep.
+
+    Raises ConfigError where Slurm would not take such a job.
+    """
     from dask_jobqueue import SLURMCluster
 
+    _try(keys)
     wanted = keys.workers or 1
     cluster = SLURMCluster(
         queue=keys.partition,
@@ -161,6 +171,20 @@ def slurm(keys: settings.Executor, *, shared: bool) -> Cluster:
     )
     cluster.adapt(minimum=wanted, maximum=wanted)
     return Cluster(replace(keys, workers=wanted), shared=shared, started=cluster)
+
+
+def _try(keys: settings.Executor) -> None:
+    """Asks Slurm whether it would take a worker's job."""
+    asked = ["sbatch", "--test-only", "--wrap=true", f"--cpus-per-task={keys.cpus}", f"--time={keys.walltime}"]
+    asked += [f"--partition={keys.partition}"] if keys.partition else []
+    asked += [f"--gres=gpu:{keys.gpus}"] if keys.gpus else []
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"executor=slurm must be started where sbatch works, but: {error}") from error
+    if said.returncode:
+        reason = " ".join(said.stderr.split()).removeprefix("sbatch: error: ") or "it gave no reason"
+        raise ConfigError(f"executor=slurm: Slurm does not take such a job: {reason}; see conf/executor/slurm.yaml")
 
 
 def _security(keys: settings.Executor) -> "Security | None":

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,20 +69,20 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
 
         plan(define(cfg, choices, overrides), tracking, width(keys), board)
         return None
+    study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
     from mnist_exp.tracking.store import patiently
 
     store = store_of(tracking)
     store.end_dead_runs()
     with executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
-        study, record = _opened(cfg, choices, overrides, tracking, store)
+        study, record = _recorded(study, cfg, overrides, tracking, store)
         return _run(study, record, tracking, slots, board)
 
 
-def _opened(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], tracking: Tracking, store: "Store"
+def _recorded(
+    study: Study | None, cfg: DictConfig, overrides: list[str], tracking: Tracking, store: "Store"
 ) -> "tuple[Study, SweepRecord]":
-    """The study, new or resumed, and its record, which this process holds from here on."""
-    study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
+    """The study, else the one to resume, and its record, which this process holds from here on."""
     from mnist_exp.tracking.sweeps import SweepRecord
 
     if study is not None:

@@ -177,6 +177,11 @@ def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPa
         executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
 
 
+def test_what_is_no_address_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"such as tcp://host:8786, but got 'scheduler'"):
+        executor(Executor(kind="dask", workers=None, address="scheduler"), "http://tracker")
+
+
 def test_workers_elsewhere_cannot_write_to_a_local_store(dask: Dask, slots, monkeypatch: pytest.MonkeyPatch) -> None:
     dask.add()
     slots(1)

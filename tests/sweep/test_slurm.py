@@ -1,12 +1,14 @@
 """A sweep on a real Slurm of one node, with a job cancelled in the middle."""
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from light_trials import light, study_of
 from services import PATHS, Slurm, wait_for
 
+from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import cluster
 from mnist_exp.sweep.board import Board
 from mnist_exp.sweep.executors import executor
@@ -43,6 +45,8 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             monkeypatch.setenv(key, value)
         keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
         store = store_of(tracking)
+        with pytest.raises(ConfigError, match=r"Slurm does not take such a job: .*partition.*see conf/executor/slurm"):
+            executor(replace(keys, partition="nowhere"), store.uri)
         with executor(keys, store.uri) as slots:
             wait_for(lambda: slots.look() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
