@@ -50,9 +50,9 @@ def main(count: int) -> None:
         multiply(Path("mlruns/mlflow.db"), run.run_id, count)
         store = existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns"))
         for what, search in {
-            "compare": lambda: [
-                comparing.compared(store, one) for one in comparing.search(store, None, {}, "val/accuracy", False, 10)
-            ],
+            "compare": lambda: comparing.all_compared(
+                store, comparing.search(store, None, {}, "val/accuracy", False, 10)
+            ),
             "best": lambda: find_run(store, "best"),
         }.items():
             begun = time.perf_counter()

@@ -1,7 +1,9 @@
 """What runs differ in and whether they differ: configs side by side, and a paired test on identical images."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +138,12 @@ def search(
         )
 
 
+def all_compared(store: "Store", runs: "Sequence[Run]") -> list[Compared]:
+    """Several runs, fetched at once: from a server one after the other took 5 s for ten."""
+    with ThreadPoolExecutor(10) as threads:
+        return list(threads.map(partial(compared, store), runs))
+
+
 def compared(store: "Store", run: "Run") -> Compared:
     """A run with its predictions, as far as it stored them."""
     seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else None
@@ -151,14 +159,19 @@ def compared(store: "Store", run: "Run") -> Compared:
 
 
 def _predictions(store: "Store", run: "Run") -> dict[str, np.ndarray] | None:
+    from mlflow.exceptions import MlflowException
+
     from mnist_exp.tracking.lookup import model_run
     from mnist_exp.tracking.store import answering
 
     run_id = model_run(run)
     with answering(store.uri):
-        if not any(found.path == "predictions.npz" for found in store.client.list_artifacts(run_id)):
+        try:
+            path = Path(store.client.download_artifacts(run_id, "predictions.npz"))
+        except (MlflowException, OSError):
+            if any(found.path == "predictions.npz" for found in store.client.list_artifacts(run_id)):
+                raise
             return None
-        path = Path(store.client.download_artifacts(run_id, "predictions.npz"))
     with np.load(path) as arrays:
         return dict(arrays)
 

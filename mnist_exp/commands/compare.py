@@ -48,7 +48,7 @@ def command(
         found = comparing.search(store, experiment, _pairs(where), sort, sort.endswith(LEAST), top)
     if not found:
         raise TrackingError("there is no finished run that meets this; leave out --where, or start a run")
-    shown = [comparing.compared(store, run) for run in found]
+    shown = comparing.all_compared(store, found)
     keys = comparing.differing(shown)
     tests = [comparing.against(shown[0], run) for run in shown]
     rows = [comparing.row(run, against_first, keys) for run, against_first in zip(shown, tests, strict=True)]
