@@ -81,8 +81,9 @@ class Dask(Services):
 
     LOCAL = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Sequence[str] = ()) -> None:
         super().__init__(folder)
+        self.keys = [*self.LOCAL, *tls]
         self.scheduler = self._scheduler("0")
         self.address = self._address()
 
@@ -94,12 +95,12 @@ class Dask(Services):
 
     def add(self, *more: str) -> subprocess.Popen:
         """A worker of one thread, with a nanny."""
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", *self.LOCAL]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--nthreads", "1", *self.keys]
         return self.start([*command, *more], PYTHONPATH=PATHS)
 
     def _scheduler(self, port: str) -> subprocess.Popen:
         (self.folder / "scheduler.json").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", port, *self.LOCAL]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", port, *self.keys]
         return self.start([*command, "--scheduler-file", "scheduler.json"], PYTHONPATH=PATHS)
 
     def _address(self) -> str:

@@ -190,7 +190,12 @@ def _try(keys: settings.Executor) -> None:
 def _security(keys: settings.Executor) -> "Security | None":
     from distributed import Security
 
-    if not keys.tls_ca:
+    given = [keys.tls_ca, keys.tls_cert, keys.tls_key]
+    if not all(given):
+        if any(given) or str(keys.address).startswith("tls://"):
+            raise ConfigError(
+                f"a scheduler at tls:// needs executor.tls_ca, tls_cert and tls_key, but for {keys.address} got {given}"
+            )
         return None
     return Security(
         tls_ca_file=keys.tls_ca, tls_client_cert=keys.tls_cert, tls_client_key=keys.tls_key, require_encryption=True

@@ -5,10 +5,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from distributed import Security
 from services import Dask
 
 from mnist_exp.errors import ConfigError
@@ -169,6 +170,26 @@ def test_only_workers_with_a_gpu_are_taken_where_one_is_asked_for(dask: Dask, sl
     future = one.submit(slept, job=Job(0.0))
     ended(one, future)
     assert future.exception() is None
+
+
+def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without(tmp_path: Path) -> None:
+    given = Security.temporary()
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    for name, text in {"ca": given.tls_ca_file, "cert": given.tls_client_cert, "key": given.tls_client_key}.items():
+        files[name].write_text(str(text))
+    said = ["--protocol", "tls", "--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]]
+    with Dask(tmp_path, [str(word) for word in said]) as dask:
+        dask.add()
+        keys = Executor(kind="dask", workers=None, address=dask.address)
+        assert dask.address.startswith("tls://")
+        with pytest.raises(ConfigError, match=r"needs executor\.tls_ca, tls_cert and tls_key"):
+            Cluster(keys, shared=True)
+        tls = {f"tls_{name}": str(path) for name, path in files.items()}
+        with Cluster(replace(keys, **tls), shared=True) as one:
+            until(one, lambda: one.width == 1)
+            future = one.submit(slept, job=Job(0.0))
+            ended(one, future)
+            assert future.exception() is None
 
 
 def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
