@@ -39,6 +39,7 @@ class MlflowRecord(Record):
         self.uri = store.uri
         self._store = store
         self._waiting: deque[Callable[[], Any]] = deque()
+        self._overflowed = False
         self._retry_at = 0.0
         self._known: dict[tuple[str, int], float] = {}  # metrics by name and step that the store had when resumed
 
@@ -127,20 +128,26 @@ class MlflowRecord(Record):
         if self.log.exists():
             shutil.copy(self.log, self.artifacts)
         with patiently():
+            self._flush()
             self.publish()
             self._send(lambda: self._store.client.set_terminated(self.id, status))
-        if not self._waiting and (status == "FINISHED" or not self.resumable):
+        if not self.trouble and (status == "FINISHED" or not self.resumable):
             super().end(status)
 
     @property
     def trouble(self) -> str | None:
-        if self._waiting:
+        if self._waiting or self._overflowed:
             return f"tracking failed on the way; everything the run logged is kept in {self.folder}"
         return None
 
     def _send(self, call: Callable[[], Any]) -> None:
         if len(self._waiting) < MOST:
             self._waiting.append(call)
+        else:
+            self._overflowed = True
+        self._flush()
+
+    def _flush(self) -> None:
         if time.monotonic() < self._retry_at:
             return
         try:

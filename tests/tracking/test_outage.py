@@ -1,0 +1,65 @@
+"""A server that goes away in the middle of a run, for real."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from services import Mlflow
+
+from mnist_exp.tracking import mlflow_record
+from mnist_exp.tracking.database import create_database, uri_of
+from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.store import DATABASE, open_store
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Mlflow]:
+    create_database(tmp_path / DATABASE)
+    with Mlflow(tmp_path, uri_of(tmp_path / DATABASE)) as found:
+        yield found
+
+
+def test_no_metric_is_lost_or_doubled_while_it_is_away(
+    server: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_record, "PAUSE", 0.5)
+    store = open_store(server.uri, tmp_path / "mlruns")
+    record = MlflowRecord.create_in(store, tmp_path / "mlruns", "away", "run")
+    for epoch in range(1, 10):
+        if epoch == 3:
+            server.stop()
+        if epoch == 7:
+            server.begin()
+        record.metrics({"train/loss": 1 / epoch, "val/accuracy": epoch / 10}, step=epoch)
+    assert record.trouble is None
+    server.stop()
+    record.metrics({"val/loss": 0.5}, step=9)
+    assert record.trouble is not None
+    server.begin()
+    record.end("FINISHED")
+    assert record.trouble is None
+    for key in ("train/loss", "val/accuracy"):
+        assert [metric.step for metric in store.client.get_metric_history(record.id, key)] == list(range(1, 10))
+    run = store.client.get_run(record.id)
+    assert (run.info.status, run.data.metrics["val/loss"]) == ("FINISHED", 0.5)
+
+
+def test_what_waits_is_bounded_and_the_folder_keeps_the_rest(
+    server: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_record, "MOST", 5)
+    store = open_store(server.uri, tmp_path / "mlruns")
+    record = MlflowRecord.create_in(store, tmp_path / "mlruns", "away", "run")
+    server.stop()
+    for epoch in range(1, 20):
+        record.metrics({"train/loss": 1 / epoch}, step=epoch)
+    assert len(record._waiting) == 5
+    server.begin()
+    record.end("FINISHED")
+    assert "everything the run logged is kept in" in str(record.trouble)
+    run = store.client.get_run(record.id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/loss"] == 1 / 5
+    kept = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
+    assert len([line for line in kept if line["kind"] == "metrics"]) == 19
