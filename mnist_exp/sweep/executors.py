@@ -92,9 +92,12 @@ def executor(keys: settings.Executor, uri: str) -> "Inline | Local | Cluster":
     if keys.kind == "local":
         return Local(keys.workers or os.cpu_count() or 1)
     try:
-        from mnist_exp.sweep import cluster
+        import dask_jobqueue  # noqa: F401
+        import distributed  # noqa: F401
     except ImportError as error:
         raise ConfigError(f'executor={keys.kind} needs Dask: pip install "mnist_exp[cluster]"') from error
+    from mnist_exp.sweep import cluster
+
     shared = not uri.startswith("sqlite")
     return cluster.Cluster(keys, shared=shared) if keys.kind == "dask" else cluster.slurm(keys, shared=shared)
 

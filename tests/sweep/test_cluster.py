@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -195,6 +196,12 @@ def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without
 def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ANSWER", 1)
     with pytest.raises(ConfigError, match=r"must be that of a Dask scheduler, .* at tcp://127\.0\.0\.1:9 none"):
+        executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r'executor=dask needs Dask: pip install "mnist_exp\[cluster\]"'):
         executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
 
 

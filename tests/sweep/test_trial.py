@@ -15,7 +15,7 @@ from mnist_exp.sweep.executors import Inline
 from mnist_exp.sweep.proposal import Proposal
 from mnist_exp.sweep.search import Ledger, search
 from mnist_exp.sweep.study import digest_of
-from mnist_exp.sweep.trial import work
+from mnist_exp.sweep.trial import Abandoned, abandoned, work
 from mnist_exp.tracking import store_of
 from mnist_exp.tracking.sweeps import SweepRecord
 
@@ -63,6 +63,20 @@ def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
     assert outcome.score == max(outcome.curve)
     run = run_of(job, tracking)
     assert (run.info.status, run.data.tags["pruned"], run.data.tags["epochs"]) == ("FINISHED", "true", "2")
+
+
+def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
+    asked = []
+    token = abandoned.set(lambda: bool(asked.append(True)) or len(asked) > 2)
+    try:
+        with pytest.raises(Abandoned):
+            work(job)
+    finally:
+        abandoned.reset(token)
+    run = run_of(job, tracking)
+    assert run.info.status == "KILLED"
+    assert "score" not in run.data.metrics
+    assert len(asked) == 3
 
 
 def test_no_trial_ends_in_its_first_epochs_or_where_no_median_is_known(job):
