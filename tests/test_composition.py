@@ -12,6 +12,7 @@ NEEDS = {  # what a choice cannot do without
     "dataset=folder": ["dataset.path=photos"],
     "dataset=npz": ["dataset.path=mine.npz"],
     "model=custom": ["model._target_=collections.Counter"],
+    "executor=dask": ["executor.address=tcp://scheduler:8786"],
 }
 FOLDERS = {group: (ROOT if group == "sweeps" else CONF) / group for group in GROUPS}
 CHOICES = [f"{group}={path.stem}" for group, folder in FOLDERS.items() for path in sorted(folder.glob("*.yaml"))]

@@ -31,8 +31,8 @@ def local():
 
 
 def test_the_keys_choose_the_executor():
-    assert isinstance(executor(Executor(kind="inline", workers=1)), Inline)
-    with executor(Executor(kind="local", workers=None)) as found:
+    assert isinstance(executor(Executor(kind="inline", workers=1), "sqlite:///x"), Inline)
+    with executor(Executor(kind="local", workers=None), "sqlite:///x") as found:
         assert found.width == os.cpu_count()
 
 
