@@ -18,9 +18,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import mlflow.keras  # noqa: F401
 
 import mnist_exp
-from mnist_exp import comparing
-from mnist_exp.tracking import Tracking, existing_store
-from mnist_exp.tracking.lookup import find_run
+from mnist_exp.commands import compare as comparing
+from mnist_exp.config.schema import Tracking
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.store import existing_store
 
 TABLES = {"runs": "run_uuid", "params": "run_uuid", "tags": "run_uuid", "latest_metrics": "run_uuid"}
 

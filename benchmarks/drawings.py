@@ -17,8 +17,9 @@ from drawings import drawings
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mnist_exp.predicting import Predictor
-from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.commands.predict import Predictor
+from mnist_exp.config.schema import Tracking
+from mnist_exp.tracking.store import existing_store
 
 
 def of_scikit_learn() -> list[tuple[Image.Image, int]]:

@@ -14,11 +14,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from mnist_exp.compiled import Order, feed, mode_for
-from mnist_exp.composition import build, compose
-from mnist_exp.data import Splits
-from mnist_exp.experiment import build_optimizer, load_data
-from mnist_exp.training import Training, loss_of, targets_of
+from mnist_exp.config.compose import compose
+from mnist_exp.config.run_config import build
+from mnist_exp.config.schema import Training
+from mnist_exp.data.load import load_data
+from mnist_exp.data.splits import Splits
+from mnist_exp.optimizers import build_optimizer
+from mnist_exp.training.compiled import Order, feed, mode_for
+from mnist_exp.training.fit import loss_of, targets_of
 
 
 def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:

@@ -13,13 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from mnist_exp.composition import compose
-from mnist_exp.sweep.board import Board
-from mnist_exp.sweep.search import search
+from mnist_exp.config.compose import compose
+from mnist_exp.config.schema import Tracking
+from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.study import define
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking, store_of
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 
 class Sleepers(ThreadPoolExecutor):

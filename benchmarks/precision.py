@@ -14,8 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from mnist_exp.compiled import Order, feed
-from mnist_exp.composition import build, compose
+from mnist_exp.config.compose import compose
+from mnist_exp.config.run_config import build
+from mnist_exp.training.compiled import Order, feed
 
 IMAGES, BATCH = 128 * 40, 128
 

@@ -23,13 +23,13 @@ import keras_tuner
 import numpy as np
 from omegaconf import OmegaConf
 
-from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.executors import Local
-from mnist_exp.sweep.oracle import Random, Replayable, hyperparameters
-from mnist_exp.sweep.proposal import Proposal
+from mnist_exp.sweep.samplers.base import Random, Replayable, hyperparameters
+from mnist_exp.sweep.samplers.tpe import Tpe
 from mnist_exp.sweep.space import Space, Values
 from mnist_exp.sweep.syntax import parse
-from mnist_exp.sweep.tpe import Tpe
+from mnist_exp.sweep.trial import Proposal
+from mnist_exp.sweep.trial_configs import Configs
 
 Loss = Callable[[Values], float]
 MADE_UP = {

@@ -18,8 +18,7 @@ import numpy as np
 import psutil
 import requests
 
-from mnist_exp.tracking.database import uri_of
-from mnist_exp.tracking.store import DATABASE
+from mnist_exp.tracking.sqlite import DATABASE, uri_of
 
 SHAPE = (28, 28, 1)
 

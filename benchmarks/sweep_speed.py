@@ -97,13 +97,14 @@ def optuna_loop(path: str, net: str, trials: int) -> float:
 
 def ours(path: str, net: str, trials: int) -> float:
     """The engine behind -m, two workers, everything tracked."""
-    from mnist_exp.composition import compose
-    from mnist_exp.sweep.board import Board
+    from mnist_exp.config.compose import compose
+    from mnist_exp.config.schema import Tracking
+    from mnist_exp.sweep.display import Board
     from mnist_exp.sweep.executors import Local
-    from mnist_exp.sweep.search import search
+    from mnist_exp.sweep.recorder import search
     from mnist_exp.sweep.study import define
-    from mnist_exp.tracking import Tracking, store_of
-    from mnist_exp.tracking.sweeps import SweepRecord
+    from mnist_exp.tracking.store import store_of
+    from mnist_exp.tracking.sweep_run import SweepRecord
 
     nets = {"dense": ["model=mlp", "model.widths=[128]"], "conv": ["model=cnn"]}
     fixed = [

@@ -25,12 +25,14 @@ from services import Mlflow, Postgres
 from team import made
 
 import mnist_exp
-from mnist_exp import comparing
-from mnist_exp.composition import compose
+from mnist_exp.commands import compare as comparing
+from mnist_exp.commands.sweep import progress
+from mnist_exp.config.compose import compose
+from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.study import define
-from mnist_exp.tracking import Tracking, existing_store
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.sweeps import SweepRecord, progress
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.store import existing_store
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 TABLES, TRIALS = ("runs", "params", "tags", "latest_metrics"), 200
 TEN = None, {}, "val/accuracy", False, 10  # compare's defaults

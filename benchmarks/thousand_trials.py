@@ -21,16 +21,17 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from mnist_exp.composition import compose
-from mnist_exp.sweep.board import Board
-from mnist_exp.sweep.configs import Configs
+from mnist_exp.config.compose import compose
+from mnist_exp.config.schema import Tracking
+from mnist_exp.sweep.display import Board
 from mnist_exp.sweep.executors import Inline
-from mnist_exp.sweep.oracle import Replayable
-from mnist_exp.sweep.search import Ledger, search
+from mnist_exp.sweep.recorder import Ledger, search
+from mnist_exp.sweep.samplers.base import Replayable
 from mnist_exp.sweep.study import define
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking, store_of
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 SPENT: dict[str, list[float]] = defaultdict(list)
 

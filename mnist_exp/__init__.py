@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from mnist_exp.commands.predict import Answer
     from mnist_exp.experiment import Result
-    from mnist_exp.predicting import Answer
 
 __all__ = ["predict_digit", "run"]
 
@@ -18,9 +18,9 @@ def run(*overrides: str, quiet: bool = False) -> "Result":
 
     Raises a UserError (mnist_exp.errors) where a config, data or store cannot be used. quiet: print nothing.
     """
-    from mnist_exp.composition import compose
+    from mnist_exp.config.compose import compose
+    from mnist_exp.config.resume import continued
     from mnist_exp.experiment import run as run_experiment
-    from mnist_exp.resuming import continued
     from mnist_exp.terminal import Terminal
 
     cfg, choices = continued(*compose(overrides), overrides)
@@ -42,9 +42,10 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
     import numpy as np
     from PIL import Image
 
+    from mnist_exp.commands.predict import Predictor
+    from mnist_exp.config.schema import Tracking
     from mnist_exp.data.images import eight_bits, read_image
-    from mnist_exp.predicting import Predictor
-    from mnist_exp.tracking import Tracking, existing_store
+    from mnist_exp.tracking.store import existing_store
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))

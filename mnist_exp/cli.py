@@ -9,9 +9,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_exp.composition import CONF, FAILURES, chosen, explain
+from mnist_exp.config import help  # noqa: F401  # registers the choices for --help
+from mnist_exp.config.compose import CONF, FAILURES, chosen, explain
 from mnist_exp.errors import UserError
-from mnist_exp.stopping import Terminated, terminable
+from mnist_exp.signals import Terminated, terminable
 
 COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
 
@@ -48,9 +49,10 @@ def _compose_and_run() -> None:
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _task(cfg: DictConfig) -> Any:
+    from mnist_exp.config.resume import continued
     from mnist_exp.experiment import run
-    from mnist_exp.resuming import continued
-    from mnist_exp.terminal import Terminal, chatter_in_log
+    from mnist_exp.log import chatter_in_log
+    from mnist_exp.terminal import Terminal
 
     hydra_config = HydraConfig.get()
     terminal = Terminal()

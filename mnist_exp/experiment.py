@@ -1,26 +1,30 @@
 """The story of one run: data, model, training, evaluation, record."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from mnist_exp import data, optimizers, recording, tracking, training
-from mnist_exp.checks import check
-from mnist_exp.composition import build, differences
-from mnist_exp.data import Splits
+from mnist_exp import tracking
+from mnist_exp.config.check import check
+from mnist_exp.config.run_config import build, differences
+from mnist_exp.config.schema import Tracking, Training
+from mnist_exp.data.load import load_data
+from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation import Evaluation
-from mnist_exp.tracking import Record, Tracking
-from mnist_exp.training import History, Training
+from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.optimizers import build_optimizer
+from mnist_exp.tracking import log_run as recording
+from mnist_exp.tracking.active_run import Clock, Record
+from mnist_exp.training import fit as training
+from mnist_exp.training.fit import predict, prepare_keras
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,6 @@ class Listener:
         """Training is over; evaluation, figures and tracking follow."""
 
 
-@dataclass
-class Clock:
-    """Seconds spent in the named parts of a run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
-
-
 def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None = None) -> Result:
     """Trains, evaluates and records what the config says.
 
@@ -127,7 +116,7 @@ def recorded(
         evaluations = evaluate(model, splits, history)
     metrics = {f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()}
     with clock("artifacts"):
-        from mnist_exp import artifacts
+        from mnist_exp.evaluation import run_files as artifacts
 
         artifacts.write(record.artifacts, model, splits, history, evaluations)
     with clock("tracking"):
@@ -150,31 +139,6 @@ def name_of(choices: Mapping[str, str], seed: int) -> str:
     """The name of a run that was given none."""
     chosen = choices.get("experiment") or f"{choices.get('model', 'model')}-{choices.get('optimizer', 'optimizer')}"
     return f"{chosen}-s{seed}"
-
-
-def load_data(dataset: DictConfig) -> Splits:
-    """Loads and splits what the section `dataset` names."""
-    keys = dict(dataset)
-    how = {key: keys.pop(key) for key in ("name", "validation", "method", "test", "limit", "seed")}
-    return data.split(build(keys), **how)
-
-
-def prepare_keras(seed: int, settings: Training) -> None:
-    """Seeds Python, numpy and TensorFlow, and sets precision and determinism for all that is built from here on."""
-    import keras
-    from tensorflow.python.framework import config
-
-    keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(settings.precision)
-    switch = config.enable_op_determinism if settings.deterministic else config.disable_op_determinism
-    switch()
-
-
-def build_optimizer(section: DictConfig, steps: int) -> "keras.optimizers.Optimizer":
-    """The optimizer, its learning rate scheduled over `steps` batches."""
-    keys = dict(section)
-    schedule = {key: keys.pop(key) for key in ("learning_rate", "schedule", "warmup")}
-    return build(keys, optimizers.learning_rate_schedule(steps, **schedule))
 
 
 def train(
@@ -219,16 +183,6 @@ def evaluate(model: "keras.Model", splits: Splits, history: History) -> dict[str
     watched = history.epochs[history.used_epoch - 1]["val_accuracy"]
     _check_accuracy("val", found["val"].accuracy, watched, len(splits.validation))
     return found
-
-
-def predict(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -> tuple["np.ndarray", float]:
-    """Probabilities, float32 (n, classes), and the accuracy that Keras's own metric gives for them, in one pass."""
-    import keras
-
-    probabilities = model.predict(images, batch_size=training.EVALUATION_BATCH, verbose=0).astype("float32")
-    reported = keras.metrics.SparseCategoricalAccuracy()
-    reported.update_state(labels, probabilities)
-    return probabilities, float(reported.result())
 
 
 def _check_accuracy(name: str, ours: float, reported: float, n: int) -> None:

@@ -7,8 +7,8 @@ model(x, training=False): Keras's random layers also act in a bare model(x).
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from mnist_exp.config.schema import Augmentation, Count, Share
 from mnist_exp.errors import ConfigError
-from mnist_exp.types import Augmentation, Count, Share
 
 if TYPE_CHECKING:
     import keras

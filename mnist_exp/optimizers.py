@@ -2,7 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from mnist_exp.types import NotNegative, Positive, Schedule, Share, UpToOne
+from omegaconf import DictConfig
+
+from mnist_exp import optimizers
+from mnist_exp.config.run_config import build
+
+if TYPE_CHECKING:
+    import keras
+
+
+from typing import TYPE_CHECKING
+
+from mnist_exp.config.schema import NotNegative, Positive, Schedule, Share, UpToOne
 
 if TYPE_CHECKING:
     from keras.optimizers import Optimizer
@@ -73,3 +84,10 @@ def rmsprop(rate: "float | LearningRateSchedule", *, rho: UpToOne, momentum: UpT
     from keras.optimizers import RMSprop
 
     return RMSprop(rate, rho=rho, momentum=momentum, epsilon=epsilon)
+
+
+def build_optimizer(section: DictConfig, steps: int) -> "keras.optimizers.Optimizer":
+    """The optimizer, its learning rate scheduled over `steps` batches."""
+    keys = dict(section)
+    schedule = {key: keys.pop(key) for key in ("learning_rate", "schedule", "warmup")}
+    return build(keys, optimizers.learning_rate_schedule(steps, **schedule))

@@ -1,16 +1,13 @@
 """What a run says in the terminal, and where the chatter of the libraries goes instead."""
 
 import contextlib
-import os
 import re
 import shlex
-import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -19,56 +16,18 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from mnist_exp.config.schema import Training
 from mnist_exp.experiment import Listener, Result
-from mnist_exp.tracking import Record
-from mnist_exp.tracking.database import uri_of
-from mnist_exp.tracking.store import DATABASE
-from mnist_exp.training import Training
+from mnist_exp.log import Chatter
+from mnist_exp.tracking.active_run import Record
+from mnist_exp.tracking.sqlite import DATABASE, uri_of
 
 if TYPE_CHECKING:
     import keras
 
-    from mnist_exp.data import Splits
+    from mnist_exp.data.splits import Splits
 
 LABEL = 9  # columns before the text of a line
-
-
-class Chatter:
-    """Standard error, file descriptor 2, in a file: what TensorFlow, absl, MLflow and alembic say is for the log."""
-
-    def __init__(self) -> None:
-        sys.stderr.flush()
-        self._stderr = os.dup(2)
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives until end()
-        os.dup2(self._file.fileno(), 2)
-
-    def move_to(self, path: Path) -> None:
-        """Goes on in this file, which begins with what was said so far."""
-        sys.stderr.flush()
-        self._file.seek(0)
-        said = self._file.read()
-        self._file.close()
-        self._file = path.open("ab")
-        self._file.write(said)
-        self._file.flush()
-        os.dup2(self._file.fileno(), 2)
-
-    def end(self) -> None:
-        """Gives standard error back."""
-        sys.stderr.flush()
-        os.dup2(self._stderr, 2)
-        os.close(self._stderr)
-        self._file.close()
-
-
-@contextlib.contextmanager
-def chatter_in_log() -> Iterator[Chatter]:
-    """Keeps the libraries' chatter out of the terminal while the block runs; errors after it are seen again."""
-    chatter = Chatter()
-    try:
-        yield chatter
-    finally:
-        chatter.end()
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mnist_exp.cli import main
-from mnist_exp.tracking.database import create_database
+from mnist_exp.tracking.sqlite import create_database
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mnist_exp import models
-from mnist_exp.architecture import architecture, boxes
+from mnist_exp.evaluation.architecture import architecture, boxes
 
 if TYPE_CHECKING:
     import keras

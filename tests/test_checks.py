@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.checks import check
-from mnist_exp.composition import compose
+from mnist_exp.config.check import check
+from mnist_exp.config.compose import compose
 from mnist_exp.errors import ConfigError
 
 NET = '''

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 import mnist_exp
 from mnist_exp import cli
-from mnist_exp.composition import CONF, GROUPS, compose
+from mnist_exp.config.compose import CONF, GROUPS, compose
 from mnist_exp.errors import ConfigError
-from mnist_exp.stopping import Terminated, terminable
+from mnist_exp.signals import Terminated, terminable
 
 HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 NET = """

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_exp.comparing import mcnemar, paired
+from mnist_exp.evaluation.statistics import mcnemar, paired
 
 
 def predictions(labels, predicted, digests):

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_exp import models
-from mnist_exp.compiled import Order, feed, mode_for
+from mnist_exp.training.compiled import Order, feed, mode_for
 
 NO_AUGMENTATION = {"translation": 0.0, "rotation": 0.0, "zoom": 0.0}
 IMAGES, BATCH, EPOCHS = 150, 32, 3  # a short last batch of 22

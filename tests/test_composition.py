@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mnist_exp.checks import check
-from mnist_exp.composition import CONF, GROUPS, OF_SWEEPS, ROOT, compose, differences, flatten
+from mnist_exp.config.check import check
+from mnist_exp.config.compose import CONF, GROUPS, OF_SWEEPS, ROOT, compose
+from mnist_exp.config.run_config import differences, flatten
 from mnist_exp.errors import ConfigError
 
 NEEDS = {  # what a choice cannot do without

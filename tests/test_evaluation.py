@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_exp.evaluation import Evaluation, wilson
+from mnist_exp.evaluation.metrics import Evaluation, wilson
 
 NAMES = ("ant", "bee", "cow")
 

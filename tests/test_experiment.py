@@ -6,10 +6,10 @@ import pytest
 
 import mnist_exp
 from mnist_exp import experiment
-from mnist_exp.composition import compose
+from mnist_exp.config.compose import compose
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation import Evaluation
-from mnist_exp.training import History
+from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.metrics import Evaluation
 
 
 @pytest.fixture(scope="module")

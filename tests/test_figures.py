@@ -11,10 +11,11 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import BboxBase
 
-from mnist_exp import figures
-from mnist_exp.data import Part, Splits
-from mnist_exp.evaluation import Evaluation
-from mnist_exp.training import History
+from mnist_exp.data.dataset import Part
+from mnist_exp.data.splits import Splits
+from mnist_exp.evaluation import figures
+from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.metrics import Evaluation
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

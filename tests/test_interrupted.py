@@ -12,7 +12,7 @@ import pytest
 
 import mnist_exp
 from mnist_exp import cli
-from mnist_exp.tracking.lookup import find_run
+from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.store import Store, open_store
 
 ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")

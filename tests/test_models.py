@@ -6,7 +6,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from mnist_exp.composition import CONF, build, compose
+from mnist_exp.config.compose import CONF, compose
+from mnist_exp.config.run_config import build
 from mnist_exp.errors import ConfigError
 from mnist_exp.models import Activation
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from mnist_exp.composition import CONF, compose
-from mnist_exp.experiment import build_optimizer
+from mnist_exp.config.compose import CONF, compose
+from mnist_exp.optimizers import build_optimizer
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 STEPS = 100

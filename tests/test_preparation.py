@@ -5,8 +5,8 @@ import pytest
 from drawings import drawings
 from PIL import Image, ImageDraw
 
+from mnist_exp.data.preparation import prepare
 from mnist_exp.errors import DataError
-from mnist_exp.preparation import prepare
 
 SHAPE = (28, 28, 1)
 

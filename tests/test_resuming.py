@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 import mnist_exp
-from mnist_exp import artifacts, experiment, tracking
-from mnist_exp.composition import compose
+from mnist_exp import experiment, tracking
+from mnist_exp.config.compose import compose
+from mnist_exp.config.resume import continued
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, TrackingError
+from mnist_exp.evaluation import run_files as artifacts
 from mnist_exp.experiment import Listener, Result
-from mnist_exp.resuming import continued
-from mnist_exp.tracking import Tracking
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.mlflow_run import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store
 
 BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
@@ -29,7 +30,7 @@ QUICK = (*BASE, "training.compiled_epoch=off")  # XLA's compilation takes most o
 DIES = """
 import os, signal, sys
 import mnist_exp
-from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRecord
 
 send = MlflowRecord.metrics
 

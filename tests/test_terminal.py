@@ -18,12 +18,14 @@ import pytest
 from rich.console import Console
 
 from mnist_exp import terminal as module
-from mnist_exp.composition import compose
-from mnist_exp.data import Part, Splits
+from mnist_exp.config.compose import compose
+from mnist_exp.config.schema import Training
+from mnist_exp.data.dataset import Part
+from mnist_exp.data.splits import Splits
 from mnist_exp.experiment import Result
-from mnist_exp.terminal import Terminal, chatter_in_log
-from mnist_exp.tracking.database import uri_of
-from mnist_exp.training import Training
+from mnist_exp.log import chatter_in_log
+from mnist_exp.terminal import Terminal
+from mnist_exp.tracking.sqlite import uri_of
 
 METRICS = {"loss": 0.0581, "val_loss": 0.1715, "accuracy": 0.984, "val_accuracy": 0.924}
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")

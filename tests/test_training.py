@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from mnist_exp import models, training
-from mnist_exp.composition import CONF
-from mnist_exp.data import Part, Splits
+from mnist_exp import models
+from mnist_exp.config.compose import CONF
+from mnist_exp.config.schema import Training
+from mnist_exp.data.dataset import Part
+from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrainingError
-from mnist_exp.training import History, Training
+from mnist_exp.evaluation.history import History
+from mnist_exp.training import fit as training
 
 
 @pytest.fixture(scope="module")

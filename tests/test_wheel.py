@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from mnist_exp.composition import CONF
+from mnist_exp.config.compose import CONF
 
 REPOSITORY = Path(__file__).parents[1]
 BINARIES = "Scripts" if os.name == "nt" else "bin"

@@ -14,6 +14,6 @@ class MnistExpSweeper(Sweeper):
         self.composed = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from mnist_exp.sweep.door import sweep
+        from mnist_exp.sweep.main import sweep
 
         return sweep(self.composed, arguments)

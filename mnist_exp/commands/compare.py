@@ -6,17 +6,21 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, TrackingError
+from mnist_exp.evaluation.statistics import Paired, paired
 from mnist_exp.terminal import duration
-from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.tracking.store import existing_store
+from mnist_exp.tracking.stored_run import Compared
 
 if TYPE_CHECKING:
-    from mnist_exp.comparing import Compared, Paired
+    from mnist_exp.evaluation.statistics import Paired
+    from mnist_exp.tracking.stored_run import Compared
 
 LEAST = ("loss", "calibration_error")  # metrics of which less is better
 WIDTH = 80
@@ -38,20 +42,20 @@ def command(
     html: Path | None, as_csv: bool, as_json: bool, tracking: Tracking,
 ) -> None:  # fmt: skip
     """Prints the best finished runs, or the ones that are named."""
-    from mnist_exp import comparing
-    from mnist_exp.tracking.lookup import find_run
+    from mnist_exp.tracking.find import find_run, search
+    from mnist_exp.tracking.stored_run import all_compared
 
     store = existing_store(tracking)
     if runs:
         found = [find_run(store, wanted, experiment) for wanted in runs]
     else:
-        found = comparing.search(store, experiment, _pairs(where), sort, sort.endswith(LEAST), top)
+        found = search(store, experiment, _pairs(where), sort, sort.endswith(LEAST), top)
     if not found:
         raise TrackingError("there is no finished run that meets this; leave out --where, or start a run")
-    shown = comparing.all_compared(store, found)
-    keys = comparing.differing(shown)
-    tests = [comparing.against(shown[0], run) for run in shown]
-    rows = [comparing.row(run, against_first, keys) for run, against_first in zip(shown, tests, strict=True)]
+    shown = all_compared(store, found)
+    keys = differing(shown)
+    tests = [against(shown[0], run) for run in shown]
+    rows = [row(run, against_first, keys) for run, against_first in zip(shown, tests, strict=True)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif as_csv:
@@ -61,7 +65,7 @@ def command(
     else:
         _print(shown, tests, keys)
     if figure or html:
-        from mnist_exp.comparison_page import write_figure, write_html
+        from mnist_exp.commands.comparison_page import write_figure, write_html
 
         try:
             if figure:
@@ -84,7 +88,6 @@ def _pairs(where: Sequence[str]) -> dict[str, str]:
 
 def _print(shown: Sequence["Compared"], tests: Sequence[Mapping[str, "Paired"]], keys: Sequence[str]) -> None:
     """A line of numbers for each run, and below it what sets it apart."""
-    from mnist_exp.comparing import difference_of
 
     click.echo(f"{'run':<32}{'validation':<23}{'test':<23}")
     for run, against_first in zip(shown, tests, strict=True):
@@ -116,3 +119,55 @@ def _said(split: str, test: "Paired") -> str:
 def _indented(words: str) -> None:
     for line in textwrap.wrap(words, WIDTH - 4, break_long_words=False, break_on_hyphens=False):
         click.echo(f"    {line}")
+
+
+SPLITS = ("val", "test")
+
+# Parameters that say where a run was recorded, or follow from others.
+PLUMBING = (
+    "tracking.",
+    "dataset.digest",
+    "dataset.validation_digest",
+    "dataset.path",
+    "export",
+    "name",
+    "training.resume",
+)
+
+
+def differing(runs: Sequence[Compared]) -> list[str]:
+    """The parameters in which these runs differ, in the order of the configs; where they were recorded left out."""
+    keys = dict.fromkeys(key for run in runs for key in run.params)
+    return [key for key in keys if not key.startswith(PLUMBING) and len({run.params.get(key) for run in runs}) > 1]
+
+
+def difference_of(run: Compared, keys: Sequence[str]) -> str:
+    """What sets a run apart, as overrides."""
+    return " ".join(f"{key}={run.params[key]}" for key in keys if key in run.params)
+
+
+def against(first: Compared, run: Compared) -> dict[str, Paired]:
+    """How a run does against the first, by split; empty for the first itself."""
+    if run is first:
+        return {}
+    tests = {split: paired(run.predictions, first.predictions, split) for split in SPLITS}
+    return {split: test for split, test in tests.items() if test}
+
+
+def row(run: Compared, tests: Mapping[str, Paired], keys: Sequence[str]) -> dict[str, Any]:
+    """All of it as plain values; tests: by split, whose p stands there as */p; keys: the parameters to name."""
+    names = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
+    return {
+        "name": run.name,
+        "id": run.id,
+        **{f"{split}/{name}": run.metrics.get(f"{split}/{name}") for split in SPLITS for name in names},
+        **{f"{split}/p": tests[split].p if split in tests else None for split in SPLITS},
+        "epochs": _whole(run.tags.get("used_epoch")),
+        "seconds": run.seconds,
+        "parameters": _whole(run.tags.get("parameters")),
+        **{key: run.params.get(key) for key in keys},
+    }
+
+
+def _whole(text: str | None) -> int | None:
+    return None if text is None else int(text)

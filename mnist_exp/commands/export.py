@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, DataError
-from mnist_exp.terminal import chatter_in_log
-from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.log import chatter_in_log
+from mnist_exp.tracking.store import existing_store
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mnist_exp.exporting import Format
+    from mnist_exp.training.model_files import Format
 
 IMAGES = 1000
 NAMES: "dict[Format, str]" = {"h5": "mnist.h5", "savedmodel": "saved_model"}
@@ -26,9 +27,9 @@ NAMES: "dict[Format, str]" = {"h5": "mnist.h5", "savedmodel": "saved_model"}
 @with_tracking
 def command(run: str, kind: "Format", to: Path | None, tracking: Tracking) -> None:
     """Says where it is and how far its probabilities are from the model's."""
-    from mnist_exp.exporting import export
-    from mnist_exp.predicting import Predictor
-    from mnist_exp.reproducing import recorded
+    from mnist_exp.commands.predict import Predictor
+    from mnist_exp.commands.reproduce import recorded
+    from mnist_exp.training.model_files import export
 
     to = to or Path(NAMES[kind])
     if to.exists():
@@ -51,7 +52,7 @@ def _images(dataset: object, shape: tuple[int, int, int]) -> "tuple[np.ndarray, 
     import numpy as np
     from omegaconf import DictConfig
 
-    from mnist_exp.experiment import load_data
+    from mnist_exp.data.load import load_data
 
     assert isinstance(dataset, DictConfig)
     try:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import click
 
-from mnist_exp.tracking import Tracking, existing_store
-from mnist_exp.tracking.database import uri_of
-from mnist_exp.tracking.moving import check_store, move_store
-from mnist_exp.tracking.store import DATABASE
+from mnist_exp.config.schema import Tracking
+from mnist_exp.tracking.sqlite import DATABASE, check_store, move_store, uri_of
+from mnist_exp.tracking.store import existing_store
 
 
 @click.group(help=__doc__)
@@ -47,7 +46,7 @@ def copy(folder: Path, uri: str) -> None:
 
     What arrived is compared with what was sent; copied again after a crash, it goes on.
     """
-    from mnist_exp.tracking.copying import copy_store
+    from mnist_exp.tracking.copy import copy_store
     from mnist_exp.tracking.store import open_store, patiently
 
     here = Tracking(enabled=True, uri=uri_of(folder.resolve() / DATABASE), experiment="", folder=str(folder))

@@ -1,12 +1,19 @@
 """python -m mnist_exp sweep status NAME: how a sweep is doing, from any machine that reaches its store."""
 
+import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from mnist_exp.commands.options import with_tracking
+from mnist_exp.config.schema import Tracking
 from mnist_exp.terminal import duration
-from mnist_exp.tracking import Tracking, existing_store
+from mnist_exp.tracking.find import SWEEPS, find_run
+from mnist_exp.tracking.store import Store, answering, existing_store
+from mnist_exp.tracking.sweep_run import FROZEN, Attempt, SweepRecord, scored
 
 
 @click.group(help=__doc__)
@@ -19,8 +26,7 @@ def command() -> None:
 @with_tracking
 def status(name: str, tracking: Tracking) -> None:
     """Prints trials by state, the best, where trials run, and about how long it will take."""
-    from mnist_exp.sweep.board import said
-    from mnist_exp.tracking.sweeps import progress
+    from mnist_exp.sweep.display import said
 
     found = progress(existing_store(tracking), name)
     click.echo(f"{found.name} ({found.run_id[:8]}): {found.status}, on {found.host} pid {found.pid}")
@@ -34,3 +40,60 @@ def status(name: str, tracking: Tracking) -> None:
     click.echo(f"running  {len(found.running)}{''.join(f'; {count} on {host}' for host, count in hosts.items())}")
     if found.seconds_left is not None:
         click.echo(f"left     about {duration(found.seconds_left)}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. states: of trials that ended; running: numbers of trials under way and their hosts."""
+
+    name: str
+    run_id: str
+    status: str
+    host: str
+    pid: str
+    objective: str
+    total: int | None
+    states: Mapping[str, int]
+    best: Attempt | None
+    running: Sequence[tuple[int, str]]
+    seconds_left: float | None
+
+    @property
+    def ended(self) -> int:
+        """Trials that will not run again."""
+        return sum(self.states.values())
+
+
+def progress(store: Store, wanted: str) -> Progress:
+    """That of the sweep of this id, name or `latest`. Raises TrackingError where it is unknown."""
+    run = find_run(store, wanted, among=SWEEPS)
+    with answering(store.uri):
+        frozen = json.loads(Path(store.client.download_artifacts(run.info.run_id, FROZEN)).read_text())
+    settings = frozen["settings"]
+    record = SweepRecord(store, run.info.experiment_id, run.info.run_id, str(run.info.run_name), frozen)
+    attempts = record.attempts()
+    ended = [attempt for attempt in attempts if attempt.outcome != "open"]
+    running = [
+        (attempt.number, attempt.tags.get("host", "?"))
+        for attempt in attempts
+        if attempt.outcome == "open" and attempt.status == "RUNNING" and "folder" in attempt.tags
+    ]
+    sign = 1 if settings["direction"] == "max" else -1
+    best = max(scored(attempts), key=lambda attempt: sign * (attempt.score or 0.0), default=None)
+    total, left = settings["max_trials"], None
+    if total and ended and running:
+        left = sum(attempt.seconds for attempt in ended) / len(ended) * (total - len(ended)) / len(running)
+    tags = run.data.tags
+    return Progress(
+        record.name,
+        record.id,
+        run.info.status,
+        tags.get("host", "?"),
+        tags.get("pid", "?"),
+        settings["objective"],
+        total,
+        Counter(attempt.outcome for attempt in ended),
+        best,
+        running,
+        left,
+    )

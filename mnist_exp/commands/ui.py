@@ -11,12 +11,11 @@ from pathlib import Path
 
 import click
 
-from mnist_exp.commands.options import with_tracking
-from mnist_exp.commands.ports import HOST, listening, usable
+from mnist_exp.commands.options import HOST, listening, usable, with_tracking
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
-from mnist_exp.stopping import Terminated, terminable
-from mnist_exp.tracking import Tracking, existing_store
-from mnist_exp.tracking.store import Store, locate
+from mnist_exp.signals import Terminated, terminable
+from mnist_exp.tracking.store import Store, existing_store, locate
 
 PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
 

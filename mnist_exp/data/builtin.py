@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_exp.config.schema import Count
+from mnist_exp.data.dataset import Source, labelled
 from mnist_exp.data.files import read_arrays
-from mnist_exp.data.parts import Source, labelled
 from mnist_exp.errors import DataError
-from mnist_exp.types import Count
 
 OFFLINE = "dataset=digits works without any download"
 TEN = tuple("0123456789")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_exp.data.parts import Part, Source, labelled
+from mnist_exp.data.dataset import Part, Source, labelled
 from mnist_exp.errors import DataError
 
 IDX_NAMES = {

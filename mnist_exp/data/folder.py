@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_exp.config.schema import Count
+from mnist_exp.data.dataset import Part, Source, labelled
 from mnist_exp.data.images import fitted, read_image
-from mnist_exp.data.parts import Part, Source, labelled
 from mnist_exp.errors import DataError
-from mnist_exp.types import Count
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 

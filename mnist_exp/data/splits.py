@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mnist_exp import types
-from mnist_exp.data.parts import Part, Preparation, Source
+from mnist_exp.config.schema import Count, FractionOrCount, Seed
+from mnist_exp.data.dataset import Part, Preparation, Source
 from mnist_exp.errors import DataError
 
 
@@ -59,11 +59,11 @@ def split(
     source: Source,
     *,
     name: str,
-    validation: types.Part,
+    validation: FractionOrCount,
     method: Literal["tail", "stratified"],
-    test: types.Part,
-    limit: types.Count | None,
-    seed: types.Seed,
+    test: FractionOrCount,
+    limit: Count | None,
+    seed: Seed,
 ) -> Splits:
     """Cuts a source into train, validation and test; the same seed gives the same splits.
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import settings
 from mnist_exp.sweep.engine import Disturbed
 from mnist_exp.sweep.executors import THREADS
-from mnist_exp.sweep.trial import Job, abandoned
+from mnist_exp.sweep.trial import Job
+from mnist_exp.sweep.worker import abandoned
 
 if TYPE_CHECKING:
     from distributed import Client, Security

@@ -1,6 +1,5 @@
 """Runs the trials of a sweep: a bounded number at a time, no barrier, whatever becomes of a worker."""
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,9 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mnist_exp.sweep.proposal import WAIT, Proposal
-from mnist_exp.sweep.settings import Sweep
-from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.config.schema import Sweep
+from mnist_exp.sweep.trial import WAIT, Job, Outcome, Proposal
 
 LOST = "the worker was killed {} times while it ran this trial: by the system for lack of memory, or from outside"
 GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
@@ -196,20 +194,3 @@ class Engine:
                 error = f"a trial may take sweep.trial_timeout={limit:g} s, but did not end and was killed"
                 self.book.failed(running.job, error)
                 self._tell(running.proposal, Outcome(error=error))
-
-
-@dataclass
-class Medians:
-    """Medians of the objective of finished trials, epoch by epoch, where enough of them got that far."""
-
-    least: int
-    curves: list[tuple[float, ...]] = field(default_factory=list)
-
-    def now(self) -> tuple[float, ...]:
-        """One number an epoch, as many as are known."""
-        found: list[float] = []
-        while True:
-            values = [curve[len(found)] for curve in self.curves if len(curve) > len(found)]
-            if len(values) < self.least:
-                return tuple(found)
-            found.append(statistics.median(values))

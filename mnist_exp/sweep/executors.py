@@ -9,8 +9,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import settings
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.cluster import Cluster

@@ -9,14 +9,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from mnist_exp.composition import build
-from mnist_exp.experiment import load_data
-from mnist_exp.sweep.board import Board, said
-from mnist_exp.sweep.study import Study, config_hash, total
+from mnist_exp.config.run_config import build
+from mnist_exp.config.schema import Tracking
+from mnist_exp.data.load import load_data
+from mnist_exp.sweep.display import Board, said
+from mnist_exp.sweep.study import Study, config_hash
 from mnist_exp.terminal import duration
-from mnist_exp.tracking import Tracking, store_of
-from mnist_exp.tracking.store import DATABASE, locate
-from mnist_exp.tracking.sweeps import seconds_an_epoch, trained_before
+from mnist_exp.tracking.sqlite import DATABASE
+from mnist_exp.tracking.store import locate, store_of
+from mnist_exp.tracking.sweep_run import seconds_an_epoch, trained_before
 
 SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
@@ -62,8 +63,8 @@ def _values(study: Study) -> Iterator[Any]:
     if study.algorithm == "grid":
         yield from study.space.combinations()
         return
-    from mnist_exp.sweep.oracles import oracle_of
-    from mnist_exp.sweep.proposal import Proposal
+    from mnist_exp.sweep.samplers import oracle_of
+    from mnist_exp.sweep.trial import Proposal
 
     proposer = oracle_of(study)
     for _ in range(min(SHOWN // 2, total(study) or SHOWN)):
@@ -82,3 +83,15 @@ def _exists(tracking: Tracking) -> bool:
     """Whether there is a store to look into; a plan creates none."""
     uri = locate(tracking.uri, Path(tracking.folder).resolve())
     return not uri.startswith("sqlite:///") or Path(tracking.folder, DATABASE).exists()
+
+
+def total(study: Study) -> int | None:
+    """The number of trials, None where it depends on what they come to."""
+    if study.algorithm == "hyperband":
+        from mnist_exp.sweep.samplers import oracle_of
+
+        known: int | None = oracle_of(study).total
+    else:
+        known = study.space.size if study.space.finite else None
+    most = study.settings.max_trials
+    return known if most is None else most if known is None else min(known, most)

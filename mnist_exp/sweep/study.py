@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter
 
-from mnist_exp import checks
-from mnist_exp.composition import by_key
+from mnist_exp.config import check as checks
+from mnist_exp.config.compose import by_key
+from mnist_exp.config.schema import Sweep
+from mnist_exp.data.load import digest_of
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.configs import Configs
-from mnist_exp.sweep.settings import Sweep
 from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.syntax import parsed
+from mnist_exp.sweep.trial_configs import Configs
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.sweeps import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRecord
 
 CHANGEABLE = ("sweep.max_trials", "sweep.timeout", "sweep.trial_timeout", "sweep.resume", "sweep.save_best")
 SPACE: TypeAdapter[Space] = TypeAdapter(Space)
@@ -110,13 +111,6 @@ def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
         )
 
 
-def digest_of(cfg: DictConfig) -> str:
-    """That of the data set, which is loaded and checked on the way."""
-    from mnist_exp.experiment import load_data
-
-    return load_data(cfg.dataset).digest
-
-
 def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) -> Study:
     """The recorded study, with what may change. Raises ConfigError for an override that says something else."""
     study = Study.thawed(record.frozen)
@@ -138,18 +132,6 @@ def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) ->
             "put that data back, or start a new sweep"
         )
     return replace(study, settings=settings)
-
-
-def total(study: Study) -> int | None:
-    """The number of trials, None where it depends on what they come to."""
-    if study.algorithm == "hyperband":
-        from mnist_exp.sweep.oracles import oracle_of
-
-        known: int | None = oracle_of(study).total
-    else:
-        known = study.space.size if study.space.finite else None
-    most = study.settings.max_trials
-    return known if most is None else most if known is None else min(known, most)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep, Transformer
 from hydra.errors import HydraException
 
-from mnist_exp.composition import GROUPS, did_you_mean, options
+from mnist_exp.config.compose import GROUPS, did_you_mean, options
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space, written
 

@@ -1,36 +1,10 @@
-"""One trial: the run function with the values it was given, wherever the executor runs it."""
+"""A trial as data: what is proposed, sent to a worker and returned."""
 
-import functools
-import gc
-import json
-import shutil
-import statistics
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp import experiment, recording
-from mnist_exp.checks import check
-from mnist_exp.data import Splits
-from mnist_exp.errors import DataError, TrainingError
-from mnist_exp.experiment import Clock, Listener, Result
-from mnist_exp.terminal import chatter_in_log
-from mnist_exp.tracking import Tracking, store_of
-
-if TYPE_CHECKING:
-    from mnist_exp.tracking.mlflow_record import MlflowRecord
-    from mnist_exp.tracking.store import Store
-
-CHECKPOINT = "checkpoint"
-# Asked between batches, where a trial may outlive whoever waits for it: on another machine.
-abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
-_store = functools.lru_cache(maxsize=1)(store_of)  # opened once a worker
+from mnist_exp.sweep.space import Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,173 +44,35 @@ class Outcome:
     error: str = ""
 
 
-class Abandoned(BaseException):
-    """Nobody waits for this trial any more; its run is left as interrupted, and counts for nothing."""
+WAIT: Literal["wait"] = "wait"  # for a running trial to end: what comes next depends on it
 
 
-class _Watch(Listener):
-    """Follows one training: whether it is worth going on, and whether it takes too long."""
+@dataclass(frozen=True)
+class Rung:
+    """Where a trial of Hyperband stands.
 
-    def __init__(self, job: Job, deadline: float | None) -> None:
-        self.job, self.deadline = job, deadline
-        self.best: float | None = None
-        self.pruned = False
+    epochs: those to reach in all; parent: the trial that was promoted, whose checkpoint it continues.
+    """
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        if abandoned.get()():
-            raise Abandoned
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
-
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        value = metrics.get(_key(self.job))
-        if value is not None:
-            self.best = value if self.best is None else _better(self.job, self.best, value)
-            self.pruned = epoch > self.job.pruning_epochs and self._is_poor(epoch, self.best)
-        return self.pruned
-
-    def _is_poor(self, epoch: int, best: float) -> bool:
-        if epoch > len(self.job.medians):
-            return False
-        median = self.job.medians[epoch - 1]
-        return best != median and _better(self.job, best, median) == median
+    bracket: int
+    number: int
+    epochs: int
+    parent: int | None
 
 
-def work(job: Job) -> Outcome:
-    """Runs a trial to its end; an exception is recorded with its run and returned as its error."""
-    try:
-        return _work(job)
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        return Outcome(error=f"{type(error).__name__}: {' '.join(str(error).split())} ({place})")
+@dataclass(frozen=True)
+class Proposal:
+    """The values of the trial of this number; rung: its place in Hyperband."""
+
+    number: int
+    values: Values
+    rung: Rung | None = None
 
 
-def _work(job: Job) -> Outcome:
-    import keras
+@dataclass(frozen=True)
+class Past:
+    """A recorded trial; score: None where it failed, or is to be run again (`ended` is False then)."""
 
-    from mnist_exp.tracking.mlflow_record import MlflowRecord
-    from mnist_exp.tracking.store import patiently
-
-    cfg = OmegaConf.create(job.config)
-    deadline = None if job.seconds is None else time.monotonic() + job.seconds
-    with patiently():
-        store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
-    _settle()
-    keras.backend.clear_session()  # the model of the trial before
-    record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
-    with chatter_in_log() as chatter, recording.ended(record):
-        chatter.move_to(record.log)
-        check(cfg)  # no pair of values was tried before
-        clock = Clock()
-        with clock("data"):
-            splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
-        if job.digest not in (None, splits.digest):
-            raise DataError(f"a sweep needs the data it began with, digest {job.digest}, but got {splits.digest}")
-        if job.executions > 1:
-            outcome = _executions(job, cfg, record, store, folder, splits, clock, deadline)
-        else:
-            watch = _Watch(job, deadline)
-            if job.continues:
-                _fetch(store, job.continues, record.checkpoints)
-            result = experiment.recorded(record, cfg, job.choices, splits, watch, clock)
-            if job.keeps_checkpoint:
-                shutil.copytree(record.checkpoints, record.artifacts / CHECKPOINT)
-            outcome = _outcome(job, [(result, watch)], clock)
-        _record(record, outcome)
-    return outcome
-
-
-def _executions(
-    job: Job,
-    cfg: DictConfig,
-    record: "MlflowRecord",
-    store: "Store",
-    folder: Path,
-    splits: Splits,
-    clock: Clock,
-    deadline: float | None,
-) -> Outcome:
-    """The trial trained with one seed after another, each a run nested under its own."""
-    recording.start(record, cfg, job.choices, splits)
-    done: list[tuple[Result, _Watch]] = []
-    tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
-    for seed in range(cfg.seed, cfg.seed + job.executions):
-        watch = _Watch(job, deadline)
-        child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
-        with recording.ended(child):
-            seeded = OmegaConf.merge(cfg, {"seed": seed})
-            assert isinstance(seeded, DictConfig)
-            done.append((experiment.recorded(child, seeded, job.choices, splits, watch, clock), watch))
-        if watch.pruned:
-            break
-    means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
-    record.metrics(means, step=0)
-    record.tags({"model_run": str(max(done, key=lambda one: _score(job, *one) * _sign(job))[0].run_id)})
-    return _outcome(job, done, clock)
-
-
-def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], clock: Clock) -> Outcome:
-    scores = [_score(job, result, watch) for result, watch in done]
-    return Outcome(
-        score=statistics.fmean(scores),
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        pruned=done[-1][1].pruned,
-        curve=tuple(map(statistics.fmean, zip(*(_curve(job, result) for result, _ in done), strict=False))),
-        seconds=clock.seconds,
-    )
-
-
-def _score(job: Job, result: Result, watch: _Watch) -> float:
-    """The objective of the weights kept; of a pruned training the best it had."""
-    if watch.pruned:
-        return functools.reduce(functools.partial(_better, job), _curve(job, result))
-    return result.metrics[job.objective]
-
-
-def _curve(job: Job, result: Result) -> list[float]:
-    """The objective epoch by epoch, those of a continued checkpoint included."""
-    return result.history.get(_key(job), [])
-
-
-def _key(job: Job) -> str:
-    """Keras's name of the objective."""
-    return job.objective.replace("/", "_")
-
-
-def _better(job: Job, some: float, other: float) -> float:
-    return max(some, other) if job.direction == "max" else min(some, other)
-
-
-def _sign(job: Job) -> int:
-    return 1 if job.direction == "max" else -1
-
-
-def _record(record: "MlflowRecord", outcome: Outcome) -> None:
-    """The score, in the store before the run ends: a finished run without one is not counted."""
-    assert outcome.score is not None
-    spread = {} if outcome.spread is None else {"score_spread": outcome.spread}
-    record.metrics({"score": outcome.score, **spread}, step=0)
-    record.tags({"epochs": str(len(outcome.curve)), **({"pruned": "true"} if outcome.pruned else {})})
-
-
-@functools.cache
-def _settle() -> None:
-    """Spares the garbage collector the half million objects of the libraries, which stay until the worker ends."""
-    gc.collect()
-    gc.freeze()
-
-
-@functools.lru_cache(maxsize=2)
-def _data(section: str) -> Splits:
-    """Loaded once a worker. Without its test set: a trial has no use for it."""
-    return replace(experiment.load_data(OmegaConf.create(json.loads(section))), test=None)
-
-
-def _fetch(store: "Store", run_id: str, to: Path) -> None:
-    """The checkpoint of another trial, to go on from."""
-    from mnist_exp.tracking.store import patiently
-
-    with patiently():
-        found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
-    shutil.copytree(found, to, dirs_exist_ok=True)
+    proposal: Proposal
+    ended: bool
+    score: float | None = None

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import experiment, tracking
-from mnist_exp.composition import differences
+from mnist_exp.config.run_config import differences
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation import Evaluation
+from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.space import read
 from mnist_exp.sweep.study import Study
-from mnist_exp.tracking.sweeps import Attempt, SweepRecord
+from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
 
 TESTED = "tested"  # the tag that says which run was scored on the test set
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.database import check_database, create_database, uri_of
+from mnist_exp.tracking.owner import is_alive
+from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-DATABASE = "mlflow.db"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 PATIENT = 6  # retries in patiently(), with pauses that double: two minutes
 # MLflow's own defaults (7 retries, 120 s each) block a training for minutes when a server is away.
@@ -91,27 +92,6 @@ class Store:
                 if {"pid", "started"} <= run.data.tags.keys() and not is_alive(run.data.tags):
                     self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
                     self.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def process_tags() -> dict[str, str]:
-    """What tells later whether this process still lives: host, pid and the start of the process in seconds."""
-    import psutil
-
-    return {"host": socket.gethostname(), "pid": str(os.getpid()), "started": str(psutil.Process().create_time())}
-
-
-def is_alive(tags: dict[str, str]) -> bool:
-    """Whether the process of these tags lives on this host."""
-    import psutil
-
-    try:
-        process = psutil.Process(int(tags["pid"]))
-        # A zombie is dead; where nobody collects it, as in many containers, it keeps its number for good.
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(tags["started"])) < 2
-    except psutil.AccessDenied:  # another user's, of whom nothing can be told
-        return True
-    except (psutil.NoSuchProcess, ValueError):
-        return False
 
 
 def all_of(ask: Callable[..., Any]) -> Iterator[Any]:
@@ -235,3 +215,19 @@ def answering(uri: str) -> Iterator[None]:
         ) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(f"{uri}: the tracking store failed: {' '.join(str(error).split())[:500]}") from error
+
+
+def existing_store(tracking: Tracking) -> "Store":
+    """The store these keys name. Raises TrackingError where it is local and not there: nothing is created."""
+
+    uri = locate(tracking.uri, Path(tracking.folder).resolve())
+    database = local_database(uri)
+    if database and not database.is_file():
+        raise TrackingError(f"{uri}: there is no store yet; start a run, or name another with --folder or --uri")
+    return store_of(tracking)
+
+
+def store_of(tracking: Tracking) -> "Store":
+    """The store these keys name, opened as open_store does."""
+
+    return open_store(tracking.uri, Path(tracking.folder).resolve())

@@ -8,9 +8,8 @@ import pytest
 
 import mnist_exp
 from mnist_exp.experiment import Result
-from mnist_exp.tracking.database import uri_of
-from mnist_exp.tracking.moving import move_store
-from mnist_exp.tracking.store import DATABASE, Store, open_store
+from mnist_exp.tracking.sqlite import DATABASE, move_store, uri_of
+from mnist_exp.tracking.store import Store, open_store
 
 SMALL = ("dataset=digits", "dataset.size=8", "model=mlp", "model.widths=[16]")
 

@@ -41,8 +41,8 @@ def test_a_file_that_answers_otherwise_is_refused(tmp_path, monkeypatch) -> None
     import keras
     import numpy as np
 
-    from mnist_exp import exporting
     from mnist_exp.errors import TrainingError
+    from mnist_exp.training import model_files as exporting
 
     model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     monkeypatch.setitem(exporting.WRITERS, "h5", lambda model, path: lambda images: 1 - model.predict(images))

@@ -118,7 +118,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_2100_damaged_files_are_tiles_or_refused(kind) -> None:
     from mnist_exp.data.images import read_image
-    from mnist_exp.preparation import prepare
+    from mnist_exp.data.preparation import prepare
 
     rng, buffer = np.random.default_rng(len(kind)), io.BytesIO()
     pixels = np.full((40, 32, 3), 255, np.uint8)

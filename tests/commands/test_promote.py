@@ -1,6 +1,6 @@
 import re
 
-from mnist_exp import promoting
+from mnist_exp.commands import promote as promoting
 
 
 def test_a_better_one_follows_and_a_worse_one_is_refused(run_main, store, runs) -> None:

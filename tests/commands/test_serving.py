@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from mnist_exp.predicting import Predictor
+from mnist_exp.commands.predict import Predictor
 from mnist_exp.tracking.store import open_store
 
 OPENER = build_opener(ProxyHandler({}))  # never through a proxy

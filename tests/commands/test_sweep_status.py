@@ -4,7 +4,7 @@ import pytest
 from mlflow.entities import Metric, RunTag
 
 from mnist_exp.tracking.store import Store, open_store
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 FROZEN = {"settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10}}
 

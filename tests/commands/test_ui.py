@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from mnist_exp.commands import ui
-from mnist_exp.tracking.database import create_database
+from mnist_exp.tracking.sqlite import create_database
 
 Main = Callable[..., tuple[int, str, str]]
 

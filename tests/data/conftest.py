@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_exp.composition import compose
-from mnist_exp.data import Splits
-from mnist_exp.experiment import load_data
+from mnist_exp.config.compose import compose
+from mnist_exp.data.load import load_data
+from mnist_exp.data.splits import Splits
 
 Arrays = dict[str, np.ndarray]
 IDX = {

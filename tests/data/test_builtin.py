@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_exp.data import Splits, fashion_mnist, mnist
+from mnist_exp.data import fashion_mnist, mnist
+from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError
 
 Arrays = dict[str, np.ndarray]

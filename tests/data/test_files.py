@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_exp.data import Splits, npz
+from mnist_exp.data import npz
 from mnist_exp.data.files import read_idx
+from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError
 
 Arrays = dict[str, np.ndarray]

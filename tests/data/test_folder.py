@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_exp.data import Splits, folder
+from mnist_exp.data import folder
+from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)

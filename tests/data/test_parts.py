@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_exp.data import Part
-from mnist_exp.data.parts import labelled
+from mnist_exp.data.dataset import Part, labelled
 from mnist_exp.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 6, 5), dtype=np.uint8)

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp.data import Part, Source, Splits, split
-from mnist_exp.data.parts import labelled
+from mnist_exp.data.dataset import Part, Source, labelled
+from mnist_exp.data.splits import Splits, split
 from mnist_exp.errors import DataError
 
 NAMES = ("cat", "dog", "owl")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.tracking import Tracking
+from mnist_exp.config.schema import Tracking
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mnist_exp import recording
-from mnist_exp.composition import CONF
-from mnist_exp.sweep.configs import Configs
-from mnist_exp.sweep.settings import Sweep
+from mnist_exp.config.compose import CONF
+from mnist_exp.config.schema import Sweep, Tracking
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking, store_of
+from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.tracking import log_run as recording
+from mnist_exp.tracking.store import store_of
 
 SPACES = {
     "grid": ["model.dropout=0.0,0.1,0.2", "seed=0,1,2,3"],
@@ -24,7 +24,7 @@ SPACES = {
 
 def light(job: Job) -> Outcome:
     """A trial without a net."""
-    from mnist_exp.tracking.mlflow_record import MlflowRecord
+    from mnist_exp.tracking.mlflow_run import MlflowRecord
 
     keys = Tracking(**job.config["tracking"])
     record = MlflowRecord.adopt(store_of(keys), Path(keys.folder), job.run_id, job.name)

@@ -4,8 +4,8 @@ import pytest
 from light_trials import study_of
 from rich.console import Console
 
-from mnist_exp.sweep import board as board_module
-from mnist_exp.sweep.board import Board, said
+from mnist_exp.sweep import display as board_module
+from mnist_exp.sweep.display import Board, said
 from mnist_exp.terminal import duration
 
 VALUES = {"optimizer": "adam", "optimizer=adam/optimizer.learning_rate": 0.00123456, "model.widths": "[256,128]"}

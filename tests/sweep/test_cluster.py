@@ -13,13 +13,13 @@ import pytest
 from distributed import Security
 from services import Dask
 
+from mnist_exp.config.schema import Executor
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import cluster
 from mnist_exp.sweep.cluster import Cluster
 from mnist_exp.sweep.engine import Disturbed
 from mnist_exp.sweep.executors import executor
-from mnist_exp.sweep.settings import Executor
-from mnist_exp.sweep.trial import Abandoned, abandoned
+from mnist_exp.sweep.worker import Abandoned, abandoned
 
 
 def slept(job) -> tuple[int, dict, dict]:

@@ -9,11 +9,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.composition import OF_SWEEPS, compose
+from mnist_exp.config.compose import OF_SWEEPS, compose
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.configs import Configs
 from mnist_exp.sweep.space import Values
 from mnist_exp.sweep.syntax import parse
+from mnist_exp.sweep.trial_configs import Configs
 
 FILE = "sweeps/mine.yaml"
 RATES = {

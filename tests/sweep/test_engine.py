@@ -8,10 +8,10 @@ import pytest
 from light_trials import study_of
 
 from mnist_exp.sweep import engine as engine_module
-from mnist_exp.sweep.engine import LOST, Disturbed, Engine, Medians
-from mnist_exp.sweep.oracles import oracle_of
-from mnist_exp.sweep.proposal import Proposal
-from mnist_exp.sweep.trial import Outcome
+from mnist_exp.sweep.engine import LOST, Disturbed, Engine
+from mnist_exp.sweep.pruners.median import Medians
+from mnist_exp.sweep.samplers import oracle_of
+from mnist_exp.sweep.trial import Outcome, Proposal
 
 
 @dataclass

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mnist_exp.config.schema import Executor
 from mnist_exp.sweep import executors
 from mnist_exp.sweep.executors import Inline, Local, executor
-from mnist_exp.sweep.settings import Executor
 
 
 def pid_after(seconds: float) -> int:

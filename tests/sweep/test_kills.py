@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from light_trials import light, study_of
 
-from mnist_exp.sweep.board import Board
+from mnist_exp.config.schema import Tracking
+from mnist_exp.sweep.display import Board
 from mnist_exp.sweep.executors import Inline, Local
-from mnist_exp.sweep.search import search
+from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import Tracking, store_of
-from mnist_exp.tracking.mlflow_record import MlflowRecord
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mnist_exp.sweep.hyperband import Hyperband
-from mnist_exp.sweep.oracles import ORACLES
-from mnist_exp.sweep.proposal import WAIT, Past, Proposal
+from mnist_exp.sweep.samplers import ORACLES
+from mnist_exp.sweep.samplers.hyperband import Hyperband
+from mnist_exp.sweep.samplers.tpe import HISTORY
 from mnist_exp.sweep.syntax import parse
-from mnist_exp.sweep.tpe import HISTORY
+from mnist_exp.sweep.trial import WAIT, Past, Proposal
 
 MIXED = {
     "model.dropout": "interval(0.0, 0.6)",

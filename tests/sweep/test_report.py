@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 from test_figures import guesses
 from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of
 
-from mnist_exp.composition import CONF
-from mnist_exp.sweep import report
-from mnist_exp.sweep.configs import Configs
-from mnist_exp.sweep.settings import Sweep
+from mnist_exp.config.compose import CONF
+from mnist_exp.config.schema import Sweep
+from mnist_exp.sweep.report import report
 from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.trial_configs import Configs
 from mnist_exp.sweep.winner import Winner
-from mnist_exp.tracking.sweeps import Attempt, scored
+from mnist_exp.tracking.sweep_run import Attempt, scored
 
 FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
 DIGITS = tuple("0123456789")

@@ -8,14 +8,14 @@ import pytest
 from light_trials import light, study_of
 from services import PATHS, Slurm, wait_for
 
+from mnist_exp.config.schema import Executor, Tracking
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import cluster
-from mnist_exp.sweep.board import Board
+from mnist_exp.sweep.display import Board
 from mnist_exp.sweep.executors import executor
-from mnist_exp.sweep.search import search
-from mnist_exp.sweep.settings import Executor
-from mnist_exp.tracking import Tracking, store_of
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.sweep.recorder import search
+from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 
 def slow(job):

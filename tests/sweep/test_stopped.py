@@ -18,8 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of anot
 DEADLY = """
 import os, signal
 from mnist_exp.cli import main
-from mnist_exp.sweep import report, winner
-from mnist_exp.tracking import sweeps
+from mnist_exp.sweep.report import report
+from mnist_exp.sweep import winner
+from mnist_exp.tracking import sweep_run as sweeps
 
 def die(*args, **keys):
     os.kill(os.getpid(), signal.SIGKILL)

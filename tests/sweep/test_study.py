@@ -8,9 +8,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.composition import ROOT, compose
+from mnist_exp.config.compose import ROOT, compose
 from mnist_exp.errors import ConfigError, DataError
-from mnist_exp.sweep.study import Study, check, config_hash, define, resumed, total
+from mnist_exp.sweep.plan import total
+from mnist_exp.sweep.study import Study, check, config_hash, define, resumed
 
 STUDIES = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 GRID = ["optimizer=adam,adadelta"]

@@ -15,11 +15,11 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from test_figures import FASHION, LONG, assert_readable, guesses, texts, words
 
-from mnist_exp.figures import ORANGE
-from mnist_exp.sweep import figures
+from mnist_exp.evaluation.plots import ORANGE
+from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.sweep.syntax import parse
-from mnist_exp.tracking.sweeps import Attempt, scored
+from mnist_exp.tracking.sweep_run import Attempt, scored
 
 MIXED: dict[str, Any] = {
     "model.widths": "choice([64], [128, 64], [512,256,128])",

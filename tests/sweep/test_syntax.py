@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from spaces import FILE, keys, only, refusal, space, values
 
-from mnist_exp.composition import options
+from mnist_exp.config.compose import options
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Numbers
 

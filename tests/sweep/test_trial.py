@@ -10,14 +10,14 @@ from light_trials import study_of
 from test_kills import Silent
 
 from mnist_exp import experiment
-from mnist_exp.sweep.engine import Medians
+from mnist_exp.data.load import digest_of
 from mnist_exp.sweep.executors import Inline
-from mnist_exp.sweep.proposal import Proposal
-from mnist_exp.sweep.search import Ledger, search
-from mnist_exp.sweep.study import digest_of
-from mnist_exp.sweep.trial import Abandoned, abandoned, work
-from mnist_exp.tracking import store_of
-from mnist_exp.tracking.sweeps import SweepRecord
+from mnist_exp.sweep.pruners.median import Medians
+from mnist_exp.sweep.recorder import Ledger, search
+from mnist_exp.sweep.trial import Proposal
+from mnist_exp.sweep.worker import Abandoned, abandoned, work
+from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.sweep_run import SweepRecord
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
 

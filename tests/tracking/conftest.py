@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store
 
 

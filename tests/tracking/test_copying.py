@@ -9,11 +9,12 @@ from services import Mlflow
 
 import mnist_exp
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking import copying, load_model
-from mnist_exp.tracking.copying import copy_store
-from mnist_exp.tracking.database import create_database, uri_of
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.store import DATABASE, Store, open_store
+from mnist_exp.tracking import copy as copying
+from mnist_exp.tracking.copy import copy_store
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.registry import load_model
+from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
+from mnist_exp.tracking.store import Store, open_store
 
 SMALL = ("dataset=digits", "dataset.size=8", "model=mlp", "model.widths=[8]", "training.epochs=2")
 
@@ -21,7 +22,7 @@ SMALL = ("dataset=digits", "dataset.size=8", "model=mlp", "model.widths=[8]", "t
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two runs, the second registered as champion, and one that failed."""
-    from mnist_exp.promoting import promote
+    from mnist_exp.commands.promote import promote
 
     folder = tmp_path_factory.mktemp("source")
     with pytest.MonkeyPatch.context() as patch:

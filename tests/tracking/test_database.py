@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.database import check_database, create_database
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.sqlite import check_database, create_database
 from mnist_exp.tracking.store import open_store
 
 CREATE = """
 import sys
 from pathlib import Path
-from mnist_exp.tracking.database import create_database
+from mnist_exp.tracking.sqlite import create_database
 create_database(Path(sys.argv[1]))
 print("mlflow" in sys.modules)
 """
@@ -28,7 +28,7 @@ import os, resource, signal, sys
 from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store
 from sqlalchemy import Engine, event
-from mnist_exp.tracking.database import create_database
+from mnist_exp.tracking.sqlite import create_database
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)

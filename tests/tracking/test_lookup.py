@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.lookup import RESUMABLE, RUNS, SWEEPS, find_run
+from mnist_exp.tracking.find import RESUMABLE, RUNS, SWEEPS, find_run
 from mnist_exp.tracking.store import Store, open_store
 
 

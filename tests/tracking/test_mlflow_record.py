@@ -20,11 +20,13 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 import mnist_exp
-from mnist_exp.composition import OF_SWEEPS, compose
-from mnist_exp.experiment import Listener, load_data, run
-from mnist_exp.tracking import Input, mlflow_record
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.mlflow_record import MlflowRecord
+from mnist_exp.config.compose import OF_SWEEPS, compose
+from mnist_exp.data.load import load_data
+from mnist_exp.experiment import Listener, run
+from mnist_exp.tracking import mlflow_run as mlflow_record
+from mnist_exp.tracking.active_run import Input
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.mlflow_run import MlflowRecord
 from mnist_exp.tracking.store import Store, open_store, point_mlflow_at
 
 SMALL = ("training=smoke", "model.widths=[8]", "dataset.limit=300")
@@ -311,7 +313,7 @@ def test_a_model_whose_upload_failed_is_there_once(
     assert record.trouble is None
     found = store.client.search_logged_models([store.experiment_id("digits")], "name = 'model'")
     assert [logged.source_run_id for logged in found] == [record.id]
-    from mnist_exp.tracking import load_model
+    from mnist_exp.tracking.registry import load_model
 
     loaded = load_model(store.uri, record.id)
     assert np.array_equal(loaded.predict(pixels, verbose=0), model.predict(pixels, verbose=0))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from services import Mlflow
 
-from mnist_exp.tracking import mlflow_record
-from mnist_exp.tracking.database import create_database, uri_of
-from mnist_exp.tracking.mlflow_record import MlflowRecord
-from mnist_exp.tracking.store import DATABASE, open_store
+from mnist_exp.tracking import mlflow_run as mlflow_record
+from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
+from mnist_exp.tracking.store import open_store
 
 
 @pytest.fixture

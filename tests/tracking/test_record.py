@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnist_exp.composition import compose
+from mnist_exp.config.compose import compose
+from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking import Input, Record, Tracking, start
+from mnist_exp.tracking.active_run import Input, Record
+from mnist_exp.tracking.start import start
 
 UNTRACKED = """
 import sys

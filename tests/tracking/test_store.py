@@ -14,9 +14,10 @@ import pytest
 
 from mnist_exp import cli
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.lookup import find_run
-from mnist_exp.tracking.mlflow_record import MlflowRecord
-from mnist_exp.tracking.store import Store, open_store, process_tags
+from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.owner import process_tags
+from mnist_exp.tracking.store import Store, open_store
 
 
 @pytest.mark.parametrize("outside", [False, True], ids=["tracking.uri", "MLFLOW_TRACKING_URI"])

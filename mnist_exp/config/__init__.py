@@ -1,0 +1,1 @@
+"""From overrides to a checked config. No other package sees OmegaConf."""

@@ -1,0 +1,1 @@
+"""Numbers and pictures from labels, probabilities and histories. Knows no tracking store."""

@@ -1,0 +1,318 @@
+"""Figures of a sweep, legible with 5 and with 200 trials: blue is a trial, orange the best one, red one that failed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnist_exp.evaluation.plots import (
+    AXIS_LETTERS,
+    BLUE,
+    INK,
+    LINE,
+    MUTED,
+    NUMBERED,
+    ORANGE,
+    RED,
+    canvas,
+    laid_out,
+    matrix,
+    numbers,
+    plain,
+    short,
+)
+from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
+from mnist_exp.tracking.sweep_run import Attempt, scored
+
+Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
+
+PANELS = 3  # slices in a row
+PANEL, ROW = 2.5, 6.4  # inches, the width of a slice, and of an axis of parallel coordinates
+SHARES, SHADES = (0.5, 0.75, 0.9), (0.25, 0.45, 0.7, 1.0)  # of the trials, and of the blues for those between
+UNUSED = -0.6 / ROW  # the place of a parameter that did not count, beside its axis
+LABELS = 12  # choices of a parameter that are named beside its axis
+LETTERS = 34  # of a parameter's name
+LETTER = 0.078  # inches, of text of 8 points: a wide one
+TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
+
+
+def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+    """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
+    done = scored(attempts)
+    figure = laid_out(9, 3.8)
+    axes = figure.subplots()
+    axes.set_title(f"{objective} of each trial", loc="left", pad=12, **TITLE)
+    axes.set_xlabel("trial", size=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    last = max((a.number for a in attempts), default=0)
+    axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    _dots(axes, [(a.number, a) for a in attempts], direction, limits(_scores(done), direction))
+    if done:
+        so_far = (np.maximum if direction == "max" else np.minimum).accumulate(_scores(done))
+        steps = [*(a.number for a in done), last + 0.5], [*so_far, so_far[-1]]
+        axes.step(*steps, where="post", color=ORANGE, linewidth=1.6, label="best so far")
+        best = done[int(np.argmax(_scores(done) == so_far[-1]))]
+        better = "higher" if direction == "max" else "lower"
+        words = f"best {best.score:.4f}, trial {best.number}; {better} is better"
+    else:
+        axes.set_yticks([])
+        words = "no trial has a score"
+    axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
+    plain(axes)
+    if any(axes.get_legend_handles_labels()):
+        figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    return figure
+
+
+def importance(space: Space, shares: Mapping[str, float]) -> Figure:
+    """How much of the scores' differences each parameter explains: those of each condition among its own trials.
+
+    shares: by the parameters' names, those of a condition sum to 1; parameters that have none are left out.
+    """
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in sorted((p for p in space.parameters if p.name in shares), key=lambda p: -shares[p.name]):
+        groups.setdefault(str(parameter.when or ""), []).append(parameter)
+    rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
+    figure, axes = canvas(9, 1.05 + 0.32 * rows)
+    axes.text(0.2, 0.3, "What explains the differences in score", va="center", **TITLE)
+    said = "share of each parameter (fANOVA)"
+    axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
+    y, left, width = 0.98, 3.3, 4.9
+    for when in sorted(groups):  # what always counts comes first
+        if when:
+            words = f"among trials with {short(when, 60)}"
+            axes.text(0.2, y + 0.06, words, size=9, color=MUTED, va="center", parse_math=False)
+            y += 0.352
+        for parameter in groups[when]:
+            share = shares[parameter.name]
+            alone = len(groups[when]) == 1
+            words = f"{share:.2f}{', as the only one that varies' * alone}"
+            name = short(parameter.key, LETTERS + 4)
+            axes.text(left - 0.1, y, name, size=9, color=INK, ha="right", va="center", parse_math=False)
+            axes.barh(y, width * share * (not alone), 0.2, left=left, color=BLUE)
+            axes.text(left + 0.08 + width * share * (not alone), y, words, size=9, color=INK, va="center")
+            y += 0.32
+    return figure
+
+
+def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: str) -> Figure:
+    """A line a trial through its values down to its score, the better the darker and the farther right it ends.
+
+    A row a parameter, so that twelve of them fit a page as well as two.
+    """
+    names = [(short(p.key, LETTERS), short(str(p.when or ""), LETTERS)) for p in space.parameters]
+    left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
+    figure, axes = canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
+    axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
+    done = sorted(done, key=lambda a: (_worth(a, direction), -a.number))  # the best lies on top
+    worth = np.array([_worth(a, direction) for a in done])
+    edges = np.quantile(worth, SHARES)
+    _legend(
+        axes, left + ROW, objective, edges * (1 if direction == "max" else -1) + 0.0, f"best: trial {done[-1].number}"
+    )
+    for row, (parameter, (key, when)) in enumerate(zip(space.parameters, names, strict=True)):
+        axes.text(0.2, top + row * pitch + 0.18, when, size=8, color=MUTED, va="center", parse_math=False)
+        unused = [(UNUSED, "unused")] * bool(when)
+        levels = 2 if any("…" in word for _, word in _ticks(parameter, ROW)) else 1
+        _row(axes, top + row * pitch, left, key, [*unused, *_ticks(parameter, ROW, levels)], levels)
+    worst, best = limits(_scores(done), direction)[:: 1 if direction == "max" else -1]
+    marks = [((value - worst) / (best - worst), f"{value:.4g}") for value in MaxNLocator(5).tick_values(worst, best)]
+    _row(axes, top + len(names) * pitch, left, objective, [(place, word) for place, word in marks if 0 <= place <= 1])
+    places = np.array([[_place(p, a.values.get(p.name)) for p in space.parameters] for a in done], dtype=float)
+    places += np.random.default_rng(0).uniform(-0.015, 0.015, places.shape)  # equal choices side by side
+    places = np.clip(np.column_stack([places, (_scores(done) - worst) / (best - worst)]), 0, 1)
+    x = left + ROW * np.where(np.isnan(places), UNUSED, places)
+    lines = np.stack([x, np.broadcast_to(top + pitch * np.arange(len(names) + 1), x.shape)], axis=2)
+    shades = np.asarray(colormaps["Blues"](SHADES))[np.searchsorted(edges, worth, side="right")]
+    axes.add_collection(LineCollection([*lines], colors=shades, linewidths=1, zorder=2))
+    axes.plot(*lines[-1].T, color=ORANGE, linewidth=2.2, zorder=2.5)
+    return figure
+
+
+def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+    """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
+    parameters = [*space.parameters]
+    columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
+    figure = laid_out(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    done = scored(attempts)
+    best, edges = max(done, key=lambda a: _worth(a, direction)), limits(_scores(done), direction)
+    for axes, parameter in zip(panels, parameters, strict=False):
+        counted = [a for a in attempts if parameter.name in a.values]
+        points = list(zip(_slice(axes, parameter, counted), counted, strict=True))
+        _dots(axes, points, direction, edges, 14)
+        if found := [x for x, attempt in points if attempt is best]:
+            axes.scatter(found, [best.score], s=40, c=ORANGE, edgecolors="white", zorder=4, label="best")
+    for axes in panels[len(parameters) :]:
+        axes.set_axis_off()
+    figure.suptitle(f"{objective} by parameter", x=0.01, ha="left", **TITLE)
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    return figure
+
+
+def confusions(best: Sequence[Confusion]) -> Figure:
+    """Confusion matrices of the best trials on the validation images, side by side and coloured alike, in counts."""
+    classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
+    side = min(max(0.4 * classes, 2.6), 5)
+    room = 0.075 * min(max(len(name) for _, _, names in best for name in names), AXIS_LETTERS)
+    figure = laid_out(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
+    panels = figure.subplots(1, len(best), squeeze=False).ravel()
+    for axes, (title, counts, names) in zip(panels, best, strict=True):
+        image = matrix(axes, counts, names)
+        image.set_clim(0, max(most, 1))
+        axes.set_title(title, size=10, color=INK, parse_math=False)
+        axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
+        if classes <= NUMBERED:
+            numbers(axes, image, str, size=min(20 * side / len(names), 10))
+    if classes > NUMBERED:
+        bar = figure.colorbar(image, ax=[*panels], shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
+        bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
+    figure.suptitle("Best trials on validation", **TITLE)
+    return figure
+
+
+def limits(scores: Sequence[float] | np.ndarray, direction: str) -> tuple[float, float]:
+    """A range in which the good scores can be told apart; far worse ones lie outside it."""
+    if not len(scores):
+        return 0.0, 1.0
+    lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
+    room = 3 * max(upper - lower, 0.01 * abs(median))
+    low, high = max(min(scores), median - room), min(max(scores), median + room)
+    low, high = (low, max(scores)) if direction == "max" else (min(scores), high)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return float(low - margin), float(high + margin)
+
+
+def _scores(done: Sequence[Attempt]) -> np.ndarray:
+    return np.array([attempt.score for attempt in done], dtype=float)
+
+
+def _worth(attempt: Attempt, direction: str) -> float:
+    """The score, turned so that more is better."""
+    return (attempt.score or 0.0) * (1 if direction == "max" else -1)
+
+
+def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[float, str]], levels: int = 1) -> None:
+    """One axis of parallel coordinates, its words in front of the lines."""
+    axes.text(0.2, y, name, size=9, color=INK, va="center", parse_math=False)
+    axes.plot((left, left + ROW), (y, y), color=MUTED, linewidth=0.8, zorder=3)
+    look: dict[str, Any] = {"size": 8, "color": INK, "ha": "center", "va": "center", "parse_math": False, "zorder": 4}
+    look["bbox"] = {"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 0.8}
+    for number, (place, word) in enumerate(ticks):
+        axes.plot(left + place * ROW, y, color=MUTED, marker="|", zorder=3)
+        axes.text(left + place * ROW, y + 0.17 + 0.17 * (number % levels), word, **look)
+
+
+def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], best: str) -> None:
+    """What the colours of the lines mean, in the upper right corner of a canvas."""
+    side = 0.66
+    start = right - side * len(SHADES)
+    words = [(0.0, "worse", "left"), (side * len(SHADES), "better", "right")]
+    words += [(side * number, f"{edge:.4g}", "center") for number, edge in enumerate(edges, 1)]
+    for x, word, align in words:
+        axes.text(start + x, 0.48, word, size=8, color=INK, ha=align, va="center")
+    for number, shade in enumerate(SHADES):
+        axes.barh(0.3, side, 0.12, left=start + side * number, color=colormaps["Blues"](shade))
+    axes.text(start - 0.1, 0.3, objective, size=9, color=INK, ha="right", va="center")
+    axes.plot((start - 2.6, start - 2.3), (0.3, 0.3), color=ORANGE, linewidth=2.2)
+    axes.text(start - 2.2, 0.3, best, size=9, color=INK, va="center")
+
+
+def _dots(
+    axes: Axes, points: Sequence[tuple[float, Attempt]], direction: str, edges: tuple[float, float], size: float = 22
+) -> None:
+    """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
+    worst, arrow = (edges[0], "v") if direction == "max" else (edges[1], "^")
+    groups: dict[str, list[tuple[float, float]]] = {"scored": [], "pruned": [], "far worse": [], "failed": []}
+    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "open"):
+        if attempt.score is None or attempt.outcome == "failed":
+            groups["failed"].append((x, worst))
+        elif edges[0] <= attempt.score <= edges[1]:
+            groups[attempt.outcome].append((x, attempt.score))
+        else:
+            groups["far worse"].append((x, worst))
+    looks: dict[str, dict[str, Any]] = {
+        "scored": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
+        "pruned": {"c": "white", "edgecolors": BLUE, "linewidths": 1},
+        "far worse": {"c": BLUE, "marker": arrow, "clip_on": False},
+        "failed": {"c": RED, "marker": "x", "clip_on": False, "linewidths": 1.2},
+    }
+    for label, found in groups.items():
+        if found:
+            places, heights = np.transpose(found)
+            axes.scatter(places, heights, s=size, label=label, zorder=3, **looks[label])
+    axes.set_ylim(edges)
+    axes.ticklabel_format(axis="y", useOffset=False)
+
+
+def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.ndarray:
+    """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
+    ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
+    if any("…" in word for _, word in ticks):
+        ticks, turned = _ticks(parameter, PANEL, 8), {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    counted = isinstance(parameter.values, Choices) or parameter.values.enumerable
+    spread = 0.25 / len(parameter.grid) if counted else 0.0  # equal values side by side
+    axes.set_xticks([place for place, _ in ticks], [word for _, word in ticks], parse_math=False, **turned)
+    axes.set_xlim(-0.04 - spread, 1.04 + spread)
+    words = f"{short(parameter.key, LETTERS)}\n{short(str(parameter.when or ''), LETTERS)}".strip()
+    axes.set_title(words, size=9, color=INK, loc="left", parse_math=False)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    plain(axes)
+    axes.tick_params(labelsize=8)
+    places = np.array([_place(parameter, a.values[parameter.name]) for a in attempts], dtype=float)
+    return places + np.random.default_rng(0).uniform(-spread, spread, len(places))
+
+
+def _place(parameter: Parameter, value: Any) -> float:
+    """Where a value lies on its axis, 0 to 1; NaN where the parameter did not count."""
+    if value is None:
+        return math.nan
+    allowed = parameter.values
+    if isinstance(allowed, Choices):
+        return (allowed.tokens.index(str(value)) + 0.5) / len(allowed.tokens)
+    if allowed.low == allowed.high:
+        return 0.5
+    if allowed.log:
+        return math.log(value / allowed.low) / math.log(allowed.high / allowed.low)
+    return (value - allowed.low) / (allowed.high - allowed.low)
+
+
+def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[float, str]]:
+    """Places and words along an axis of so many inches, as many as fit side by side, or on several levels in turn."""
+    if isinstance(parameter.values, Choices):
+        tokens = parameter.values.tokens
+        shown = tokens[:: math.ceil(len(tokens) / LABELS)]
+        letters = max(int(levels * width / len(shown) / LETTER) - 1, 3)
+        return [
+            (_place(parameter, token), short(token, letters if levels == 1 else min(letters, 16))) for token in shown
+        ]
+    digits = ".0f" if parameter.values.whole else ".4g"
+    first, *between, last = [(_place(parameter, value), f"{value:{digits}}") for value in _marks(parameter.values)]
+    kept = [first, last]
+    for place, word in between:
+        if all(abs(place - other) * width > LETTER * (len(word) + len(beside) + 2) / 2 for other, beside in kept):
+            kept.append((place, word))
+    return sorted(kept)
+
+
+def _marks(allowed: Numbers) -> list[float]:
+    """The ends and round numbers between them; of a short range every value."""
+    if allowed.enumerable and len(allowed.values) <= LABELS:
+        return [*allowed.values] * (1 + (len(allowed.values) == 1))
+    low, high = allowed.low, allowed.high
+    if allowed.log:
+        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+        between = [10.0**power for power in powers]
+    else:
+        between = [*map(float, MaxNLocator(5, integer=allowed.whole).tick_values(low, high))]
+    return [low, *(value for value in between if low < value < high), high]

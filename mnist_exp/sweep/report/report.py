@@ -1,0 +1,156 @@
+"""What a sweep found, as figures and one HTML file that needs nothing beside it."""
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_exp.sweep.display import said, short
+from mnist_exp.sweep.report import figures
+from mnist_exp.sweep.samplers.importance import importances
+from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.winner import Winner
+from mnist_exp.terminal import duration
+from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
+
+SHOWN = 3  # best trials whose confusion matrices stand side by side
+DPI = 144  # of the pictures; a page has 96, screens have more
+STATES = {"scored": "scored", "failed": "failed", "open": "interrupted", "pruned": "pruned"}
+
+
+def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
+    """report.html and the figures it shows, below `folder`."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    shown = {}
+    for title, figure in _figures(study, record, attempts):
+        image = io.BytesIO()
+        figure.savefig(image, dpi=DPI)
+        (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(image.getvalue())
+        shown[title] = base64.b64encode(image.getvalue()).decode(), round(96 * figure.get_figwidth())
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mnist_exp.sweep.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(**_words(study, attempts, winner), figures=shown)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The scored ones, best first; the first of equals."""
+    sign = study.settings.sign
+    return sorted(scored(attempts), key=lambda attempt: (-sign * (attempt.score or 0.0), attempt.number))
+
+
+def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
+    space, objective, direction = study.space, study.settings.objective, study.settings.direction
+    best = ranked(study, attempts)
+    yield "Progress", figures.progress(attempts, objective, direction)
+    if not best:
+        return
+    yield "Confusion matrices of the best", figures.confusions([_confusion(study, record, a) for a in best[:SHOWN]])
+    if len(shares := _shares(study, attempts)) > 1:
+        yield "Importance", figures.importance(space, shares)
+    yield "Parallel coordinates", figures.parallel(space, best, objective, direction)
+    yield "Slices", figures.slices(space, attempts, objective, direction)
+
+
+def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
+    """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
+    done, direction = scored(attempts), study.settings.direction
+    scores = [attempt.score for attempt in done if attempt.score is not None]
+    if len(set(scores)) < 2:
+        return {}
+    clipped = np.clip(scores, *figures.limits(scores, direction)).tolist()
+    return importances(study.space, direction, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
+
+
+def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.Confusion:
+    """Of the validation images, as the run reported it; of several seeds that of the best, whose model is kept."""
+    run_id = attempt.tags.get("model_run", attempt.run_id)
+    found = json.loads(record.download(run_id, "reports/val.json").read_text())
+    seed = ", its best seed" if study.settings.executions > 1 else ""
+    title = f"trial {attempt.number}, {found['metrics']['accuracy']:.2%} right{seed}"
+    return title, np.array(found["confusion"]), list(found["per_class"])
+
+
+def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> dict[str, Any]:
+    settings, best = study.settings, ranked(study, attempts)
+    outcomes = [attempt.outcome for attempt in attempts]
+    counts = ", ".join(f"{outcomes.count(state)} {word}" for state, word in STATES.items() if state in outcomes)
+    seeds = "one seed a trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds a trial"
+    keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
+    states = list(STATES)
+    others = sorted((a for a in attempts if a.outcome != "scored"), key=lambda a: states.index(a.outcome))
+    return {
+        "name": study.name,
+        "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction} "
+        f"{settings.objective}, {seeds}; {duration(sum(attempt.seconds for attempt in attempts))} of trials in all.",
+        "command": f"python -m mnist_exp -m {shlex.join(study.overrides)}",
+        "objective": settings.objective,
+        "uncertainty": "95% interval of accuracy" if settings.executions == 1 else "spread over seeds",
+        "keys": keys,
+        "rows": list(_rows(study, best, keys)),
+        "others": [
+            {"number": a.number, "state": STATES[a.outcome], "reason": _reason(a), "chosen": said(a.values)}
+            for a in others
+        ],
+        "winner": winner,
+        "results": list(_results(winner, settings.executions)) if winner else [],
+    }
+
+
+def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
+    intervals = [_interval(study, attempt) for attempt in best]
+    shown = intervals[: max(10, len(best) // 2)]
+    low, high = figures.limits([end for _, ends in shown for end in ends], study.settings.direction)
+    for attempt, (words, ends) in zip(best, intervals, strict=True):
+        chosen = {p.key: short(attempt.values[p.name]) for p in study.space.active(attempt.values)}
+        places = 100 * (np.array(ends) - low) / (high - low)
+        yield {
+            "number": attempt.number,
+            "score": f"{attempt.score:.4f}",
+            "interval": words,
+            "bar": places.clip(0, 100).round(1) if 0 <= places[1] <= 100 else None,
+            "cells": [chosen.get(key, "") for key in keys],
+            "epochs": f"{attempt.epochs}{', pruned' * (attempt.outcome == 'pruned')}",
+            "time": duration(attempt.seconds),
+        }
+
+
+def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, float]]:
+    """How sure a score is, in words, and where it begins, the score, where it ends: thrice the score if not known.
+
+    The interval is that of the accuracy, which says nothing of a score that is another metric, or another epoch's.
+    """
+    score, spread = attempt.score or 0.0, attempt.spread
+    if spread is not None:
+        return f"± {spread:.4f}", (score - spread, score, score + spread)
+    low, high = (attempt.metrics.get(f"val/accuracy_{end}") for end in ("low", "high"))
+    if study.settings.executions > 1 or low is None or high is None:
+        return "", (score, score, score)
+    known = study.settings.objective == "val/accuracy" and attempt.outcome == "scored"
+    return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
+
+
+def _reason(attempt: Attempt) -> str:
+    if attempt.outcome == "open":
+        return "the sweep ended before it; sweep.resume runs it again"
+    return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"
+
+
+def _results(winner: Winner, executions: int) -> Iterator[list[str]]:
+    """Split, accuracy and the ends of its interval."""
+    mean, best = (f", mean of {executions} seeds", ", its best seed") if executions > 1 else ("", "")
+    sources = (f"validation{mean}", "val", winner.attempt.metrics), (f"test{best}", "test", winner.test)
+    for name, split, metrics in sources:
+        yield [name, *(f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))]

@@ -1,0 +1,68 @@
+"""Hyperband, restored from the record as every oracle is."""
+
+from typing import Any
+
+import keras_tuner
+from keras_tuner.src.engine.trial import Trial
+
+from mnist_exp.sweep.samplers.base import Direction, Replayable
+from mnist_exp.sweep.space import Space, Values
+from mnist_exp.sweep.trial import Proposal, Rung
+
+
+class Hyperband(Replayable, keras_tuner.oracles.HyperbandOracle):
+    """KerasTuner's Hyperband (Li et al. 2018): many short trainings, the better ones continued.
+
+    epochs: those of a training that goes all the way; factor: one trial in so many is promoted to the next rung;
+    iterations: how often all brackets are run.
+    """
+
+    def __init__(
+        self, space: Space, direction: Direction, seed: int, *, epochs: int, factor: int, iterations: int
+    ) -> None:
+        super().__init__(space, direction, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
+
+    @property
+    def total(self) -> int:
+        """The number of trials of all brackets, where no space is too small for them."""
+        brackets = range(self._get_num_brackets())
+        sizes = [self._get_size(b, rung) for b in brackets for rung in range(self._get_num_rounds(b))]
+        return int(self.hyperband_iterations * sum(sizes))
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        self._reseed(trial_id)
+        return keras_tuner.oracles.HyperbandOracle.populate_space(self, trial_id)
+
+    def _random_values(self) -> Values | None:
+        return self._untried(super()._random_values())
+
+    def _proposal(self, trial: Trial) -> Proposal:
+        values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
+        tuner = {k.removeprefix("tuner/"): v for k, v in trial.hyperparameters.values.items() if k not in values}
+        parent = tuner.get("trial_id")
+        bracket = next(
+            b for b in self._brackets if any(info["id"] == trial.trial_id for info in b["rounds"][tuner["round"]])
+        )
+        return Proposal(
+            int(trial.trial_id),
+            values,
+            Rung(bracket["bracket_num"], tuner["round"], tuner["epochs"], None if parent is None else int(parent)),
+        )
+
+    def _place(self, trial: Trial) -> None:
+        values = trial.hyperparameters.values
+        number, parent = values["tuner/round"], values.get("tuner/trial_id")
+        if parent is None:
+            rounds = self._brackets[-1]["rounds"]
+            if len(rounds[0]) == self._get_size(self._brackets[-1]["bracket_num"], 0):
+                self._increment_bracket_num()
+                self._start_new_bracket()
+                rounds = self._brackets[-1]["rounds"]
+        else:
+            rounds = next(
+                bracket["rounds"]
+                for bracket in self._brackets
+                if number < len(bracket["rounds"])
+                and any(info["id"] == parent for info in bracket["rounds"][number - 1])
+            )
+        rounds[number].append({"past_id": parent, "id": trial.trial_id})

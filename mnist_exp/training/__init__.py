@@ -1,0 +1,1 @@
+"""Trains a Keras model: compiled epochs, checkpoints, callbacks. Knows no tracking store."""
