@@ -1,21 +1,60 @@
-"""What a user can get wrong. The command line prints these without a traceback; each is also a builtin."""
+"""Errors that a user can correct, as data. The command line prints them without a traceback.
+
+Each class is also a subclass of a builtin exception.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+ABSENT: Any = object()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to correct. `sentence` reads: `key rule, but got value; remedy`.
+
+    key: a config key, file, run or option. rule: starts with a verb, such as `must be at least 1`.
+    """
+
+    key: str
+    rule: str
+    value: Any = field(default=ABSENT, hash=False)  # may be a list
+    remedy: str = ""
+
+
+def sentence(problem: Problem) -> str:
+    """Returns the problem in one line."""
+    got = "" if problem.value is ABSENT else f", but got {'null' if problem.value is None else repr(problem.value)}"
+    return f"{problem.key} {problem.rule}{got}" + (f"; {problem.remedy}" if problem.remedy else "")
 
 
 class UserError(Exception):
-    """A mistake outside the program; its message names the rule, the value received and the remedy."""
+    """Something outside the program is wrong. `problems` holds every problem that was found."""
+
+    def __init__(self, problems: Problem | Iterable[Problem] | str) -> None:
+        if isinstance(problems, str):
+            super().__init__(problems)
+            self.problems: tuple[Problem, ...] = ()
+            return
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(dict.fromkeys(problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(sentence, self.problems)) if self.problems else super().__str__()
 
 
 class ConfigError(UserError, ValueError):
-    """A config key or value that cannot be used."""
+    """A config key or value cannot be used."""
 
 
 class DataError(UserError, ValueError):
-    """A data set that cannot be read, or holds what no classifier can be trained on."""
+    """A data set cannot be read, or no classifier can be trained on it."""
 
 
 class TrackingError(UserError, RuntimeError):
-    """A tracking store that cannot be used."""
+    """A tracking store cannot be used, or does not hold what was asked for."""
 
 
 class TrainingError(UserError, ArithmeticError):
-    """A training that cannot go on."""
+    """A training cannot go on."""

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Sends the output of libraries to a file."""
 
 import contextlib
 import os
