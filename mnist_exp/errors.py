@@ -5,9 +5,15 @@ Each class is also a subclass of a builtin exception.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
-ABSENT: Any = object()
+
+class _Mark(Enum):
+    ABSENT = "no value"
+
+
+ABSENT: Final = _Mark.ABSENT  # a member of an enum stays the same object in another process
 
 
 @dataclass(frozen=True)
