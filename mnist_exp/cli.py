@@ -1,4 +1,4 @@
-"""The command line. Parses the arguments and calls a command, a run or a sweep. Does not import TensorFlow or MLflow."""
+"""The command line. Parses the arguments and calls a command, a run or a sweep. Imports no TensorFlow and no MLflow."""
 
 import importlib
 import os

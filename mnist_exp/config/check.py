@@ -76,7 +76,7 @@ def find_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def check_value(key: str, info: FieldInfo, value: Any) -> Iterator[Problem]:
     """Yields the problems of one value. key: dotted; info: of the key's field."""
     try:
-        TypeAdapter(Annotated[info.annotation, *info.metadata], config=Section.model_config).validate_python(value)
+        TypeAdapter(Annotated[info.annotation, info], config=Section.model_config).validate_python(value)
     except ValidationError as error:
         yield from _problems(error, {key: value}, {key: info}, prefix=key)
 

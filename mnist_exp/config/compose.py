@@ -162,7 +162,8 @@ def unknown_key(key: str, source: Source = Source()) -> Problem:
     known = known_keys(source)
     if choices := known.get(key):
         return Problem(key, "does not exist in this config", remedy=f"use it with {', '.join(choices)}")
-    return Problem(key, "does not exist", remedy=nearest(key, [*GROUPS, *known]) or f"+{key}=... adds it")
+    alike = [name for name in (*GROUPS, *known) if ("." in name) == ("." in key)]
+    return Problem(key, "does not exist", remedy=nearest(key, alike) or f"+{key}=... adds it")
 
 
 def _compose(overrides: Sequence[str], source: Source) -> DictConfig:

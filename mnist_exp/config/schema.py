@@ -5,6 +5,7 @@ configs that were recorded before the key existed.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -43,6 +44,7 @@ UpToOne = Annotated[float, Ge(0), Le(1)]
 FractionOrCount = Annotated[Annotated[float, Gt(0), Lt(1)] | Count, Rule("must be a fraction below 1 or a count")]
 Name = Annotated[str, Len(1, 200)]
 FilePath = Annotated[str, Flag.PATH]
+OptionalPath = Annotated[str | None, Flag.PATH]
 
 Monitor = Literal["val_accuracy", "val_loss", "accuracy", "loss"]
 
@@ -110,6 +112,14 @@ class Training(Section):
     deterministic: bool
     resume: Annotated[str | None, Flag.RESUME, Flag.LABEL]
 
+    def images_used(self, available: int) -> int:
+        """Returns how many of the available training images an epoch takes."""
+        return available if self.batches is None else min(available, self.batches * self.batch_size)
+
+    def steps(self, available: int) -> int:
+        """Returns the batches of the whole training, the short last ones included."""
+        return self.epochs * math.ceil(self.images_used(available) / self.batch_size)
+
 
 class Tracking(Section):
     """Where runs are recorded; conf/tracking/mlflow.yaml explains each key."""
@@ -173,16 +183,16 @@ class ClusterExecutor(Executor):
     """What workers on other machines need."""
 
     gpus: Annotated[int, Ge(0)] = 0
-    dataset_path: Annotated[str | None, Flag.PATH] = None
+    dataset_path: OptionalPath = None
 
 
 class DaskExecutor(ClusterExecutor):
     """The workers of a Dask scheduler."""
 
     address: str
-    tls_ca: Annotated[str | None, Flag.PATH] = None
-    tls_cert: Annotated[str | None, Flag.PATH] = None
-    tls_key: Annotated[str | None, Flag.PATH] = None
+    tls_ca: OptionalPath = None
+    tls_cert: OptionalPath = None
+    tls_key: OptionalPath = None
 
 
 class SlurmExecutor(ClusterExecutor):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_exp.config.schema import Count
+from mnist_exp.config.schema import Count, OptionalPath
 from mnist_exp.data.dataset import Source, labelled
 from mnist_exp.data.files import read_arrays
 from mnist_exp.errors import DataError
@@ -40,7 +40,7 @@ def digits(size: Count) -> Source:
     return Source(labelled(images, labels, "digits"), None, TEN, words, "digits")
 
 
-def mnist(path: str | None) -> Source:
+def mnist(path: OptionalPath) -> Source:
     """MNIST (LeCun, Cortes and Burges), 60,000 + 10,000 images of 28x28, checked against the published files.
 
     path: an npz in Keras's layout or a folder with the four IDX files; None lets Keras download and cache it. Raises
@@ -56,7 +56,7 @@ def mnist(path: str | None) -> Source:
     return replace(source, preparation="mnist")
 
 
-def fashion_mnist(path: str | None) -> Source:
+def fashion_mnist(path: OptionalPath) -> Source:
     """Fashion-MNIST (Xiao, Rasul and Vollgraf 2017), 60,000 + 10,000 articles of clothing, 28x28; path as for mnist."""
     arrays = _from(path, "fashion_mnist")
     return _source(arrays, FASHION, "Fashion-MNIST", "articles of clothing (Xiao, Rasul, Vollgraf)", path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_exp.config.schema import FilePath
 from mnist_exp.data.dataset import Part, Source, labelled
 from mnist_exp.errors import DataError
 
@@ -26,7 +27,7 @@ NPZ_REMEDY = "copy it again, or write it with numpy.savez(path, x_train=..., y_t
 UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError)
 
 
-def npz(path: str, class_names: list[str] | None) -> Source:
+def npz(path: FilePath, class_names: list[str] | None) -> Source:
     """A file of arrays: x_train, y_train and, where there is a test set, x_test, y_test.
 
     class_names: names of labels 0, 1, 2, ...; None takes the numbers found in training. Raises DataError where the file

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_exp.config.schema import Count
+from mnist_exp.config.schema import Count, FilePath
 from mnist_exp.data.dataset import Part, Source, labelled
 from mnist_exp.data.images import fitted, read_image
 from mnist_exp.errors import DataError
@@ -12,7 +12,7 @@ from mnist_exp.errors import DataError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
-def folder(path: str, height: Count, width: Count, channels: int) -> Source:
+def folder(path: FilePath, height: Count, width: Count, channels: int) -> Source:
     """Images in class sub-folders, or in train/ and test/ halves of such, resized to height x width.
 
     channels: 1 makes them grey, 3 colour; transparent pixels become white. Class names are the folders' names in
