@@ -17,7 +17,7 @@ import numpy as np
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import build
 from mnist_exp.config.schema import Training
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.optimizers import build_optimizer
 from mnist_exp.training.compiled import Order, feed, mode_for
@@ -48,7 +48,7 @@ def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings:
 def prepared(experiment: str, path: str, kind: Callable[..., Callable[[], None]]) -> Callable[[], None]:
     """One epoch of this experiment, compiled and run once already."""
     cfg, _ = compose([f"experiment={experiment}", f"dataset.path={path}"])
-    splits, settings = load_data(cfg.dataset), Training(**cfg.training)
+    splits, settings = load_splits(cfg.dataset), Training(**cfg.training)
     keras.utils.set_random_seed(0)
     model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
     model.compile(build_optimizer(cfg.optimizer, 1), loss_of(settings), metrics=["accuracy"])

@@ -12,7 +12,7 @@ from mnist_exp import tracking
 from mnist_exp.config.check import check
 from mnist_exp.config.run_config import build, differences
 from mnist_exp.config.schema import Tracking, Training
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrackingError
 from mnist_exp.evaluation.history import History
@@ -85,7 +85,7 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
     listener = listener or Listener()
     clock = Clock()
     with clock("data"):
-        splits = load_data(cfg.dataset)
+        splits = load_splits(cfg.dataset)
     listener.data(splits)
     with clock("tracking"):
         name = cfg.name or name_of(choices, cfg.seed)

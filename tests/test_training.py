@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from mnist_exp import models
 from mnist_exp.config.compose import CONF
 from mnist_exp.config.schema import Training
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrainingError
 from mnist_exp.evaluation.history import History
@@ -27,7 +27,7 @@ def splits():
         for image, label in zip(images, labels, strict=True):
             row, column = divmod(label, 2)
             image[row * 3 : row * 3 + 3, column * 3 : column * 3 + 3] += 100
-        return Part(images, labels)
+        return ImageSet(images, labels)
 
     return Splits("quarters", part(130), part(60), part(60), ("a", "b", "c", "d"), "quarters", "0" * 64)
 

@@ -134,7 +134,7 @@ def reproduce(store: Store, tracking: Tracking, first: Recorded, listener: Liste
     cfg = first.config.copy()
     cfg.tracking = vars(tracking)
     cfg.name = f"{first.run.info.run_name}-again"
-    digest = experiment.load_data(cfg.dataset).digest
+    digest = experiment.load_splits(cfg.dataset).digest
     if digest != first.digest:
         raise DataError(f"a reproduction needs the data of the run, digest {first.digest}, but got {digest}")
     result = experiment.run(cfg, first.choices, listener)

@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
@@ -157,7 +157,7 @@ def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bo
     return figure
 
 
-def _named(part: Part, class_names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
+def _named(part: ImageSet, class_names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
     """The first images with their class names."""
     names = [short(class_names[label], 13) for label in part.labels[:SAMPLES]]
     return list(zip(part.images[:SAMPLES], names, strict=True))

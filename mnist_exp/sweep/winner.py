@@ -34,7 +34,7 @@ def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     model_run = best.tags.get("model_run", best.run_id)
     if record.tag(TESTED) == model_run:
         return Winner(best, record.metrics("test/"), config)
-    splits = experiment.load_data(cfg.dataset)
+    splits = experiment.load_splits(cfg.dataset)
     model = tracking.load_model(record.store.uri, model_run)
     probabilities, reported = experiment.predict(model, splits.validation.images, splits.validation.labels)
     recorded = best.metrics["val/accuracy"]

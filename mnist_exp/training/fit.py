@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits, sample
 from mnist_exp.evaluation.history import History
 
@@ -85,7 +85,7 @@ def loss_of(settings: Training) -> Any:
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-def targets_of(part: Part, settings: Training, splits: Splits) -> "np.ndarray":
+def targets_of(part: ImageSet, settings: Training, splits: Splits) -> "np.ndarray":
     """What the loss compares with: labels (n,), or one-hot float32 (n, classes) for categorical cross-entropy."""
     import keras
 
