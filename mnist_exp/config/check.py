@@ -20,7 +20,7 @@ from mnist_exp.config.targets import _function, _hint
 from mnist_exp.errors import ConfigError
 
 # What the program passes itself; a config does not hold these.
-GIVEN = {"image_shape", "classes", "steps", "source", "rate"}
+GIVEN = {"image_shape", "classes", "steps", "dataset", "rate"}
 PIECES: dict[str, list[Callable]] = {
     "dataset": [data.split],
     "model": [],

@@ -84,7 +84,7 @@ def finish(
     if tested := {key: value for key, value in metrics.items() if key.startswith("test/")}:
         record.metrics(tested, step=0)
     record.metrics({f"wall_seconds/{part}": value for part, value in seconds.items()}, step=0)
-    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
+    record.tags({"mlflow.note.content": artifacts.describe_run(cfg, model, splits, history, metrics)})
     stored = record.model(model, artifacts.model_metadata(splits))
     images = list(splits.scored.values())[-1].images
     few = images[:256]

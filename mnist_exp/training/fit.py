@@ -42,7 +42,7 @@ def fit(
     step, steps) and on_epoch (epoch, metrics), epochs counted from 1; it returns True to end the training. Raises
     TrainingError once the loss is not finite.
     """
-    from mnist_exp.training.callbacks import Watch, patient
+    from mnist_exp.training.callbacks import ReportProgress, patience_callbacks
     from mnist_exp.training.checkpoint import Checkpoint
     from mnist_exp.training.compiled import Order, feed, mode_for
 
@@ -53,7 +53,7 @@ def fit(
     train = sample(splits.train, settings.images_used(len(splits.train)), seed)
     order = Order(len(train), settings.batch_size, seed)
     batches, new_order = feed(model, train.images, targets_of(train, settings, splits), order, mode)
-    waiting = patient(settings)
+    waiting = patience_callbacks(settings)
     checkpoint = Checkpoint(folder, settings.checkpoint_monitor)
     trained = checkpoint.restore(model, waiting, settings.epochs)
     if trained < settings.epochs:
@@ -64,7 +64,7 @@ def fit(
             shuffle=False,  # the order is ours
             validation_data=(splits.validation.images, targets_of(splits.validation, settings, splits)),
             validation_batch_size=EVALUATION_BATCH,
-            callbacks=[new_order, *waiting, Watch(on_step, on_epoch), checkpoint],
+            callbacks=[new_order, *waiting, ReportProgress(on_step, on_epoch), checkpoint],
             verbose=0,
         )
     model.train_function = None  # it holds the training images
