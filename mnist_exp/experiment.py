@@ -21,7 +21,7 @@ from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking import log_run as recording
 from mnist_exp.tracking.active_run import Clock, Record
 from mnist_exp.training import fit as training
-from mnist_exp.training.fit import predict, prepare_keras
+from mnist_exp.training.fit import check_accuracy, predict, prepare_keras
 
 if TYPE_CHECKING:
     import keras
@@ -113,7 +113,11 @@ def recorded(
         history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
     listener.evaluating()
     with clock("evaluation"):
-        evaluations = evaluate(model, splits, history)
+        evaluations = {
+            name: Evaluation(part.labels, predict(model, part.images), splits.class_names)
+            for name, part in splits.scored.items()
+        }
+        check_accuracy(history, evaluations)
     metrics = {f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()}
     with clock("artifacts"):
         from mnist_exp.evaluation import run_files as artifacts
@@ -160,31 +164,11 @@ def train(
 
     return training.fit(
         model,
-        splits,
         optimizer,
+        splits,
         settings,
-        seed=seed,
-        folder=record.checkpoints,
+        seed,
+        record.checkpoints,
         on_step=listener.step,
         on_epoch=on_epoch,
     )
-
-
-def evaluate(model: "keras.Model", splits: Splits, history: History) -> dict[str, Evaluation]:
-    """One pass over what is scored, validation and test, each checked against what Keras reports.
-
-    Raises RuntimeError where the accuracies differ: the weights, the order or the counting would be wrong.
-    """
-    found = {}
-    for name, part in splits.scored.items():
-        probabilities, reported = predict(model, part.images, part.labels)
-        found[name] = Evaluation(part.labels, probabilities, splits.class_names)
-        _check_accuracy(name, found[name].accuracy, reported, len(part))
-    watched = history.epochs[history.used_epoch - 1]["val_accuracy"]
-    _check_accuracy("val", found["val"].accuracy, watched, len(splits.validation))
-    return found
-
-
-def _check_accuracy(name: str, ours: float, reported: float, n: int) -> None:
-    if abs(ours - reported) * n >= 0.5:
-        raise RuntimeError(f"{name}: the confusion matrix gives an accuracy of {ours}, but Keras reports {reported}")

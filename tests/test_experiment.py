@@ -8,8 +8,6 @@ import mnist_exp
 from mnist_exp import experiment
 from mnist_exp.config.compose import compose
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -104,22 +102,6 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
     assert result.run_id is None
     with pytest.raises(TrackingError, match="got tracking=off"):
         result.load_model()
-
-
-def test_an_accuracy_that_keras_does_not_confirm_stops_the_run(monkeypatch):
-    """The check between the confusion matrix, Keras's metric and the last epoch's validation can fail, and does."""
-    labels, names = np.array([0, 1, 1, 0]), ("a", "b")
-    probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
-    part = experiment.data.ImageSet(np.zeros((4, 2, 2, 1), np.uint8), labels)
-    splits = experiment.Splits("four", part, part, part, names, "made up", "0" * 64)
-    history = History([{"val_accuracy": 1.0}], used_epoch=1)
-    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 1.0))
-    assert isinstance(experiment.evaluate(None, splits, history)["val"], Evaluation)
-    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
-        experiment.evaluate(None, splits, History([{"val_accuracy": 0.75}], used_epoch=1))
-    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 0.5))
-    with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
-        experiment.evaluate(None, splits, history)
 
 
 @pytest.mark.parametrize(

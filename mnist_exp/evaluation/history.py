@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from mnist_exp.config.objective import Objective
 
+STATE = "state.json"  # the file with the history in a folder of checkpoints; it is written after the weights
+
 
 @dataclass
 class History:
