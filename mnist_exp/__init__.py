@@ -44,7 +44,7 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
 
     from mnist_exp.commands.predict import Predictor
     from mnist_exp.config.schema import Tracking
-    from mnist_exp.data.images import eight_bits, read_image
+    from mnist_exp.data.images import read_image, to_8_bit
     from mnist_exp.tracking.store import existing_store
 
     if isinstance(image, str | Path):
@@ -52,5 +52,5 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
     predictor = Predictor.of(existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
-    tile = predictor.tile(eight_bits(image, "the image").convert("RGBA"))
+    tile = predictor.tile(to_8_bit(image, "the image").convert("RGBA"))
     return predictor.answers([tile])[0]

@@ -20,7 +20,7 @@ from rich.console import Console
 from mnist_exp import terminal as module
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Training
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.experiment import Result
 from mnist_exp.log import chatter_in_log
@@ -62,7 +62,7 @@ def settings(**changed: Any) -> Training:
 
 
 def splits(description: str) -> Splits:
-    part = Part(np.zeros((3, 28, 28, 1), np.uint8), np.arange(3))
+    part = ImageSet(np.zeros((3, 28, 28, 1), np.uint8), np.arange(3))
     return Splits("digits", part, part, part, ("a", "b", "c"), description, "0" * 64)
 
 
@@ -167,7 +167,7 @@ def test_weights_of_an_earlier_epoch_are_named(log: Made) -> None:
 
 def test_colour_images_and_repeated_ones_are_named(log: Made) -> None:
     terminal, written = log
-    part = Part(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
+    part = ImageSet(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
     repeated = {"train and validation": 1234}
     terminal.data(Splits("mine", part, part, part, ("a", "b", "c"), "mine", "0" * 64, repeated))
     assert "8x8 colour, 3 classes" in written.getvalue()

@@ -13,13 +13,13 @@ import click
 from mnist_exp.commands.options import with_tracking
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, TrackingError
-from mnist_exp.evaluation.statistics import Paired, paired
+from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.terminal import duration
 from mnist_exp.tracking.store import existing_store
 from mnist_exp.tracking.stored_run import Compared
 
 if TYPE_CHECKING:
-    from mnist_exp.evaluation.statistics import Paired
+    from mnist_exp.evaluation.statistics import PairedTest
     from mnist_exp.tracking.stored_run import Compared
 
 LEAST = ("loss", "calibration_error")  # metrics of which less is better
@@ -86,7 +86,7 @@ def _pairs(where: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _print(shown: Sequence["Compared"], tests: Sequence[Mapping[str, "Paired"]], keys: Sequence[str]) -> None:
+def _print(shown: Sequence["Compared"], tests: Sequence[Mapping[str, "PairedTest"]], keys: Sequence[str]) -> None:
     """A line of numbers for each run, and below it what sets it apart."""
 
     click.echo(f"{'run':<32}{'validation':<23}{'test':<23}")
@@ -111,7 +111,7 @@ def _accuracy(run: "Compared", split: str) -> str:
     return f"{right:.2%} ({100 * low:.2f}-{100 * high:.2f})"
 
 
-def _said(split: str, test: "Paired") -> str:
+def _said(split: str, test: "PairedTest") -> str:
     numbers = f"{test.first_only} against {test.second_only} of {test.images:,}, p={test.p:.2g}"
     return f"{split} against the first: {test.verdict} ({numbers})"
 
@@ -146,15 +146,15 @@ def difference_of(run: Compared, keys: Sequence[str]) -> str:
     return " ".join(f"{key}={run.params[key]}" for key in keys if key in run.params)
 
 
-def against(first: Compared, run: Compared) -> dict[str, Paired]:
+def against(first: Compared, run: Compared) -> dict[str, PairedTest]:
     """How a run does against the first, by split; empty for the first itself."""
     if run is first:
         return {}
-    tests = {split: paired(run.predictions, first.predictions, split) for split in SPLITS}
+    tests = {split: test_pair(run.predictions, first.predictions, split) for split in SPLITS}
     return {split: test for split, test in tests.items() if test}
 
 
-def row(run: Compared, tests: Mapping[str, Paired], keys: Sequence[str]) -> dict[str, Any]:
+def row(run: Compared, tests: Mapping[str, PairedTest], keys: Sequence[str]) -> dict[str, Any]:
     """All of it as plain values; tests: by split, whose p stands there as */p; keys: the parameters to name."""
     names = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
     return {

@@ -52,11 +52,11 @@ def _images(dataset: object, shape: tuple[int, int, int]) -> "tuple[np.ndarray, 
     import numpy as np
     from omegaconf import DictConfig
 
-    from mnist_exp.data.load import load_data
+    from mnist_exp.data.load import load_splits
 
     assert isinstance(dataset, DictConfig)
     try:
-        return load_data(dataset).validation.images[:IMAGES], "validation images"
+        return load_splits(dataset).validation.images[:IMAGES], "validation images"
     except DataError:
         noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
         return noise, "images of noise, since its data are not here"

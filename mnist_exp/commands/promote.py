@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation.statistics import Paired, paired
+from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.registry import ALIAS, _champion, _register
 from mnist_exp.tracking.store import Store
@@ -49,7 +49,7 @@ class Promotion:
     uri: str
     version: str
     before: str | None
-    test: Paired | None
+    test: PairedTest | None
 
 
 def promote(store: Store, wanted: str, name: str, force: bool) -> Promotion:
@@ -65,14 +65,14 @@ def promote(store: Store, wanted: str, name: str, force: bool) -> Promotion:
     champion = _champion(store, name)
     test = None
     if champion is not None:
-        test = paired(compared(store, run).predictions, compared(store, champion[1]).predictions, "val")
+        test = test_pair(compared(store, run).predictions, compared(store, champion[1]).predictions, "val")
         if not force:
             _check(run, champion[1], test)
     version = _register(store, run, name, _facts(test))
     return Promotion(f"models:/{name}@{ALIAS}", version, champion[0] if champion else None, test)
 
 
-def _check(run: "Run", champion: "Run", test: Paired | None) -> None:
+def _check(run: "Run", champion: "Run", test: PairedTest | None) -> None:
     names = f"{run.info.run_name} ({run.info.run_id[:8]}) and {champion.info.run_name} ({champion.info.run_id[:8]})"
     if test is None:
         raise TrackingError(
@@ -86,7 +86,7 @@ def _check(run: "Run", champion: "Run", test: Paired | None) -> None:
         )
 
 
-def _facts(test: Paired | None) -> dict[str, str]:
+def _facts(test: PairedTest | None) -> dict[str, str]:
     if test is None:
         return {}
     return {

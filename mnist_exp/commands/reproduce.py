@@ -12,7 +12,7 @@ from mnist_exp import experiment
 from mnist_exp.config.compose import GROUPS
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import DataError, TrackingError
-from mnist_exp.evaluation.statistics import Paired, paired
+from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.experiment import Listener
 from mnist_exp.tracking.find import find_run, model_run
 from mnist_exp.tracking.registry import load_model
@@ -94,7 +94,7 @@ class Reproduced:
     run_id: str
     largest: float
     accuracies: tuple[float, float]
-    test: Paired | None
+    test: PairedTest | None
 
     @property
     def verdict(self) -> Literal["identical", "within tolerance", "different"]:
@@ -134,7 +134,7 @@ def reproduce(store: Store, tracking: Tracking, first: Recorded, listener: Liste
     cfg = first.config.copy()
     cfg.tracking = vars(tracking)
     cfg.name = f"{first.run.info.run_name}-again"
-    digest = experiment.load_data(cfg.dataset).digest
+    digest = experiment.load_splits(cfg.dataset).digest
     if digest != first.digest:
         raise DataError(f"a reproduction needs the data of the run, digest {first.digest}, but got {digest}")
     result = experiment.run(cfg, first.choices, listener)
@@ -148,7 +148,7 @@ def reproduce(store: Store, tracking: Tracking, first: Recorded, listener: Liste
         result.run_id,
         _largest(store, first.run.info.run_id, result.run_id),
         _accuracies(*pair),
-        paired(pair[1].predictions, pair[0].predictions, "val"),
+        test_pair(pair[1].predictions, pair[0].predictions, "val"),
     )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mnist_exp.config.run_config import build
 from mnist_exp.config.schema import Tracking
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.sweep.display import Board, said
 from mnist_exp.sweep.study import Study, config_hash
 from mnist_exp.terminal import duration
@@ -29,7 +29,7 @@ def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
     board.begin_sweep(study, count, workers, lambda run_id: [])
     chosen = list(islice(_values(study), LOOKED_AT))
     configs = [_plain(study, values) for values in chosen]
-    splits = load_data(study.configs.first().dataset)
+    splits = load_splits(study.configs.first().dataset)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("values")

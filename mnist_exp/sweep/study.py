@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from mnist_exp.config import check as checks
 from mnist_exp.config.compose import by_key
 from mnist_exp.config.schema import Sweep
-from mnist_exp.data.load import digest_of
+from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.syntax import parsed
@@ -92,7 +92,7 @@ def define(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
         next(configs.space.combinations())  # raises for an interval
     _check_end(algorithm, settings, configs.space)
     name = settings.name or choices.get("sweeps") or "sweep"
-    return Study(name, settings, algorithm, configs, tuple(overrides), digest_of(configs.first()))
+    return Study(name, settings, algorithm, configs, tuple(overrides), load_splits(configs.first().dataset).digest)
 
 
 def check(cfg: DictConfig) -> None:
@@ -125,7 +125,7 @@ def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) ->
     changed = {name: cfg.sweep[name] for name in names}
     settings = replace(study.settings, **changed)
     _check_end(study.algorithm, settings, study.space)
-    digest = digest_of(study.configs.first())
+    digest = load_splits(study.configs.first().dataset).digest
     if digest != study.digest:
         raise ConfigError(
             f"a resumed sweep needs the data it began with, digest {study.digest}, but got {digest}; "

@@ -34,9 +34,10 @@ def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     model_run = best.tags.get("model_run", best.run_id)
     if record.tag(TESTED) == model_run:
         return Winner(best, record.metrics("test/"), config)
-    splits = experiment.load_data(cfg.dataset)
+    splits = experiment.load_splits(cfg.dataset)
     model = tracking.load_model(record.store.uri, model_run)
-    probabilities, reported = experiment.predict(model, splits.validation.images, splits.validation.labels)
+    probabilities = experiment.predict(model, splits.validation.images)
+    reported = Evaluation(splits.validation.labels, probabilities, splits.class_names).accuracy
     recorded = best.metrics["val/accuracy"]
     if study.settings.executions == 1 and abs(reported - recorded) * len(splits.validation) >= 0.5:
         raise TrackingError(
@@ -44,7 +45,7 @@ def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
             f"right, but got {reported:.4f}; its files were changed"
         )
     assert splits.test is not None
-    probabilities, _ = experiment.predict(model, splits.test.images, splits.test.labels)
+    probabilities = experiment.predict(model, splits.test.images)
     found = Evaluation(splits.test.labels, probabilities, splits.class_names).metrics
     test = {f"test/{key}": value for key, value in found.items()}
     record.log(test, tags={TESTED: model_run, "best_trial": str(best.number), "best_run": best.run_id})

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import json
 import shutil
 import statistics
 import time
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp import experiment
 from mnist_exp.config.check import check
 from mnist_exp.config.schema import Tracking
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Listener, Result
@@ -97,7 +97,7 @@ def _work(job: Job) -> Outcome:
         check(cfg)  # no pair of values was tried before
         clock = Clock()
         with clock("data"):
-            splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
+            splits = replace(load_splits(cfg.dataset, cache=True), test=None)  # a trial cannot use the test set
         if job.digest not in (None, splits.digest):
             raise DataError(f"a sweep needs the data it began with, digest {job.digest}, but got {splits.digest}")
         if job.executions > 1:
@@ -192,12 +192,6 @@ def _settle() -> None:
     """Spares the garbage collector the half million objects of the libraries, which stay until the worker ends."""
     gc.collect()
     gc.freeze()
-
-
-@functools.lru_cache(maxsize=2)
-def _data(section: str) -> Splits:
-    """Loaded once a worker. Without its test set: a trial has no use for it."""
-    return replace(experiment.load_data(OmegaConf.create(json.loads(section))), test=None)
 
 
 def _fetch(store: "Store", run_id: str, to: Path) -> None:

@@ -72,7 +72,7 @@ def finish(
     import numpy as np
 
     from mnist_exp.evaluation import run_files as artifacts
-    from mnist_exp.training.model_files import write_h5
+    from mnist_exp.training.model_files import export
 
     last, recorded = len(history.epochs), history.epochs[-1]
     validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
@@ -84,7 +84,7 @@ def finish(
     if tested := {key: value for key, value in metrics.items() if key.startswith("test/")}:
         record.metrics(tested, step=0)
     record.metrics({f"wall_seconds/{part}": value for part, value in seconds.items()}, step=0)
-    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
+    record.tags({"mlflow.note.content": artifacts.describe_run(cfg, model, splits, history, metrics)})
     stored = record.model(model, artifacts.model_metadata(splits))
     images = list(splits.scored.values())[-1].images
     few = images[:256]
@@ -94,7 +94,7 @@ def finish(
             f"the stored model must answer like the trained one, but probabilities differ by {difference}"
         )
     if cfg.export:
-        write_h5(record.artifacts / cfg.export, model, images[:1000])
+        export(model, "h5", record.artifacts / cfg.export, images[:1000])
     facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
     record.tags({name: str(value) for name, value in facts.items()})
     record.publish()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_exp.evaluation.statistics import Predictions
+from mnist_exp.evaluation.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -64,5 +64,4 @@ def _predictions(store: "Store", run: "Run") -> dict[str, np.ndarray] | None:
             if any(found.path == "predictions.npz" for found in store.client.list_artifacts(run_id)):
                 raise
             return None
-    with np.load(path) as arrays:
-        return dict(arrays)
+    return read_predictions(path)

@@ -41,8 +41,8 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
 def test_other_data_are_refused(run_main, monkeypatch) -> None:
     from mnist_exp import experiment
 
-    plain = experiment.load_data
-    monkeypatch.setattr(experiment, "load_data", lambda section: plain({**section, "size": 9}))
+    plain = experiment.load_splits
+    monkeypatch.setattr(experiment, "load_splits", lambda section: plain({**section, "size": 9}))
     status, _, err = run_main("reproduce", "poor")
     assert status == 1
     assert "a reproduction needs the data of the run" in err

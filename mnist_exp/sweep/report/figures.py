@@ -20,12 +20,12 @@ from mnist_exp.evaluation.plots import (
     NUMBERED,
     ORANGE,
     RED,
-    canvas,
-    laid_out,
-    matrix,
-    numbers,
-    plain,
-    short,
+    draw_matrix,
+    new_canvas,
+    new_figure,
+    remove_frame,
+    shorten,
+    write_numbers,
 )
 from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
 from mnist_exp.tracking.sweep_run import Attempt, scored
@@ -45,7 +45,7 @@ TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
     done = scored(attempts)
-    figure = laid_out(9, 3.8)
+    figure = new_figure(9, 3.8)
     axes = figure.subplots()
     axes.set_title(f"{objective} of each trial", loc="left", pad=12, **TITLE)
     axes.set_xlabel("trial", size=9, color=INK)
@@ -65,7 +65,7 @@ def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Fig
         axes.set_yticks([])
         words = "no trial has a score"
     axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
-    plain(axes)
+    remove_frame(axes)
     if any(axes.get_legend_handles_labels()):
         figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
@@ -80,21 +80,21 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     for parameter in sorted((p for p in space.parameters if p.name in shares), key=lambda p: -shares[p.name]):
         groups.setdefault(str(parameter.when or ""), []).append(parameter)
     rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
-    figure, axes = canvas(9, 1.05 + 0.32 * rows)
+    figure, axes = new_canvas(9, 1.05 + 0.32 * rows)
     axes.text(0.2, 0.3, "What explains the differences in score", va="center", **TITLE)
     said = "share of each parameter (fANOVA)"
     axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
     y, left, width = 0.98, 3.3, 4.9
     for when in sorted(groups):  # what always counts comes first
         if when:
-            words = f"among trials with {short(when, 60)}"
+            words = f"among trials with {shorten(when, 60)}"
             axes.text(0.2, y + 0.06, words, size=9, color=MUTED, va="center", parse_math=False)
             y += 0.352
         for parameter in groups[when]:
             share = shares[parameter.name]
             alone = len(groups[when]) == 1
             words = f"{share:.2f}{', as the only one that varies' * alone}"
-            name = short(parameter.key, LETTERS + 4)
+            name = shorten(parameter.key, LETTERS + 4)
             axes.text(left - 0.1, y, name, size=9, color=INK, ha="right", va="center", parse_math=False)
             axes.barh(y, width * share * (not alone), 0.2, left=left, color=BLUE)
             axes.text(left + 0.08 + width * share * (not alone), y, words, size=9, color=INK, va="center")
@@ -107,9 +107,9 @@ def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: s
 
     A row a parameter, so that twelve of them fit a page as well as two.
     """
-    names = [(short(p.key, LETTERS), short(str(p.when or ""), LETTERS)) for p in space.parameters]
+    names = [(shorten(p.key, LETTERS), shorten(str(p.when or ""), LETTERS)) for p in space.parameters]
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
-    figure, axes = canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
+    figure, axes = new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
     axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
     done = sorted(done, key=lambda a: (_worth(a, direction), -a.number))  # the best lies on top
     worth = np.array([_worth(a, direction) for a in done])
@@ -140,7 +140,7 @@ def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
-    figure = laid_out(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
+    figure = new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     done = scored(attempts)
     best, edges = max(done, key=lambda a: _worth(a, direction)), limits(_scores(done), direction)
@@ -165,15 +165,15 @@ def confusions(best: Sequence[Confusion]) -> Figure:
     classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
     side = min(max(0.4 * classes, 2.6), 5)
     room = 0.075 * min(max(len(name) for _, _, names in best for name in names), AXIS_LETTERS)
-    figure = laid_out(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
+    figure = new_figure(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
     panels = figure.subplots(1, len(best), squeeze=False).ravel()
     for axes, (title, counts, names) in zip(panels, best, strict=True):
-        image = matrix(axes, counts, names)
+        image = draw_matrix(axes, counts, names)
         image.set_clim(0, max(most, 1))
         axes.set_title(title, size=10, color=INK, parse_math=False)
         axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
         if classes <= NUMBERED:
-            numbers(axes, image, str, size=min(20 * side / len(names), 10))
+            write_numbers(axes, image, str, size=min(20 * side / len(names), 10))
     if classes > NUMBERED:
         bar = figure.colorbar(image, ax=[*panels], shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
         bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
@@ -264,10 +264,10 @@ def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.
     spread = 0.25 / len(parameter.grid) if counted else 0.0  # equal values side by side
     axes.set_xticks([place for place, _ in ticks], [word for _, word in ticks], parse_math=False, **turned)
     axes.set_xlim(-0.04 - spread, 1.04 + spread)
-    words = f"{short(parameter.key, LETTERS)}\n{short(str(parameter.when or ''), LETTERS)}".strip()
+    words = f"{shorten(parameter.key, LETTERS)}\n{shorten(str(parameter.when or ''), LETTERS)}".strip()
     axes.set_title(words, size=9, color=INK, loc="left", parse_math=False)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
-    plain(axes)
+    remove_frame(axes)
     axes.tick_params(labelsize=8)
     places = np.array([_place(parameter, a.values[parameter.name]) for a in attempts], dtype=float)
     return places + np.random.default_rng(0).uniform(-spread, spread, len(places))
@@ -294,7 +294,7 @@ def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[fl
         shown = tokens[:: math.ceil(len(tokens) / LABELS)]
         letters = max(int(levels * width / len(shown) / LETTER) - 1, 3)
         return [
-            (_place(parameter, token), short(token, letters if levels == 1 else min(letters, 16))) for token in shown
+            (_place(parameter, token), shorten(token, letters if levels == 1 else min(letters, 16))) for token in shown
         ]
     digits = ".0f" if parameter.values.whole else ".4g"
     first, *between, last = [(_place(parameter, value), f"{value:{digits}}") for value in _marks(parameter.values)]
