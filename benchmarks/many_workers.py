@@ -26,13 +26,13 @@ from mnist_exp.tracking.sweep_run import SweepRecord
 class Sleepers(ThreadPoolExecutor):
     """Threads in place of workers."""
 
-    alone, tries = False, 3
+    retry_alone, max_deaths = False, 3
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.width = width
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         pass
 
     def kill(self, future: Future) -> None:

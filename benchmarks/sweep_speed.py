@@ -100,7 +100,7 @@ def ours(path: str, net: str, trials: int) -> float:
     from mnist_exp.config.compose import compose
     from mnist_exp.config.schema import Tracking
     from mnist_exp.sweep.display import Board
-    from mnist_exp.sweep.executors import Local
+    from mnist_exp.sweep.executors.local import Local
     from mnist_exp.sweep.recorder import search
     from mnist_exp.sweep.study import define
     from mnist_exp.tracking.store import store_of

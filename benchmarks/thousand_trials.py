@@ -24,7 +24,7 @@ from mlflow.entities import Metric
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import Board
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.recorder import Ledger, search
 from mnist_exp.sweep.samplers.base import Replayable
 from mnist_exp.sweep.study import define

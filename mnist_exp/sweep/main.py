@@ -15,16 +15,17 @@ from mnist_exp.errors import ConfigError, UserError
 from mnist_exp.log import chatter_in_log
 from mnist_exp.signals import Terminated, terminable
 from mnist_exp.sweep.display import Board
-from mnist_exp.sweep.executors import executor, width
+from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.study import Study, check, define, resumed
 from mnist_exp.terminal import where
 from mnist_exp.tracking.store import store_of
 
 if TYPE_CHECKING:
-    from mnist_exp.sweep.cluster import Cluster
     from mnist_exp.sweep.engine import Engine
-    from mnist_exp.sweep.executors import Inline, Local
+    from mnist_exp.sweep.executors.base import Inline
+    from mnist_exp.sweep.executors.dask import Cluster
+    from mnist_exp.sweep.executors.local import Local
     from mnist_exp.tracking.store import Store
     from mnist_exp.tracking.sweep_run import SweepRecord
 
@@ -71,12 +72,13 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
 
         plan(define(cfg, choices, overrides), tracking, width(keys), board)
         return None
+    prepare_executor(keys)  # the fork server imports its libraries while this process loads the data and the store
     study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
     from mnist_exp.tracking.store import patiently
 
     store = store_of(tracking)
     store.end_dead_runs()
-    with executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
+    with create_executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
         study, record = _recorded(study, cfg, overrides, tracking, store)
         return _run(study, record, tracking, slots, board)
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import Board
-from mnist_exp.sweep.engine import Engine, Slots
+from mnist_exp.sweep.engine import Engine
+from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.pruners.median import Medians
 from mnist_exp.sweep.samplers import oracle_of
 from mnist_exp.sweep.study import Study, config_hash
@@ -142,7 +143,7 @@ def stoppable(engine: Engine) -> Iterator[None]:
 
 
 def search(
-    study: Study, record: SweepRecord, tracking: Tracking, executor: Slots, board: Board, work: Work = work
+    study: Study, record: SweepRecord, tracking: Tracking, executor: TrialExecutor, board: Board, work: Work = work
 ) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     attempts = record.attempts()

@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
-# Asked between batches, where a trial may outlive whoever waits for it: on another machine.
-abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
+# Called between batches: on another machine a trial may run longer than the sweep that waits for it.
+is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("is_cancelled", default=lambda: False)
+# Called when a trial begins, after the imports: its time counts from then on.
+on_start: ContextVar[Callable[[], None]] = ContextVar("on_start", default=lambda: None)
 _store = functools.lru_cache(maxsize=1)(store_of)  # opened once a worker
 
 
-class Abandoned(BaseException):
-    """Nobody waits for this trial any more; its run is left as interrupted, and counts for nothing."""
+class Cancelled(BaseException):
+    """The trial was cancelled. Its run stays KILLED and is not counted."""
 
 
 class _Watch(Listener):
@@ -50,8 +52,8 @@ class _Watch(Listener):
         self.pruned = False
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        if abandoned.get()():
-            raise Abandoned
+        if is_cancelled.get()():
+            raise Cancelled
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
 
@@ -86,6 +88,7 @@ def _work(job: Job) -> Outcome:
     from mnist_exp.tracking.store import patiently
 
     cfg = OmegaConf.create(job.config)
+    on_start.get()()
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
     with patiently():
         store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)

@@ -11,11 +11,11 @@ from test_kills import Silent
 
 from mnist_exp import experiment
 from mnist_exp.data.load import load_splits
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import Medians
 from mnist_exp.sweep.recorder import Ledger, search
 from mnist_exp.sweep.trial import Proposal
-from mnist_exp.sweep.worker import Abandoned, abandoned, work
+from mnist_exp.sweep.worker import Cancelled, is_cancelled, work
 from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
 
@@ -67,12 +67,12 @@ def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
 
 def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
     asked = []
-    token = abandoned.set(lambda: bool(asked.append(True)) or len(asked) > 2)
+    token = is_cancelled.set(lambda: bool(asked.append(True)) or len(asked) > 2)
     try:
-        with pytest.raises(Abandoned):
+        with pytest.raises(Cancelled):
             work(job)
     finally:
-        abandoned.reset(token)
+        is_cancelled.reset(token)
     run = run_of(job, tracking)
     assert run.info.status == "KILLED"
     assert "score" not in run.data.metrics
