@@ -26,8 +26,8 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[str]:
-    """What sets a config apart from the defaults: choices that differ, then `key=value` of what differs within them."""
+def find_changes(cfg: DictConfig, choices: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Returns the choices that differ from the defaults, and the values, by dotted key, that differ within them."""
     from mnist_exp.config.compose import compose
 
     plain, default_choices = compose([])
@@ -35,8 +35,18 @@ def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[str]:
     base, _ = compose([f"{group}={choice}" for group, choice in chosen.items()]) if chosen else (plain, {})
     before = dict(flatten(OmegaConf.to_container(base)))
     now = dict(flatten(OmegaConf.to_container(cfg)))
-    changed = [f"{group}={choice}" for group, choice in choices.items() if default_choices.get(group) != choice]
-    return changed + [f"{key}={_written(now[key])}" for key in now if before.get(key) != now[key]]
+    return (
+        {group: choice for group, choice in choices.items() if default_choices.get(group) != choice},
+        {key: value for key, value in now.items() if key not in before or before[key] != value},
+    )
+
+
+def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[str]:
+    """What sets a config apart from the defaults: choices that differ, then `key=value` of what differs within them."""
+    changed, values = find_changes(cfg, choices)
+    return [f"{group}={choice}" for group, choice in changed.items()] + [
+        f"{key}={_written(value)}" for key, value in values.items()
+    ]
 
 
 def _written(value: Any) -> str:

@@ -6,7 +6,11 @@ from mlflow.entities import Metric, RunTag
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.sweep_run import SweepRecord
 
-FROZEN = {"settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10}}
+FROZEN = {
+    "format": 2,
+    "space": {"parameters": []},
+    "settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10},
+}
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, stor
     lines = out.splitlines()
     assert lines[0].startswith(f"study ({record.id[:8]}): RUNNING, on ")
     assert lines[1:5] == [
-        "trials   4 of 10 ended: 1 failed, 3 scored",
+        "trials   4 of 10 ended: 3 complete, 1 failed",
         "best     val/accuracy 0.9500, trial 1",
         "         rate=0.01",
         "running  2; 1 on one; 1 on two",
