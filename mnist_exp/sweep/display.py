@@ -1,4 +1,4 @@
-"""What a sweep says in the terminal: a live table there, one line a trial in a log."""
+"""Shows a sweep: a live table in a terminal, one line per trial in a log."""
 
 import contextlib
 import time
@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mnist_exp.config.objective import Objective
+from mnist_exp.sweep.space import format_value
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import Speaker, duration
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 LOOK = 2.0  # seconds between looks at the curves of running trials
 LEADERS = 5
-STATES = ("scored", "pruned", "failed")
+STATES = ("complete", "pruned", "failed")
 
 
 @dataclass
-class Row:
-    """A trial under way. curve: its objective epoch by epoch, as far as it is known."""
+class TrialRow:
+    """A running trial. curve: its objective epoch by epoch, as far as it is known."""
 
     run_id: str
     values: Mapping[str, Any]
@@ -32,43 +34,48 @@ class Row:
     curve: list[float] = field(default_factory=list)
 
 
-class Board(Speaker):
-    """Hears of trials that begin and end."""
+class SweepDisplay(Speaker):
+    """Shows running and finished trials in the terminal."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.running: dict[int, Row] = {}
-        self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, what became of it
+        self.running: dict[int, TrialRow] = {}
+        self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, state
         self.total: int | None = None
-        self._sign = 1
+        self._objective = Objective("", "max")
         self._seconds: list[float] = []
         self._looked = 0.0
         self._curve_of: Callable[[str], list[float]] = lambda run_id: []
 
     def begin_sweep(self, study: Study, total: int | None, width: int, curve_of: Callable[[str], list[float]]) -> None:
-        """The sweep is about to start. total: of trials, None: not known before; curve_of: that of a run."""
+        """The sweep is about to start.
+
+        total: the number of trials, None if it is not known. width: how many run at once, 0 if it is not known.
+        curve_of: returns the objective of a run, epoch by epoch.
+        """
         self.total, self._curve_of = total, curve_of
-        self._sign = study.settings.sign
-        trials = "trials until nothing is left" if total is None else f"{total} trials"
-        pace = f"{width} at a time" if width else "as workers come"
+        self._objective = objective = study.objective
+        trials = "trials until none is left" if total is None else f"{total} trials"
+        pace = f"{width} at a time" if width else "as many as there are workers"
         self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {pace}")
         keys = dict.fromkeys(parameter.key for parameter in study.space.parameters)
         self.say("space", ", ".join(keys))
-        self.say("goal", f"{study.settings.direction} {study.settings.objective}; the test set stays closed")
+        goal = f"{objective.direction}imize {objective.metric}"
+        self.say("objective", f"{goal}; the test set is not used during the sweep")
 
     def begin(self, number: int, run_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts."""
-        self.running[number] = Row(run_id, values)
+        self.running[number] = TrialRow(run_id, values)
 
     def end(self, number: int, values: Mapping[str, Any], score: float | None, state: str, error: str = "") -> None:
-        """A trial ended: scored, pruned or failed."""
+        """A trial ended. state: complete, pruned or failed."""
         if row := self.running.pop(number, None):
             self._seconds.append(time.monotonic() - row.begun)
         self.ended[number] = values, score, state
         if self.console.is_interactive:
             return
         shown = f"{score:.4f}" if score is not None else state
-        self.say(f"{number:>5}", f"{shown}{' pruned' * (state == 'pruned')}  {said(values)}  {error}")
+        self.say(f"{number:>5}", f"{shown}{' pruned' * (state == 'pruned')}  {format_values(values)}  {error}")
 
     def recall(self, number: int, values: Mapping[str, Any], score: float | None, state: str) -> None:
         """A trial that an earlier process ended."""
@@ -76,7 +83,7 @@ class Board(Speaker):
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Keeps the table in sight while the block runs."""
+        """Shows the table while the block runs."""
         if not self.console.is_interactive:
             yield
             return
@@ -93,7 +100,7 @@ class Board(Speaker):
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             for row in list(self.running.values()):
-                with contextlib.suppress(Exception):  # a look at the store; the sweep does not depend on it
+                with contextlib.suppress(Exception):  # of the store: the sweep does not depend on this look
                     row.curve = self._curve_of(row.run_id)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
         table.add_column("trial", justify="right", width=5)
@@ -102,14 +109,14 @@ class Board(Speaker):
         table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
         for number, row in sorted(self.running.items()):
             last = f"{row.curve[-1]:.4f}" if row.curve else ""
-            table.add_row(str(number), last, f"epoch {len(row.curve)}", said(row.values))
+            table.add_row(str(number), last, f"epoch {len(row.curve)}", format_values(row.values))
         for number, (values, score, state) in self._leaders():
-            table.add_row(str(number), f"{score:.4f}", state, said(values), style="dim")
+            table.add_row(str(number), f"{score:.4f}", state, format_values(values), style="dim")
         return Group(Text(self._headline(), style="bold"), table)
 
     def _leaders(self) -> list[tuple[int, tuple[Mapping[str, Any], float | None, str]]]:
         scored = [(n, one) for n, one in list(self.ended.items()) if one[1] is not None]
-        return sorted(scored, key=lambda pair: -self._sign * (pair[1][1] or 0.0))[:LEADERS]
+        return sorted(scored, key=lambda pair: self._objective.rank(pair[1][1] or 0.0))[:LEADERS]
 
     def _headline(self) -> str:
         counts = self._counts()
@@ -122,23 +129,21 @@ class Board(Speaker):
 
     def _counts(self) -> str:
         states = [state for _, _, state in list(self.ended.values())]
-        return ", ".join(
-            f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states
-        )
+        return ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
 
     def end_sweep(self, why: str, objective: str, best: int | None) -> None:
         """The last trial ended."""
         self.say("trials", f"{len(self.ended)}: {self._counts() or 'none'}; {why}")
         if best is not None:
             values, score, _ = self.ended[best]
-            self.say("best", f"trial {best}, {objective} {score:.4f}: {said(values)}")
+            self.say("best", f"trial {best}, {objective} {score:.4f}: {format_values(values)}")
 
     def results(self, winner: "Winner") -> None:
         """The best trial and its test score."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for name in ("", "accuracy", "95% interval", "macro F1"):
             table.add_column(name, justify="left" if not name else "right")
-        for split, metrics, word in (("val", winner.attempt.metrics, "validation"), ("test", winner.test, "test")):
+        for split, metrics, word in (("val", winner.trial.metrics, "validation"), ("test", winner.test, "test")):
             low, high = (metrics[f"{split}/accuracy_{end}"] for end in ("low", "high"))
             table.add_row(
                 word,
@@ -151,13 +156,13 @@ class Board(Speaker):
         self.console.print()
 
 
-def said(values: Mapping[str, Any]) -> str:
-    """Values as overrides, conditions left out, numbers short."""
+def format_values(values: Mapping[str, Any]) -> str:
+    """Returns values as overrides, without conditions, and with short numbers."""
     return " ".join(
-        f"{name.rpartition('/')[2] if '=' in name else name}={short(value)}" for name, value in values.items()
+        f"{name.rpartition('/')[2] if '=' in name else name}={shorten(value)}" for name, value in values.items()
     )
 
 
-def short(value: Any) -> str:
-    """A value as it is read, not as it is kept."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def shorten(value: Any) -> str:
+    """Returns a value as a user would type it; a number with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else format_value(value)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from mnist_exp.config.schema import Sweep
 from mnist_exp.sweep.executors.base import Preempted, TrialExecutor
-from mnist_exp.sweep.trial import WAIT, Job, Outcome, Proposal
+from mnist_exp.sweep.trial import WAIT, Failure, Job, Outcome, Proposal
 
 LOST = "the worker was killed {} times while it ran this trial: by the system for lack of memory, or from outside"
 GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
@@ -17,27 +17,27 @@ STARTUP = 300  # seconds in which a worker must begin a trial: it may have to im
 TICK = 0.5  # seconds between looks at the clock
 
 
-class Oracle(Protocol):
+class Sampler(Protocol):
     """Proposes trials and is told their scores."""
 
     def ask(self) -> Proposal | Literal["wait"] | None:
-        """The next trial; None where there is none, WAIT where one that runs must end first."""
+        """Returns the next trial, None if there is none, or WAIT if a running trial must end first."""
 
     def tell(self, number: int, score: float | None) -> None:
-        """The score of a trial, None: it failed."""
+        """Takes the score of a trial; None: it failed."""
 
 
-class Book(Protocol):
-    """Where trials are written down before they start and when they end."""
+class Recorder(Protocol):
+    """Records trials before they start and when they end."""
 
     def begin(self, proposal: Proposal) -> Job:
-        """A run for this trial, and the job that fills it."""
+        """Creates the run of a trial and returns the job that fills it."""
 
     def lost(self, job: Job, why: str) -> None:
-        """This attempt will never count: its worker died, or was out of reach."""
+        """This run of the trial will not be counted: its worker died or could not be reached."""
 
-    def failed(self, job: Job, error: str) -> None:
-        """The trial ended without a word of its own."""
+    def failed(self, job: Job, failure: Failure) -> None:
+        """The trial failed, and its worker could not record why."""
 
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """The trial ended and its run with it."""
@@ -65,22 +65,23 @@ class Running:
 
 @dataclass
 class Engine:
-    """Asks the oracle, submits trials, tells their scores. `why` says afterwards how it ended.
+    """Asks the sampler, submits trials, tells their scores. `stop_reason` says afterwards how it ended.
 
-    again: trials that the record left open, to run first.
+    pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far. failures: the
+    last trials in a row that failed alike.
     """
 
     settings: Sweep
-    oracle: Oracle
+    sampler: Sampler
     executor: TrialExecutor
     work: Callable[[Job], Outcome]
-    book: Book
-    again: deque[Proposal] = field(default_factory=deque)
-    asked: int = 0
+    recorder: Recorder
+    pending: deque[Proposal] = field(default_factory=deque)
+    proposed: int = 0
     stopping: bool = False
-    why: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
+    stop_reason: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
     running: dict[Future, Running] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)  # the last ones in a row
+    failures: list[Failure] = field(default_factory=list)
     _retries: deque[tuple[Proposal, int]] = field(default_factory=deque)  # with the deaths of their workers
     _begun: float = field(default_factory=time.monotonic)
 
@@ -89,7 +90,7 @@ class Engine:
         while True:
             self.executor.refresh()
             for proposal, deaths in self._next():
-                job = self.book.begin(proposal)
+                job = self.recorder.begin(proposal)
                 self.running[self.executor.submit(self.work, job)] = Running(proposal, job, deaths)
             if not self.running:
                 if self.executor.width or not (waiting := self._upcoming()):
@@ -102,7 +103,7 @@ class Engine:
             self._kill_overdue()
 
     def abandon(self) -> Iterator[Job]:
-        """Ends what runs at once; its trials stay open."""
+        """Ends the running trials at once. They stay pending."""
         for future, running in self.running.items():
             self.executor.kill(future)
             yield running.job
@@ -125,25 +126,25 @@ class Engine:
             return None
         if self._retries:
             return self._retries.popleft()
-        if self.again:
-            return self.again.popleft(), 0
-        if self.settings.max_trials is not None and self.asked >= self.settings.max_trials:
+        if self.pending:
+            return self.pending.popleft(), 0
+        if self.settings.max_trials is not None and self.proposed >= self.settings.max_trials:
             return None
-        proposal = self.oracle.ask()
+        proposal = self.sampler.ask()
         if proposal is None:
-            self.why = "exhausted"
+            self.stop_reason = "exhausted"
         if proposal is None or proposal == WAIT:
             return None
-        self.asked += 1
+        self.proposed += 1
         return proposal, 0
 
     def _over(self) -> bool:
         if self.stopping:
-            self.why = "stopped"
+            self.stop_reason = "stopped"
         elif self.settings.timeout is not None and time.monotonic() - self._begun > self.settings.timeout:
-            self.why = "timeout"
+            self.stop_reason = "timeout"
         elif len(self.failures) >= self.settings.max_consecutive_failures:
-            self.why = "failures"
+            self.stop_reason = "failures"
         else:
             return False
         return True
@@ -154,22 +155,26 @@ class Engine:
         died = isinstance(error, BrokenExecutor)
         deaths = running.deaths + died
         if isinstance(error, Preempted) or (died and deaths < self.executor.max_deaths):
-            self.book.lost(running.job, "its worker was killed" if died else str(error))
+            self.recorder.lost(running.job, "its worker was killed" if died else str(error))
             self._retries.append((running.proposal, deaths))
             return
         if error is not None:
-            outcome = Outcome(error=LOST.format(deaths) if died else repr(error))
-            self.book.failed(running.job, outcome.error)
-        else:
-            outcome = future.result()
-        self._tell(running.proposal, outcome)
+            message = LOST.format(deaths) if died else str(error)
+            self._fail(running, Failure(type(error).__name__, "", message))
+            return
+        self._tell(running.proposal, future.result())
+
+    def _fail(self, running: Running, failure: Failure) -> None:
+        """Ends a trial whose worker could not record its failure."""
+        self.recorder.failed(running.job, failure)
+        self._tell(running.proposal, Outcome(failure=failure))
 
     def _tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        if outcome.error and self.failures and outcome.error != self.failures[-1]:
-            self.failures.clear()
-        self.failures = [*self.failures, outcome.error] if outcome.error else []
-        self.oracle.tell(proposal.number, outcome.score)
-        self.book.ended(proposal, outcome)
+        failure = outcome.failure
+        before = self.failures if failure and self.failures and failure.is_like(self.failures[-1]) else []
+        self.failures = [*before, failure] if failure else []
+        self.sampler.tell(proposal.number, outcome.score)
+        self.recorder.ended(proposal, outcome)
 
     def _kill_overdue(self) -> None:
         limit = self.settings.trial_timeout
@@ -181,6 +186,5 @@ class Engine:
             if running.is_overdue(limit) and not future.done():
                 self.executor.kill(future)
                 del self.running[future]
-                error = f"a trial may take sweep.trial_timeout={limit:g} s, but did not end and was killed"
-                self.book.failed(running.job, error)
-                self._tell(running.proposal, Outcome(error=error))
+                message = f"a trial may take sweep.trial_timeout={limit:g} s, but did not end and was killed"
+                self._fail(running, Failure("TimeoutError", "", message))

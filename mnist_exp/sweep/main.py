@@ -14,7 +14,7 @@ from mnist_exp.config.schema import Executor, Tracking
 from mnist_exp.errors import ConfigError, UserError
 from mnist_exp.log import chatter_in_log
 from mnist_exp.signals import Terminated, terminable
-from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.study import Study, check, define, resumed
@@ -44,19 +44,19 @@ def sweep(config: DictConfig, overrides: Sequence[str]) -> float | None:
 
     Raises SystemExit, with what to do said, where the sweep cannot start or did not come to its end.
     """
-    board = Board()
+    display = SweepDisplay()
     try:
         with terminable(), chatter_in_log():
-            return _sweep(config, list(overrides), board)
+            return _sweep(config, list(overrides), display)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except (KeyboardInterrupt, Terminated) as stop:
-        board.say("stopped", "at once; the trials that ran are run again by sweep.resume=latest")
+        display.say("stopped", "at once; the trials that ran are run again by sweep.resume=latest")
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
 
 
-def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | None:
+def _sweep(config: DictConfig, overrides: list[str], display: SweepDisplay) -> float | None:
     launcher = config.hydra.launcher._target_
     if launcher != OWN_LAUNCHER:
         raise ConfigError(
@@ -70,7 +70,7 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
     if cfg.sweep.plan:
         from mnist_exp.sweep.plan import plan
 
-        plan(define(cfg, choices, overrides), tracking, width(keys), board)
+        plan(define(cfg, choices, overrides), tracking, width(keys), display)
         return None
     prepare_executor(keys)  # the fork server imports its libraries while this process loads the data and the store
     study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
@@ -80,7 +80,7 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
     store.end_dead_runs()
     with create_executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
         study, record = _recorded(study, cfg, overrides, tracking, store)
-        return _run(study, record, tracking, slots, board)
+        return _run(study, record, tracking, slots, display)
 
 
 def _recorded(
@@ -90,7 +90,7 @@ def _recorded(
     from mnist_exp.tracking.sweep_run import SweepRecord
 
     if study is not None:
-        return study, SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+        return study, SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
     record = SweepRecord.resume(store, str(cfg.sweep.resume))
     study = resumed(record, cfg, overrides)
     record.take_over()
@@ -98,48 +98,50 @@ def _recorded(
 
 
 def _run(
-    study: Study, record: "SweepRecord", tracking: Tracking, slots: "Inline | Local | Cluster", board: Board
+    study: Study, record: "SweepRecord", tracking: Tracking, slots: "Inline | Local | Cluster", display: SweepDisplay
 ) -> float | None:
     try:
-        with slots, board.live():
+        with slots, display.live():
             from mnist_exp.sweep.recorder import search
 
-            board.begin_sweep(study, total(study), slots.width, lambda run: record.curve(run, study.settings.objective))
-            engine = search(study, record, tracking, slots, board)
-        best = _conclude(study, record, engine, board)
+            display.begin_sweep(study, total(study), slots.width, lambda run: record.curve(run, study.objective.metric))
+            engine = search(study, record, tracking, slots, display)
+        best = _conclude(study, record, engine, display)
     except BaseException as error:
         record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
-    record.end({"stopped": "KILLED", "failures": "FAILED"}.get(engine.why, "FINISHED"))  # type: ignore[arg-type]
-    board.say("sweep", f"{record.name} ({record.id[:8]})")
-    board.say("open", where(record.store.uri))
-    if engine.why == "stopped":
-        board.say("go on", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
+    record.end({"stopped": "KILLED", "failures": "FAILED"}.get(engine.stop_reason, "FINISHED"))  # type: ignore[arg-type]
+    display.say("sweep", f"{record.name} ({record.id[:8]})")
+    display.say("open", where(record.store.uri))
+    if engine.stop_reason == "stopped":
+        display.say("go on", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         raise SystemExit(130)
-    if engine.why == "failures":
-        board.say("error", f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}")
+    if engine.stop_reason == "failures":
+        display.say("error", f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}")
         raise SystemExit(1)
     return best
 
 
-def _conclude(study: Study, record: "SweepRecord", engine: "Engine", board: Board) -> float | None:
+def _conclude(study: Study, record: "SweepRecord", engine: "Engine", display: SweepDisplay) -> float | None:
     """Scores the winner on the test set, writes the report and keeps both with the sweep."""
     from mnist_exp.sweep.report import report
-    from mnist_exp.sweep.winner import crown, save
+    from mnist_exp.sweep.winner import rank, save, score_winner
 
-    attempts = record.attempts()
-    best = next(iter(report.ranked(study, attempts)), None)
-    whole = study.algorithm in ("grid", "hyperband") and engine.why == "exhausted"
-    board.end_sweep(WHY["done" if whole else engine.why], study.settings.objective, best.number if best else None)
-    winner = crown(study, record, best) if best and engine.why not in ("stopped", "failures") else None
+    trials = study.trials(record)
+    best = next(iter(rank(trials, study.objective)), None)
+    whole = study.algorithm in ("grid", "hyperband") and engine.stop_reason == "exhausted"
+    display.end_sweep(
+        WHY["done" if whole else engine.stop_reason], study.objective.metric, best.number if best else None
+    )
+    winner = score_winner(study, record, best) if best and engine.stop_reason not in ("stopped", "failures") else None
     with tempfile.TemporaryDirectory() as folder:
-        report.write(Path(folder), study, record, attempts, winner)
+        report.write(Path(folder), study, record, trials, winner)
         if winner:
             Path(folder, "best.yaml").write_text(winner.config, encoding="utf-8")
         record.keep(Path(folder))
     if winner:
-        board.results(winner)
+        display.results(winner)
         if path := study.settings.save_best:
             save(winner, path)
-            board.say("saved", f"the winner's config as {shlex.quote(path)}")
+            display.say("saved", f"the winner's config as {shlex.quote(path)}")
     return best.score if best else None

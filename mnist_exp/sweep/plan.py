@@ -12,7 +12,7 @@ from rich.table import Table
 from mnist_exp.config.run_config import build
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
-from mnist_exp.sweep.display import Board, said
+from mnist_exp.sweep.display import SweepDisplay, format_values
 from mnist_exp.sweep.study import Study, config_hash
 from mnist_exp.terminal import duration
 from mnist_exp.tracking.sqlite import DATABASE
@@ -23,10 +23,10 @@ SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
 
 
-def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
+def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) -> None:
     """Lists the first trials with their parameters, how many there would be, and how long they would take."""
     count = total(study)
-    board.begin_sweep(study, count, workers, lambda run_id: [])
+    display.begin_sweep(study, count, workers, lambda run_id: [])
     chosen = list(islice(_values(study), LOOKED_AT))
     configs = [_plain(study, values) for values in chosen]
     splits = load_splits(study.configs.first().dataset)
@@ -35,27 +35,27 @@ def plan(study: Study, tracking: Tracking, workers: int, board: Board) -> None:
     table.add_column("values")
     for values, config in zip(chosen[:SHOWN], configs, strict=False):
         model = build(config["model"], image_shape=splits.image_shape, classes=len(splits.class_names))
-        table.add_row(f"{model.count_params():,}", said(values))
-    board.console.print(table)
+        table.add_row(f"{model.count_params():,}", format_values(values))
+    display.console.print(table)
     if study.algorithm != "grid":
-        board.say("", "the first proposals, before any score is known")
+        display.say("", "the first proposals, before any score is known")
     elif count is not None and count > SHOWN:
-        board.say("", f"and {count - SHOWN} more")
+        display.say("", f"and {count - SHOWN} more")
     if not _exists(tracking):
-        board.say("time", "unknown: the store holds no run yet")
+        display.say("time", "unknown: the store holds no run yet")
         return
     store = store_of(tracking)
     if study.algorithm == "grid":
         done = trained_before(store, map(config_hash, configs))
-        board.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
+        display.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
     choices = {base.choices["model"] for base in study.configs.bases.values()}
     known = [seconds for model in choices for seconds in seconds_an_epoch(store, study.digest, model)]
     if not known or count is None:
-        board.say("time", "unknown: the store holds no run of these models on this data")
+        display.say("time", "unknown: the store holds no run of these models on this data")
         return
     epochs = sum(config["training"]["epochs"] for config in configs) / len(configs)
     seconds = statistics.median(known) * epochs * count * study.settings.executions / workers
-    board.say("time", f"about {duration(seconds)} of training, by {len(known)} runs of these models on this data")
+    display.say("time", f"about {duration(seconds)} of training, by {len(known)} runs of these models on this data")
 
 
 def _values(study: Study) -> Iterator[Any]:
@@ -63,12 +63,12 @@ def _values(study: Study) -> Iterator[Any]:
     if study.algorithm == "grid":
         yield from study.space.combinations()
         return
-    from mnist_exp.sweep.samplers import oracle_of
+    from mnist_exp.sweep.samplers import create_sampler
     from mnist_exp.sweep.trial import Proposal
 
-    proposer = oracle_of(study)
+    sampler = create_sampler(study)
     for _ in range(min(SHOWN // 2, total(study) or SHOWN)):
-        asked = proposer.ask()
+        asked = sampler.ask()
         if not isinstance(asked, Proposal):
             return
         yield asked.values
@@ -88,9 +88,9 @@ def _exists(tracking: Tracking) -> bool:
 def total(study: Study) -> int | None:
     """The number of trials, None where it depends on what they come to."""
     if study.algorithm == "hyperband":
-        from mnist_exp.sweep.samplers import oracle_of
+        from mnist_exp.sweep.samplers import create_sampler
 
-        known: int | None = oracle_of(study).total
+        known: int | None = create_sampler(study).total
     else:
         known = study.space.size if study.space.finite else None
     most = study.settings.max_trials

@@ -1,9 +1,9 @@
-"""Runs a study: what is left of it after a crash, too."""
+"""Runs a study, also what is left of it after a crash, and records its trials."""
 
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,36 +11,41 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mnist_exp.config.schema import Tracking
-from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
-from mnist_exp.sweep.pruners.median import Medians
-from mnist_exp.sweep.samplers import oracle_of
+from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study, config_hash
-from mnist_exp.sweep.trial import Job, Outcome, Past, Proposal, Rung
-from mnist_exp.sweep.worker import work
+from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
+from mnist_exp.sweep.worker import run_trial
 from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+
+COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
 
 
 @dataclass
-class Ledger:
-    """Writes trials down in the tracking store before they start and after they end."""
+class TrialRecorder:
+    """Writes trials into the tracking store before they start and after they end.
+
+    runs: the runs of trials with a score, by number. best: number and score of the best trial so far.
+    """
 
     study: Study
     record: SweepRecord
     tracking: Tracking
-    medians: Medians
-    board: Board
-    runs: dict[int, str] = field(default_factory=dict)  # of scored trials, by number
+    pruner: MedianPruner
+    display: SweepDisplay
+    runs: dict[int, str] = field(default_factory=dict)
     best: tuple[int, float] | None = None
-    counts: dict[str, int] = field(default_factory=lambda: {"scored": 0, "pruned": 0, "failed": 0})
-    _attempts: dict[int, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    _started: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._dataset = self.study.configs.first().dataset  # the one whose digest the study knows
 
     def begin(self, proposal: Proposal) -> Job:
-        """A run for this trial, and the job that fills it."""
+        """Creates the run of a trial and returns the job that fills it."""
         settings, number = self.study.settings, proposal.number
         config, choices = self.study.configs.of(proposal.values)
         rung = proposal.rung
@@ -49,11 +54,10 @@ class Ledger:
         config.tracking = {**asdict(self.tracking), "uri": self.record.store.uri}  # workers have no say in it
         plain: Any = OmegaConf.to_container(config, resolve=True)
         name = f"{self.study.name}-{number:03d}"
-        run_id = self.record.begin_trial(
-            number, name, proposal.values, asdict(rung) if rung else None, config_hash(plain)
-        )
-        self._attempts[number] = run_id
-        self.board.begin(number, run_id, proposal.values)
+        values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
+        run_id = self.record.begin_trial(number, name, values, place, config_hash(plain))
+        self._started[number] = run_id
+        self.display.begin(number, run_id, proposal.values)
         return Job(
             number=number,
             run_id=run_id,
@@ -61,10 +65,9 @@ class Ledger:
             config=plain,
             choices=choices,
             executions=settings.executions,
-            objective=settings.objective,
-            direction=settings.direction,
+            objective=self.study.objective,
             digest=self.study.digest if config.dataset == self._dataset else None,
-            medians=self.medians.now() if settings.pruning == "median" else (),
+            medians=self.pruner.thresholds() if settings.pruning == "median" else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
@@ -72,60 +75,47 @@ class Ledger:
         )
 
     def lost(self, job: Job, why: str) -> None:
-        """This attempt will never count: its worker died, or was out of reach."""
+        """This run of the trial will not be counted: its worker died or could not be reached."""
         self.record.supersede(job.run_id, why)
 
-    def failed(self, job: Job, error: str) -> None:
-        """The trial ended without a word of its own."""
-        self.record.fail(job.run_id, error)
+    def failed(self, job: Job, failure: Failure) -> None:
+        """The trial failed, and its worker could not record why."""
+        self.record.fail(job.run_id, str(failure))
 
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """The trial ended and its run with it."""
-        number = proposal.number
-        state = "failed" if outcome.score is None else "pruned" if outcome.pruned else "scored"
+        number, score = proposal.number, outcome.score
+        state = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
-        self.board.end(number, proposal.values, outcome.score, state, outcome.error)
-        if outcome.score is not None:
-            self.runs[number] = self._attempts[number]
-            self.medians.curves.append(outcome.curve)
-            self._compare(number, outcome.score)
-        metrics = {f"trials/{state}": float(count) for state, count in self.counts.items()}
-        if outcome.score is not None and self.best:
-            metrics |= {"trial/score": outcome.score, "best/score": self.best[1]}
+        self.display.end(number, proposal.values, score, state, str(outcome.failure or ""))
+        metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
+        if score is not None:
+            self.runs[number] = self._started[number]
+            self.pruner.curves.append(outcome.curve)
+            metrics |= {"trial/score": score, "best/score": self._best_with(number, score)}
         self.record.log(metrics, step=number)
 
-    def recall(self, attempt: Attempt) -> None:
-        """A trial that an earlier process ended."""
-        self.counts[attempt.outcome] += 1
-        self.board.recall(attempt.number, attempt.values, attempt.score, attempt.outcome)
-        if attempt.score is not None:
-            self.runs[attempt.number] = attempt.run_id
+    def recall(self, trial: Attempt) -> None:
+        """Takes note of a trial that an earlier process ended."""
+        self.counts[trial.outcome] += 1
+        self.display.recall(trial.number, trial.values, trial.score, trial.outcome)
+        if trial.score is not None:
+            self.runs[trial.number] = trial.run_id
             if self.study.settings.pruning == "median":
-                self.medians.curves.append(tuple(self.record.curve(attempt.run_id, self.study.settings.objective)))
-            self._compare(attempt.number, attempt.score)
+                self.pruner.curves.append(tuple(self.record.curve(trial.run_id, self.study.objective.metric)))
+            self._best_with(trial.number, trial.score)
 
-    def _compare(self, number: int, score: float) -> None:
-        sign = self.study.settings.sign
-        if self.best is None or (sign * score, -number) > (sign * self.best[1], -self.best[0]):
+    def _best_with(self, number: int, score: float) -> float:
+        """Returns the best score, with this trial; of equal ones the first trial is the best."""
+        rank = self.study.objective.rank
+        if self.best is None or (rank(score), number) < (rank(self.best[1]), self.best[0]):
             self.best = number, score
-
-
-def proposal_of(attempt: Attempt) -> Proposal:
-    """What the oracle had proposed."""
-    return Proposal(attempt.number, attempt.values, Rung(**attempt.rung) if attempt.rung else None)
-
-
-def past_of(attempts: Sequence[Attempt]) -> list[Past]:
-    """Recorded trials as an oracle is told of them."""
-    return [Past(proposal_of(a), a.outcome != "open", a.score if a.outcome != "open" else None) for a in attempts]
-
-
-Work = Callable[[Job], Outcome]
+        return self.best[1]
 
 
 @contextmanager
 def stoppable(engine: Engine) -> Iterator[None]:
-    """The first Ctrl-C lets running trials finish; the second, as SIGTERM does, ends them at once."""
+    """The first Ctrl-C lets running trials finish. The second ends them at once, as SIGTERM does."""
 
     def stop(signum: int, frame: Any) -> None:
         if engine.stopping:
@@ -143,18 +133,27 @@ def stoppable(engine: Engine) -> Iterator[None]:
 
 
 def search(
-    study: Study, record: SweepRecord, tracking: Tracking, executor: TrialExecutor, board: Board, work: Work = work
+    study: Study,
+    record: SweepRecord,
+    tracking: Tracking,
+    executor: TrialExecutor,
+    display: SweepDisplay,
+    work: Callable[[Job], Outcome] = run_trial,
 ) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
-    attempts = record.attempts()
-    ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials), board)
-    for attempt in attempts:
-        if attempt.outcome != "open":
-            ledger.recall(attempt)
-    proposer = oracle_of(study)
-    proposer.restore(past_of(attempts))
-    again = deque(proposal_of(attempt) for attempt in attempts if attempt.outcome == "open")
-    engine = Engine(study.settings, proposer, executor, work, ledger, again=again, asked=len(attempts))
+    trials = study.trials(record)
+    recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
+    for trial in trials:
+        if trial.outcome != "pending":
+            recorder.recall(trial)
+    sampler = create_sampler(study)
+    sampler.restore(trials)
+    pending = deque(
+        Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None)
+        for trial in trials
+        if trial.outcome == "pending"
+    )
+    engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))
     with stoppable(engine):
         try:
             engine.run()

@@ -1,34 +1,42 @@
-"""What a sweep may choose; values are tokens of Hydra's syntax inside and plain values outside."""
+"""The space of a sweep: its parameters and the plain values that each of them may take."""
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from mnist_exp.errors import ConfigError, Problem
 
-from mnist_exp.errors import ConfigError
-
-Values = dict[str, str | int | float]  # of a trial, by the names of its parameters; a choice is a token
+Values = dict[str, Any]  # of a trial, by the names of its parameters
+WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
+RESERVED = ("null", "true", "false", "inf", "nan")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Tokens of Hydra's syntax, such as `adam`, `null` or `[128,64]`."""
+    """Plain values, as they stand in the config of a trial."""
 
-    tokens: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return any(is_same(value, choice) for choice in self.values)
+
+    def index(self, value: Any) -> int:
+        """Returns the place of a value. Raises ValueError if it is not a choice."""
+        return [format_value(choice) for choice in self.values].index(format_value(value))
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers from low to high, both included; whole: only integers.
+    """Numbers from low to high, both included. whole: only integers.
 
-    step: only low, low + step ...; log: drawn evenly by magnitude, and step is a factor. enumerable: written as a
-    range, so that a grid may hold it.
+    step: only low, low + step and so on. log: drawn evenly by magnitude, and step is a factor. enumerable: written as
+    a range, so that a grid can try every number.
     """
 
-    low: int | float  # kept apart, so that the record gives back what it was given
+    low: int | float  # two types, so that an integer stays one in the record
     high: int | float
     step: int | float | None = None
     log: bool = False
@@ -37,33 +45,37 @@ class Numbers:
 
     @property
     def values(self) -> list[float]:
-        """Those of a range, in order."""
+        """The numbers of a range, in order."""
         assert self.step is not None
         if self.log:
             count = math.floor(math.log(self.high / self.low, self.step) + 1e-9) + 1
-            found = [self.low * self.step**power for power in range(count)]
+            numbers = [self.low * self.step**power for power in range(count)]
         else:
             count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-            found = [round(self.low + self.step * number, 12) for number in range(count)]
-        return [round(value) for value in found] if self.whole else found
+            numbers = [round(self.low + self.step * number, 12) for number in range(count)]
+        return [round(number) for number in numbers] if self.whole else numbers
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The parameter that must have one of these tokens."""
+    """The parameter `key` must have one of these values."""
 
     key: str
-    tokens: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial with these values meets the condition."""
+        return self.key in values and any(is_same(values[self.key], value) for value in self.values)
 
     def __str__(self) -> str:
-        return f"{self.key}={','.join(self.tokens)}"
+        return f"{self.key}={','.join(map(format_value, self.values))}"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key that a sweep chooses, always or when another one has certain values.
+    """One key that a sweep chooses, always or under a condition.
 
-    key: a config group or a dotted key; source: the file or command line it was written in.
+    key: a config group or a dotted key. source: the file or command line it was written in.
     """
 
     key: str
@@ -77,45 +89,45 @@ class Parameter:
         return f"{self.when}/{self.key}" if self.when else self.key
 
     @property
-    def grid(self) -> Sequence[str | float]:
-        """Its values in order. Raises ConfigError for an interval, which has no end of them."""
-        if isinstance(self.values, Choices):
-            return self.values.tokens
-        if not self.values.enumerable:
+    def grid(self) -> Sequence[Any]:
+        """The values in order. Raises ConfigError for an interval, which cannot be counted."""
+        if isinstance(self.values, Numbers) and not self.values.enumerable:
             raise ConfigError(
-                f"a grid needs values that can be counted, but {self.key} is an interval ({self.source}); "
-                "write range(low,high,step) or choice(...), or give sweep.algorithm=tpe and sweep.max_trials=50"
+                Problem(
+                    f"{self.source}: {self.key}",
+                    "must have values that can be counted, because the sweep is a grid, but is an interval",
+                    remedy="write range(low,high,step) or choice(...), or give sweep.algorithm=tpe and "
+                    "sweep.max_trials=50",
+                )
             )
         return self.values.values
 
 
 @dataclass(frozen=True)
 class Space:
-    """The parameters of a sweep; conditions name parameters that have none themselves."""
+    """The parameters of a sweep. Conditions name parameters that have no condition themselves."""
 
     parameters: tuple[Parameter, ...]
 
     @property
     def finite(self) -> bool:
-        """Whether a grid can hold it."""
+        """Whether a grid can try all of it."""
         return all(isinstance(p.values, Choices) or p.values.enumerable for p in self.parameters)
 
     def active(self, values: Mapping[str, Any]) -> Iterator[Parameter]:
-        """The parameters that count beside these values."""
-        for parameter in self.parameters:
-            if parameter.when is None or values.get(parameter.when.key) in parameter.when.tokens:
-                yield parameter
+        """The parameters that a trial with these values has."""
+        return (p for p in self.parameters if p.when is None or p.when.holds(values))
 
-    def filled(self, choose: Callable[[Parameter], str | float]) -> Values:
-        """A value for each parameter that counts beside those chosen before it."""
+    def sample(self, choose: Callable[[Parameter], Any]) -> Values:
+        """Asks `choose` for a value of each parameter that the values before it leave active."""
         values: Values = {}
         for parameter in self.parameters:
-            if parameter.when is None or values.get(parameter.when.key) in parameter.when.tokens:
+            if parameter.when is None or parameter.when.holds(values):
                 values[parameter.name] = choose(parameter)
         return values
 
     def combinations(self) -> Iterator[Values]:
-        """Every combination once, the last parameter changing fastest, as in Hydra's own multirun."""
+        """Every combination once. The last parameter changes fastest, as in Hydra's own multirun."""
         grids = {p.name: p.grid for p in self.parameters}
         free = [p for p in self.parameters if p.when is None]
         for chosen in itertools.product(*(grids[p.name] for p in free)):
@@ -131,17 +143,20 @@ class Space:
         for parameter in (p for p in self.parameters if p.when is None):
             children = [p for p in self.parameters if p.when and p.when.key == parameter.key]
             total *= sum(
-                math.prod(len(p.grid) for p in children if p.when and value in p.when.tokens)
+                math.prod(len(p.grid) for p in children if p.when and p.when.holds({parameter.key: value}))
                 for value in parameter.grid
             )
         return total
 
-    def assigned(self, values: Values) -> dict[str, str]:
-        """Hydra keys and the tokens these values give them."""
-        return {p.key: written(values[p.name]) for p in self.active(values)}
+    def assigned(self, values: Values) -> dict[str, Any]:
+        """Returns the values of a trial by config group or dotted key."""
+        return {p.key: values[p.name] for p in self.active(values)}
 
     def typed(self, default: Callable[[str], Any]) -> "Space":
-        """The same, with intervals of integers where the config's own value is one; Hydra's are of real numbers."""
+        """Returns the space with intervals of integers where the config holds one; Hydra's are of real numbers.
+
+        default: gives the config's own value of a key.
+        """
 
         def whole(parameter: Parameter) -> Parameter:
             numbers = parameter.values
@@ -155,11 +170,23 @@ class Space:
         return Space(tuple(whole(parameter) for parameter in self.parameters))
 
 
-def written(value: str | float) -> str:
-    """A value as a token."""
-    return value if isinstance(value, str) else repr(value)
+def is_same(value: Any, other: Any) -> bool:
+    """Whether two values are the same. 1, 1.0, true and '1' are different values."""
+    return format_value(value) == format_value(other)
 
 
-def read(token: str) -> Any:
-    """The value of a token: null is None, `[1,2]` a list."""
-    return OverridesParser.create().parse_override(f"key={token}").value()
+def format_value(value: Any) -> str:
+    """Returns a value as it is typed in an override: null, true, [128, 64], 'a b'. Hydra reads the same value back."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{', '.join(map(format_value, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {format_value(item)}' for key, item in value.items())}}}"
+        case str() if not WORD.fullmatch(value) or value.lower() in RESERVED:
+            # Hydra doubles the backslashes before a quote and before the end.
+            return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
+    return str(value)

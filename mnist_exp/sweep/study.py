@@ -4,26 +4,26 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter
 
 from mnist_exp.config import check as checks
 from mnist_exp.config.compose import by_key
+from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Sweep
 from mnist_exp.data.load import load_splits
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, sentence
 from mnist_exp.sweep.space import Space
-from mnist_exp.sweep.syntax import parsed
-from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
+from mnist_exp.sweep.syntax import read_space
+from mnist_exp.sweep.trial_configs import TrialConfigs
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
 
 CHANGEABLE = ("sweep.max_trials", "sweep.timeout", "sweep.trial_timeout", "sweep.resume", "sweep.save_best")
-SPACE: TypeAdapter[Space] = TypeAdapter(Space)
 
 
 @dataclass(frozen=True)
@@ -33,38 +33,51 @@ class Study:
     name: str
     settings: Sweep
     algorithm: str
-    configs: Configs
+    configs: TrialConfigs
     overrides: tuple[str, ...]
     digest: str
+    stored: StoredValues = field(default_factory=StoredValues)
+
+    @property
+    def objective(self) -> Objective:
+        """What the sweep optimizes."""
+        return Objective(self.settings.objective, self.settings.direction)
 
     @property
     def space(self) -> Space:
         """The parameters, typed."""
         return self.configs.space
 
-    def frozen(self) -> dict[str, Any]:
-        """All of it as plain values, for the record."""
+    def to_record(self) -> dict[str, Any]:
+        """Returns the whole study as plain values, for `sweep.json`."""
         return {
+            "format": FORMAT,
             "name": self.name,
             "overrides": list(self.overrides),
             "settings": {**asdict(self.settings), "space": {}},
             "algorithm": self.algorithm,
             "space": SPACE.dump_python(self.space, mode="json"),
-            "configs": self.configs.frozen(),
+            "configs": self.configs.to_record(),
             "digest": self.digest,
         }
 
+    def trials(self, record: "SweepRecord") -> "list[Attempt]":
+        """Returns the trials of the sweep in the store, by number."""
+        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.attempts()]
+
     @classmethod
-    def thawed(cls, frozen: Mapping[str, Any]) -> "Study":
-        """From the record."""
-        space = SPACE.validate_python(frozen["space"])
+    def from_record(cls, record: Mapping[str, Any]) -> "Study":
+        """Restores a study from its record."""
+        space, stored = read_stored_space(record)
+        configs = {read_stored_groups(record, key): config for key, config in record["configs"].items()}
         return cls(
-            frozen["name"],
-            Sweep(**frozen["settings"]),
-            frozen["algorithm"],
-            Configs.thawed(space, frozen["configs"]),
-            tuple(frozen["overrides"]),
-            frozen["digest"],
+            record["name"],
+            Sweep(**record["settings"]),
+            record["algorithm"],
+            TrialConfigs.from_record(space, configs),
+            tuple(record["overrides"]),
+            record["digest"],
+            stored,
         )
 
 
@@ -74,17 +87,17 @@ def define(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
     settings = Sweep(**OmegaConf.to_container(cfg.sweep, resolve=True))  # type: ignore[arg-type]
     file = f"sweeps/{choices['sweeps']}.yaml" if "sweeps" in choices else "sweep.space"
     ours = [override for override in overrides if not override.startswith(("hydra.", "hydra/"))]
-    space, problems = parsed(settings.space, file, ours, choices)
+    space, problems = read_space(settings.space, file, ours, choices)
     if not space.parameters and not problems:
         raise ConfigError(
             "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"
         )
     try:
-        configs = Configs.composed(space, ours)
+        configs = TrialConfigs.composed(space, ours)
     except ConfigError as error:
-        raise ConfigError("\n".join([*problems, str(error)])) from error
+        raise ConfigError("\n".join([*map(sentence, problems), str(error)])) from error
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(problems)
     algorithm = settings.algorithm
     if algorithm == "auto":
         algorithm = "grid" if configs.space.finite and settings.max_trials is None else "tpe"
@@ -113,7 +126,7 @@ def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
 
 def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) -> Study:
     """The recorded study, with what may change. Raises ConfigError for an override that says something else."""
-    study = Study.thawed(record.frozen)
+    study = Study.from_record(record.frozen)
     given, before = by_key(overrides), by_key(study.overrides)
     free = {key for key in given if key in CHANGEABLE or key.startswith(("executor", "tracking"))}
     if differing := [given[key] for key in given.keys() - free if before.get(key) != given[key]]:

@@ -1,228 +1,272 @@
-"""Hydra's own sweep syntax, from a study's `sweep.space` and the command line, as one space."""
+"""Hydra's own sweep syntax, from a study's `sweep.space` and the command line, read into one space."""
 
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep, Transformer
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from mnist_exp.config.compose import GROUPS, did_you_mean, options
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space, written
+from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space, format_value
 
 FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.resume")
 COMMAND_LINE = "the command line"
 
 
 def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]) -> Space:
-    """The space of a study and a command line, which wins. Raises ConfigError with every fault found."""
-    space, problems = parsed(section, file, overrides, choices)
+    """Returns the space of a study and a command line, as `read_space` does. Raises ConfigError with every problem."""
+    space, problems = read_space(section, file, overrides, choices)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(problems)
     return space
 
 
-def parsed(
+def read_space(
     section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]
-) -> tuple[Space, list[str]]:
-    """What of a space can be used, and what is wrong with the rest, one line each.
+) -> tuple[Space, list[Problem]]:
+    """Returns the part of a space that can be used, and the problems of the rest.
 
-    section: `sweep.space`, Hydra's sweep syntax by key, and under `when` the same by condition (`optimizer=adam`);
-    file: where it was written; overrides: all of the command line; choices: those of the config groups as composed.
+    section: `sweep.space`, Hydra's sweep syntax by key, and under `when` the same by condition (`optimizer=adam`).
+    file: where the section was written. overrides: the command line, which wins over the file. choices: those of the
+    config groups as composed.
     """
-    problems: list[str] = []
-    given = map(OverridesParser.create().parse_override, overrides)
-    taken = {override.key_or_group: override for override in given}  # the last of two counts
-    plain = {key: _own(override) for key, override in taken.items() if not override.is_sweep_override()}
-    found: dict[str, Parameter] = {}
-    for key, text, when in _entries(section, file, problems):
+    given = [OverridesParser.create().parse_override(override) for override in overrides]
+    reader = _Reader(
+        [problem for override in given if (problem := _override_problem(override))],
+    )
+    taken = {override.key_or_group: override for override in given if not _override_problem(override)}  # the last wins
+    for key, text, when in reader.entries(section, file):
         if key not in taken:
-            _add(found, problems, key, f"{key}={text}", file, when)
+            reader.add(key, text, file, when)
     for key, override in taken.items():
         if override.is_sweep_override():
-            _add(found, problems, key, override.input_line or "", COMMAND_LINE, None)
-    return Space(tuple(_settled(found, {**choices, **plain}, problems))), problems
+            reader.add_override(key, override, COMMAND_LINE, None)
+    plain = {key: _value_of(key, one._value) for key, one in taken.items() if not one.is_sweep_override()}
+    return Space(tuple(reader.resolve_conditions({**choices, **plain}))), reader.problems
 
 
-def _entries(section: Mapping[str, Any], file: str, problems: list[str]) -> Iterator[tuple[str, str, Condition | None]]:
-    for key, text in section.items():
-        if key != "when":
-            yield key, _text(text), None
-            continue
-        for condition, inside in text.items() if isinstance(text, Mapping) else [(text, None)]:
-            when = _condition(str(condition))
-            if when is None or not isinstance(inside, Mapping):
-                problems.append(
-                    f"{file}: a condition must be written `optimizer=adam: {{key: values}}`, but got {condition!r}"
-                )
+def read_value(key: str, text: str) -> Any:
+    """Returns the plain value of a text in Hydra's syntax: `null` is None, `[1,2]` a list. key: its config key."""
+    return _value_of(key, OverridesParser.create().parse_override(f"key={text}")._value)
+
+
+@dataclass
+class _Reader:
+    """Collects parameters, by name, and problems."""
+
+    problems: list[Problem]
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    def entries(self, section: Mapping[str, Any], file: str) -> Iterator[tuple[str, Any, Condition | None]]:
+        """Keys of a section with their text and condition."""
+        for key, text in section.items():
+            if key != "when":
+                yield key, text, None
                 continue
-            yield from ((key, _text(text), when) for key, text in inside.items())
+            for condition, inside in text.items() if isinstance(text, Mapping) else [(text, None)]:
+                when = _condition(str(condition))
+                if when is None or not isinstance(inside, Mapping):
+                    rule = "must hold conditions in the form `optimizer=adam: {key: values}`"
+                    self.problems.append(Problem(f"{file}: when", rule, condition))
+                    continue
+                yield from ((key, text, when) for key, text in inside.items())
+
+    def add(self, key: str, text: Any, source: str, when: Condition | None) -> None:
+        """Adds the parameter that a file describes."""
+        if not isinstance(text, str):
+            self.problems.append(_no_sweep(f"{source}: {key}", text))
+            return
+        try:
+            override = OverridesParser.create().parse_override(f"{key}={text}")
+        except HydraException as error:
+            self.problems.append(_unreadable(f"{source}: {key}", text, error))
+            return
+        self.add_override(key, override, source, when)
+
+    def add_override(self, key: str, override: Override, source: str, when: Condition | None) -> None:
+        """Adds the parameter that an override describes."""
+        place = f"{source}: {key}"
+        try:
+            if override.key_or_group != key:  # +key
+                remedy = "write model: {width: 8}, too"
+                raise ConfigError(Problem(place, "must be in the config before the file chooses it", remedy=remedy))
+            parameter = Parameter(key, _values(override, place), source, when)
+            if any(key == fixed or key.startswith((f"{fixed}.", f"{fixed}/")) for fixed in FIXED):
+                raise ConfigError(Problem(place, "is the same for all trials of a sweep", remedy="give it one value"))
+            if parameter.name in self.parameters:
+                raise ConfigError(Problem(place, "must be written once"))
+            self.parameters[parameter.name] = parameter
+        except HydraException as error:
+            self.problems.append(_unreadable(place, override.get_value_string(), error))
+        except ConfigError as error:
+            self.problems += error.problems
+
+    def resolve_conditions(self, plain: Mapping[str, Any]) -> Iterator[Parameter]:
+        """Parameters without a condition first. A condition on what the sweep does not choose is decided here.
+
+        plain: the values of keys and groups that the sweep does not choose.
+        """
+        resolved = {parameter.key: [parameter] for parameter in self.parameters.values() if parameter.when is None}
+        yield from (parameter for parameters in resolved.values() for parameter in parameters)
+        conditional = [(parameter, parameter.when) for parameter in self.parameters.values() if parameter.when]
+        nested = {parameter.key for parameter, _ in conditional}
+        for parameter, when in conditional:
+            parent = self.parameters.get(when.key)
+            if problem := _condition_problem(parameter, when, parent, nested, plain):
+                self.problems.append(problem)
+                continue
+            values = parent.values if parent and isinstance(parent.values, Choices) else Choices((plain.get(when.key),))
+            if not (usable := tuple(value for value in when.values if value in values)):
+                continue
+            if other := next((p for p in resolved.get(parameter.key, []) if _overlap(p.when, when)), None):
+                rule = "must stand under conditions that exclude each other, or outside of all"
+                place = f"{parameter.source}: {parameter.key}"
+                self.problems.append(Problem(place, rule, f"{when} and {other.when or 'none'}"))
+                continue
+            resolved.setdefault(parameter.key, []).append(parameter)
+            yield replace(parameter, when=Condition(when.key, usable) if parent else None)
+
+
+def _override_problem(override: Override) -> Problem | None:
+    """The problem of an override that Hydra would merge or shorten without a word."""
+    key = override.key_or_group
+    if override.package is not None and override.is_sweep_override():
+        place, remedy = f"{COMMAND_LINE}: {key}@{override.package}", f"write {key}={override.get_value_string()}"
+        return Problem(place, "must not name a package in a sweep", remedy=remedy)
+    if key in GROUPS and isinstance(override._value, list):
+        names = ",".join(map(format_value, override.value()))  # type: ignore[arg-type]
+        return Problem(f"{COMMAND_LINE}: {key}", "must be one name", override.value(), f"try each with {key}={names}")
+    return None
+
+
+def _unreadable(place: str, text: str, error: HydraException) -> Problem:
+    reason = " ".join(str(error).splitlines()[0].split())
+    return Problem(place, "must be values in Hydra's sweep syntax", text, reason)
+
+
+def _no_sweep(place: str, value: Any) -> Problem:
+    rule = "must be a,b or choice(a,b), range(low,high,step) or interval(low,high)"
+    return Problem(place, rule, value, "a single value belongs into the config itself")
 
 
 def _condition(text: str) -> Condition | None:
-    """None where the text is not key=token or key=token,token."""
+    """Returns None if the text is not key=value or key=value,value."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         return None
-    value = override.value()
-    if not override.is_sweep_override():
-        tokens = [_own(override)]
-    else:
-        tokens = list(map(_token, value.list)) if isinstance(value, ChoiceSweep) else []
-    return Condition(override.key_or_group, tuple(tokens)) if all(tokens) and tokens else None
+    parsed: Any = [override._value]
+    if override.is_sweep_override():
+        parsed = override._value.list if isinstance(override._value, ChoiceSweep) else []
+    if not parsed or "" in parsed:
+        return None
+    return Condition(override.key_or_group, tuple(_value_of(override.key_or_group, value) for value in parsed))
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else _token(value)
+def _value_of(key: str, parsed: Any) -> Any:
+    """Returns the plain value of what Hydra parsed, without quotes. The choice of a group is always text."""
+    value: Any = Override._convert_value(parsed)
+    return value if key not in GROUPS or isinstance(value, str | list | dict) else format_value(value)
 
 
-def _own(override: Override) -> str:
-    """The token of an override that holds a single value."""
-    return _token(override._value)  # value() takes the quotes off
-
-
-def _token(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else Transformer.str(value)
-
-
-def _add(
-    found: dict[str, Parameter], problems: list[str], key: str, text: str, source: str, when: Condition | None
-) -> None:
-    try:
-        override = OverridesParser.create().parse_override(text)
-        if override.key_or_group != key:  # +key
-            raise ConfigError("a key of your own must be in the config to be chosen; write model: {width: 8}, too")
-        parameter = Parameter(key, _values(override), source, when)
-        if key in GROUPS and isinstance(parameter.values, Numbers):
-            raise ConfigError(f"its values must be names, but got {override.get_value_string()}")
-        if any(key == fixed or key.startswith((f"{fixed}.", f"{fixed}/")) for fixed in FIXED):
-            raise ConfigError("it is the same for all trials of a sweep; give it one value")
-        if parameter.name in found:
-            raise ConfigError("it must be written once")
-        found[parameter.name] = parameter
-    except (HydraException, ConfigError) as error:
-        problems.append(f"{source}: {key}: {' '.join(str(error).splitlines()[0].split())}")
-
-
-def _settled(found: Mapping[str, Parameter], plain: Mapping[str, str], problems: list[str]) -> Iterator[Parameter]:
-    """Parents first; conditions on what the sweep does not choose are true or false for all of it.
-
-    plain: the tokens of what it does not choose.
-    """
-    settled = {parameter.key: [parameter] for parameter in found.values() if parameter.when is None}
-    yield from (parameter for parameters in settled.values() for parameter in parameters)
-    conditional = [(parameter, parameter.when) for parameter in found.values() if parameter.when]
-    nested = {parameter.key for parameter, _ in conditional}
-    for parameter, when in conditional:
-        parent = found.get(when.key)
-        if wrong := _wrong_condition(parameter, when, parent, nested, plain):
-            problems.append(f"{parameter.source}: {parameter.key}: its condition {when} {wrong}")
-            continue
-        tokens = parent.values.tokens if parent and isinstance(parent.values, Choices) else [plain.get(when.key)]
-        if not (usable := tuple(token for token in when.tokens if token in tokens)):
-            continue
-        if other := next((p for p in settled.get(parameter.key, []) if _overlap(p.when, when)), None):
-            problems.append(
-                f"{parameter.source}: {parameter.key} must stand under conditions that exclude each other, or outside "
-                f"of all, but got {when} and {other.when or 'none'}"
-            )
-            continue
-        settled.setdefault(parameter.key, []).append(parameter)
-        yield replace(parameter, when=Condition(when.key, usable) if parent else None)
-
-
-def _wrong_condition(
-    parameter: Parameter, when: Condition, parent: Parameter | None, nested: set[str], plain: Mapping[str, str]
-) -> str:
-    """Why a condition can never be looked at, as the rest of a sentence."""
+def _condition_problem(
+    parameter: Parameter, when: Condition, parent: Parameter | None, nested: set[str], plain: Mapping[str, Any]
+) -> Problem | None:
+    """The problem of a condition that can never be decided."""
+    place = f"{parameter.source}: {parameter.key}"
     if when.key in nested:
-        return "must name a key that has no condition itself"
+        return Problem(place, "must have a condition on a key that has no condition itself", str(when))
     if parent is None and when.key not in plain and when.key not in GROUPS:
-        return "must name a config group, or a key that the space chooses without a condition"
+        rule = "must have a condition on a config group, or on a key that the space chooses without a condition"
+        return Problem(place, rule, str(when))
     if parent and not isinstance(parent.values, Choices):
-        return f"must name a key with choices, but {when.key} has numbers; write choice(...) there"
+        remedy = f"{when.key} has numbers, write choice(...) there"
+        return Problem(place, "must have a condition on a key with choices", str(when), remedy)
     if parameter.key in GROUPS and when.key not in GROUPS:
-        return "must name a config group, since it decides on one"
-    known: Sequence[str] = options(when.key) if when.key in GROUPS else ()
+        return Problem(place, "is a config group, so its condition must be on one, too", str(when))
+    known: Sequence[Any] = options(when.key) if when.key in GROUPS else ()
     if parent and isinstance(parent.values, Choices) and parent.source == parameter.source:
-        known = parent.values.tokens
-    if known and (unknown := next((token for token in when.tokens if token not in known), None)):
-        return f"must name one of {', '.join(known)}, but got {unknown}{did_you_mean(unknown, known)}"
-    return ""
+        known = parent.values.values
+    words = list(map(format_value, known))
+    if known and (unknown := next((v for v in map(format_value, when.values) if v not in words), None)):
+        rule = f"must have a condition on one of {', '.join(words)}{did_you_mean(unknown, words)}"
+        return Problem(place, rule, f"{when.key}={unknown}")
+    return None
 
 
 def _overlap(one: Condition | None, other: Condition) -> bool:
     """Whether both may hold at once."""
-    return one is None or one.key != other.key or not set(one.tokens).isdisjoint(other.tokens)
+    return one is None or one.key != other.key or any(value in Choices(one.values) for value in other.values)
 
 
-def _values(override: Override) -> Choices | Numbers:
-    """What a sweep override allows. Raises ConfigError with rule, value and remedy."""
-    sweep, text = override.value(), override.get_value_string()
+def _values(override: Override, place: str) -> Choices | Numbers:
+    """Returns what a sweep override allows. Raises ConfigError."""
+    sweep, text, key = override.value(), override.get_value_string(), override.key_or_group
     if isinstance(sweep, Sweep) and (other := sweep.tags - {"log"}):
-        raise ConfigError(f"a tag must be log, but got {', '.join(sorted(other))} in {text}")
+        raise ConfigError(Problem(place, "must have no tag but log", ", ".join(sorted(other))))
     match sweep:
         case Glob():
-            tokens = sweep.filter(options(override.key_or_group))
-            if not tokens:
-                known = ", ".join(options(override.key_or_group)) or "none, it is no config group"
-                raise ConfigError(f"{text} must match a choice, but the choices are {known}")
-            return Choices(tuple(tokens))
+            if names := sweep.filter(options(key)):
+                return Choices(tuple(names))
+            known = ", ".join(options(key)) or "none, it is not a config group"
+            raise ConfigError(Problem(place, f"must match a choice ({known})", text))
         case ChoiceSweep():
-            tokens = list(dict.fromkeys(map(_token, sweep.list)))
             if sweep.tags:
-                raise ConfigError(f"log is for interval and range, but got {text}")
-            return Choices(_shuffled(tokens, override.key_or_group) if sweep.shuffle else tuple(tokens))
+                raise ConfigError(Problem(place, "must be an interval or a range to be tagged with log", text))
+            values = list({format_value(v): v for v in (_value_of(key, one) for one in sweep.list)}.values())
+            if key in GROUPS and not all(isinstance(value, str) for value in values):
+                raise ConfigError(Problem(place, "must be names", text, "write them without brackets"))
+            return Choices(_shuffle(values, key) if sweep.shuffle else tuple(values))
+        case IntervalSweep() | RangeSweep() if key in GROUPS:
+            raise ConfigError(Problem(place, "must be names", text))
         case IntervalSweep():
-            return _interval(sweep, text)
+            return _interval(sweep, text, place)
         case RangeSweep():
-            return _range(sweep, text, override.key_or_group)
-    raise ConfigError(
-        f"its values must be a,b or choice(a,b), range(low,high,step) or interval(low,high), but got {text}; "
-        "a single value belongs into the config itself"
-    )
+            return _range(sweep, text, place, key)
+    raise ConfigError(_no_sweep(place, sweep))
 
 
-def _interval(sweep: IntervalSweep, text: str) -> Numbers:
+def _interval(sweep: IntervalSweep, text: str, place: str) -> Numbers:
     assert sweep.start is not None
     assert sweep.end is not None
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     if not -math.inf < low < high < math.inf:
-        raise ConfigError(f"an interval must go from low to high, but got {text}")
+        raise ConfigError(Problem(place, "must be an interval from low to high", text))
     if log and low <= 0:
-        raise ConfigError(f"an interval by magnitude must begin above 0, but got {text}")
+        raise ConfigError(Problem(place, "must be an interval that begins above 0, because of its tag log", text))
     return Numbers(low, high, log=log, whole=isinstance(low, int) and isinstance(high, int))
 
 
-def _range(sweep: RangeSweep, text: str, key: str) -> Choices | Numbers:
+def _range(sweep: RangeSweep, text: str, place: str, key: str) -> Choices | Numbers:
     assert sweep.start is not None
     assert sweep.stop is not None
     start, stop, step = sweep.start, sweep.stop, sweep.step
     if not all(map(math.isfinite, (start, stop, step))):
-        raise ConfigError(f"a range must have an end, but got {text}")
+        raise ConfigError(Problem(place, "must be a range with an end", text))
     whole = all(isinstance(number, int) for number in (start, stop, step))
     if "log" in sweep.tags:
         if not (0 < start < stop and step > 1):
-            raise ConfigError(f"a range by magnitude must begin above 0 and have a factor above 1, but got {text}")
+            rule = "must be a range that begins above 0 and has a factor above 1, because of its tag log"
+            raise ConfigError(Problem(place, rule, text))
         numbers = Numbers(start, stop, step, log=True, whole=whole, enumerable=True)
         return replace(numbers, high=max((n for n in numbers.values if n < stop * (1 - 1e-9)), default=start))
     # Without the end, which Hydra takes in where the binary sum falls just short of it: range(0.1,0.4,0.1).
     counted = [round(n, 12) for n in sweep.range() if abs(n - stop) > 1e-9 * abs(step)] if step else []
     if not counted:
-        raise ConfigError(f"a range must hold a number, but got {text}")
+        raise ConfigError(Problem(place, "must be a range that holds a number", text))
     if sweep.shuffle:
-        return Choices(_shuffled(list(map(written, counted)), key))
+        return Choices(_shuffle(counted, key))
     if step < 0 or len(counted) == 1:
-        return Choices(tuple(map(written, counted)))
+        return Choices(tuple(counted))
     return Numbers(counted[0], counted[-1], step, whole=whole, enumerable=True)
 
 
-def _shuffled(tokens: list[str], key: str) -> tuple[str, ...]:
-    """In an order of its own that stays the same: a grid is resumed by it."""
-    random.Random(key).shuffle(tokens)
-    return tuple(tokens)
+def _shuffle(values: list[Any], key: str) -> tuple[Any, ...]:
+    """Returns the values in an order that follows from the key, because a grid is resumed by its order."""
+    random.Random(key).shuffle(values)
+    return tuple(values)

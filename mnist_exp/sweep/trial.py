@@ -4,54 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mnist_exp.config.objective import Objective
 from mnist_exp.sweep.space import Values
 
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A trial as plain values, which is all that travels to a worker.
-
-    run_id: that of its run, which exists already; digest: of the data set, as the sweep began with it; medians: of the
-    finished siblings' objective, epoch by epoch, below which it is pruned; continues: the run whose checkpoint it goes
-    on from; keeps_checkpoint: whether another may go on from its own; seconds: how long it may take.
-    """
-
-    number: int
-    run_id: str
-    name: str
-    config: dict[str, Any]
-    choices: dict[str, str]
-    executions: int
-    objective: str
-    direction: Literal["max", "min"]
-    digest: str | None
-    medians: tuple[float, ...] = ()
-    pruning_epochs: int = 0
-    continues: str | None = None
-    keeps_checkpoint: bool = False
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a trial came to: a score, or the error it ended with. curve: the objective epoch by epoch."""
-
-    score: float | None = None
-    spread: float | None = None
-    pruned: bool = False
-    curve: tuple[float, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    error: str = ""
-
-
-WAIT: Literal["wait"] = "wait"  # for a running trial to end: what comes next depends on it
+WAIT: Literal["wait"] = "wait"  # for a running trial to end, because the next proposal depends on it
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial of Hyperband stands.
+    """The place of a trial in Hyperband.
 
-    epochs: those to reach in all; parent: the trial that was promoted, whose checkpoint it continues.
+    epochs: the total to reach. parent: the trial that was promoted, whose checkpoint this one continues.
     """
 
     bracket: int
@@ -62,17 +25,60 @@ class Rung:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The values of the trial of this number; rung: its place in Hyperband."""
+    """The values of the trial of this number. rung: its place in Hyperband."""
 
     number: int
     values: Values
     rung: Rung | None = None
 
 
-@dataclass(frozen=True)
-class Past:
-    """A recorded trial; score: None where it failed, or is to be run again (`ended` is False then)."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A trial as plain values: all that is sent to a worker.
 
-    proposal: Proposal
-    ended: bool
+    run_id: its run, which exists already. digest: of the data set that the sweep began with. medians: of the finished
+    trials' objective, epoch by epoch; a trial below them is pruned. continues: the run whose checkpoint it continues.
+    keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take.
+    """
+
+    number: int
+    run_id: str
+    name: str
+    config: dict[str, Any]
+    choices: dict[str, str]
+    executions: int
+    objective: Objective
+    digest: str | None
+    medians: tuple[float, ...] = ()
+    pruning_epochs: int = 0
+    continues: str | None = None
+    keeps_checkpoint: bool = False
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial failed. kind: the class of the exception. place: file:line, empty if it is not known."""
+
+    kind: str
+    place: str
+    message: str
+
+    def is_like(self, other: "Failure") -> bool:
+        """Whether both have the same cause. The message does not count, since it may hold the values of the trial."""
+        return (self.kind, self.place) == (other.kind, other.place)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" + (f" ({self.place})" if self.place else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of a trial: a score or a failure. curve: the objective epoch by epoch."""
+
     score: float | None = None
+    spread: float | None = None
+    pruned: bool = False
+    curve: tuple[float, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None

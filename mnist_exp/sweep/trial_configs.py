@@ -14,12 +14,12 @@ from mnist_exp.config import check as checks
 from mnist_exp.config.compose import FAILURES, GROUPS, OF_SWEEPS, compose, explain, unknown_key
 from mnist_exp.config.run_config import Base, _base
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.space import Choices, Parameter, Space, Values, read, written
+from mnist_exp.sweep.space import Choices, Parameter, Space, Values, format_value
 
 MOST = 200  # combinations of config groups: composing one takes 90 ms
 
 
-class Configs:
+class TrialConfigs:
     """Makes the config of a trial from its values; holds all it needs, so that no file of `conf` is read again."""
 
     def __init__(self, space: Space, bases: Mapping[str, Base]) -> None:
@@ -27,7 +27,7 @@ class Configs:
         self.groups = _groups(space)
 
     @classmethod
-    def composed(cls, space: Space, overrides: Sequence[str]) -> "Configs":
+    def composed(cls, space: Space, overrides: Sequence[str]) -> "TrialConfigs":
         """From the overrides of a command line, the ones that are swept included.
 
         Raises ConfigError with everything that cannot be composed, or that a trial could not be run with.
@@ -41,7 +41,7 @@ class Configs:
         fixed = list(_fixed(space, overrides))
         bases, problems = {}, []
         for values in groups.combinations():
-            chosen = [f"{key}={token}" for key, token in groups.assigned(values).items()]
+            chosen = [f"{key}={format_value(value)}" for key, value in groups.assigned(values).items()]
             try:
                 config, choices = compose([*fixed, *chosen])
             except ConfigError as error:
@@ -57,29 +57,29 @@ class Configs:
 
     def first(self) -> DictConfig:
         """The config with the first choice, or the lowest number, of everything."""
-        return self.of(self.space.filled(lambda parameter: _ends(parameter)[0]))[0]
+        return self.of(self.space.sample(lambda parameter: _ends(parameter)[0]))[0]
 
     def of(self, values: Values) -> tuple[DictConfig, dict[str, str]]:
         """The config and the choices of a trial with these values."""
         base = self.bases[_group_key(self.groups, values)]
         config = copy.deepcopy(base.config)
-        for key, token in self.space.assigned(values).items():
+        for key, value in self.space.assigned(values).items():
             if key not in GROUPS:
-                OmegaConf.update(config, key, read(token))
+                OmegaConf.update(config, key, value)
         return config, base.choices
 
-    def frozen(self) -> dict[str, Any]:
-        """All of it as plain values, for the record."""
+    def to_record(self) -> dict[str, Any]:
+        """Returns the configs as plain values, for a record."""
         return {
             key: {"config": OmegaConf.to_container(base.config), "choices": base.choices}
             for key, base in self.bases.items()
         }
 
     @classmethod
-    def thawed(cls, space: Space, frozen: Mapping[str, Any]) -> "Configs":
-        """From the record."""
+    def from_record(cls, space: Space, record: Mapping[str, Any]) -> "TrialConfigs":
+        """Restores the configs from a record."""
         return cls(
-            space, {key: _base(OmegaConf.create(base["config"]), base["choices"]) for key, base in frozen.items()}
+            space, {key: _base(OmegaConf.create(base["config"]), base["choices"]) for key, base in record.items()}
         )
 
     def _problems(self) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _located(problem: str, parameters: Sequence[Parameter]) -> str:
 
 def _fixed(space: Space, overrides: Sequence[str]) -> Iterator[str]:
     """The overrides that are the same for all trials; what `+key=1,2` adds is there with its first value."""
-    firsts = {parameter.key: written(_ends(parameter)[0]) for parameter in space.parameters}
+    firsts = {parameter.key: format_value(_ends(parameter)[0]) for parameter in space.parameters}
     for override in map(OverridesParser.create().parse_override, overrides):
         if not override.is_sweep_override():
             yield str(override.input_line)
@@ -148,19 +148,19 @@ def _default(bases: Any, key: str) -> Any:
     return None
 
 
-def _set(config: DictConfig, wanted: Sequence[tuple[Parameter, str | float]]) -> Iterator[tuple[str, str]]:
+def _set(config: DictConfig, wanted: Sequence[tuple[Parameter, Any]]) -> Iterator[tuple[str, str]]:
     """Sets these keys in place; pairs of key and problem for those that are not there."""
     for parameter, value in wanted:
         try:
-            OmegaConf.update(config, parameter.key, read(written(value)))
+            OmegaConf.update(config, parameter.key, value)
         except (ConfigKeyError, ConfigAttributeError):
             yield parameter.key, f"{parameter.source}: {unknown_key(parameter.key)}"
         except FAILURES as error:
             yield parameter.key, f"{parameter.source}: {explain(error)}"
 
 
-def _ends(parameter: Parameter) -> Sequence[str | float]:
+def _ends(parameter: Parameter) -> Sequence[Any]:
     """The values to try: every choice, or lowest and highest number."""
     if isinstance(parameter.values, Choices):
-        return parameter.values.tokens
+        return parameter.values.values
     return parameter.values.low, parameter.values.high

@@ -1,36 +1,40 @@
-"""The end of a sweep: its best trial, restored from its saved model and scored on the test set, once."""
+"""Ranks the trials of a sweep, and scores the best one's saved model on the test set, once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import experiment, tracking
-from mnist_exp.config.run_config import differences
-from mnist_exp.errors import TrackingError
+from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import find_changes
+from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.metrics import Evaluation
-from mnist_exp.sweep.space import read
 from mnist_exp.sweep.study import Study
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
 
 TESTED = "tested"  # the tag that says which run was scored on the test set
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial; test: its metrics on the test set, and the config that trains it again."""
+    """The best trial. test: its metrics on the test set. config: an experiment file that trains it again."""
 
-    attempt: Attempt
+    trial: Attempt
     test: Mapping[str, float]
     config: str
 
 
-def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
+def rank(trials: Iterable[Attempt], objective: Objective) -> list[Attempt]:
+    """Returns the trials with a score, the best first; of equal ones the first trial."""
+    return sorted(scored(trials), key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
+
+
+def score_winner(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
     cfg, choices = study.configs.of(best.values)
-    config = runnable(study, cfg, choices, best)
+    config = experiment_file(study, cfg, choices, best)
     model_run = best.tags.get("model_run", best.run_id)
     if record.tag(TESTED) == model_run:
         return Winner(best, record.metrics("test/"), config)
@@ -52,30 +56,28 @@ def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     return Winner(best, test, config)
 
 
-def runnable(study: Study, cfg: DictConfig, choices: Mapping[str, str], best: Attempt) -> str:
-    """An experiment file that trains this trial again."""
+def experiment_file(study: Study, cfg: DictConfig, choices: Mapping[str, str], best: Attempt) -> str:
+    """Returns an experiment file that trains this trial again."""
     groups = {group: choice for group, choice in choices.items() if group not in ("experiment", "sweeps")}
-    differing = [said.partition("=") for said in differences(cfg, groups)]
+    changed_choices, changed_values = find_changes(cfg, groups)
     values = OmegaConf.create()
-    for key, _, token in differing:
-        if key not in groups and key.split(".")[0] not in ("name", "tracking"):
-            OmegaConf.update(values, key, read(token))
-    chosen = [f"override /{key}: {token}" for key, _, token in differing if key in groups and key != "tracking"]
-    head = [
-        "# @package _global_",
-        f"# Trial {best.number} of the sweep {study.name}: {study.settings.objective} {best.score:.4f}.",
-    ]
-    plain: dict[str, Any] = {"defaults": [dict([line.split(": ")]) for line in chosen]} if chosen else {}
-    body = OmegaConf.to_yaml(OmegaConf.merge(plain, values)) if chosen or len(values) else "{}\n"
-    return "\n".join([*head, body])
+    for key, value in changed_values.items():
+        if key.split(".")[0] not in ("name", "tracking"):
+            OmegaConf.update(values, key, value)
+    defaults = [{f"override /{group}": choice} for group, choice in changed_choices.items() if group != "tracking"]
+    body = OmegaConf.merge({"defaults": defaults} if defaults else {}, values)
+    return (
+        "# @package _global_\n"
+        f"# Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}.\n"
+        + OmegaConf.to_yaml(body)
+    )
 
 
 def save(winner: Winner, path: str) -> None:
-    """Writes the winner's config to a file. Raises TrackingError where it cannot be written."""
+    """Writes the winner's config to a file. Raises TrackingError if it cannot be written."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(winner.config, encoding="utf-8")
     except OSError as error:
-        raise TrackingError(
-            f"sweep.save_best={path} cannot be written ({error}); the sweep keeps it as best.yaml"
-        ) from error
+        remedy = f"{error}; the sweep keeps the config as best.yaml"
+        raise TrackingError(Problem("sweep.save_best", "must be a file that can be written", path, remedy)) from error

@@ -1,4 +1,4 @@
-"""One trial: the run function with the values it was given, wherever the executor runs it."""
+"""Runs one trial, on the worker that the executor chose."""
 
 import functools
 import gc
@@ -22,7 +22,7 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.log import chatter_in_log
-from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import log_run as recording
 from mnist_exp.tracking.active_run import Clock
 from mnist_exp.tracking.store import store_of
@@ -43,8 +43,8 @@ class Cancelled(BaseException):
     """The trial was cancelled. Its run stays KILLED and is not counted."""
 
 
-class _Watch(Listener):
-    """Follows one training: whether it is worth going on, and whether it takes too long."""
+class TrialListener(Listener):
+    """Watches one training, and ends it if the trial is cancelled, takes too long or is worse than the median."""
 
     def __init__(self, job: Job, deadline: float | None) -> None:
         self.job, self.deadline = job, deadline
@@ -58,30 +58,27 @@ class _Watch(Listener):
             raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        value = metrics.get(_key(self.job))
+        objective, medians = self.job.objective, self.job.medians
+        value = metrics.get(objective.keras_name)
         if value is not None:
-            self.best = value if self.best is None else _better(self.job, self.best, value)
-            self.pruned = epoch > self.job.pruning_epochs and self._is_poor(epoch, self.best)
+            if self.best is None or objective.is_better(value, self.best):
+                self.best = value
+            is_known = self.job.pruning_epochs < epoch <= len(medians)
+            self.pruned = is_known and objective.is_better(medians[epoch - 1], self.best)
         return self.pruned
 
-    def _is_poor(self, epoch: int, best: float) -> bool:
-        if epoch > len(self.job.medians):
-            return False
-        median = self.job.medians[epoch - 1]
-        return best != median and _better(self.job, best, median) == median
 
-
-def work(job: Job) -> Outcome:
-    """Runs a trial to its end; an exception is recorded with its run and returned as its error."""
+def run_trial(job: Job) -> Outcome:
+    """Runs a trial to its end. An exception is recorded with its run and returned as the trial's failure."""
     try:
-        return _work(job)
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        return Outcome(error=f"{type(error).__name__}: {' '.join(str(error).split())} ({place})")
+        return _run_trial(job)
+    except Exception as error:  # whatever a net of the user's own raises fails this trial, not the sweep
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        return Outcome(failure=Failure(type(error).__name__, place, " ".join(str(error).split())))
 
 
-def _work(job: Job) -> Outcome:
+def _run_trial(job: Job) -> Outcome:
     import keras
 
     from mnist_exp.tracking.mlflow_run import MlflowRecord
@@ -106,7 +103,7 @@ def _work(job: Job) -> Outcome:
         if job.executions > 1:
             outcome = _executions(job, cfg, record, store, folder, splits, clock, deadline)
         else:
-            watch = _Watch(job, deadline)
+            watch = TrialListener(job, deadline)
             if job.continues:
                 _fetch(store, job.continues, record.checkpoints)
             result = experiment.recorded(record, cfg, job.choices, splits, watch, clock)
@@ -127,12 +124,12 @@ def _executions(
     clock: Clock,
     deadline: float | None,
 ) -> Outcome:
-    """The trial trained with one seed after another, each a run nested under its own."""
+    """Trains the trial with one seed after another, each in a run nested under the trial's."""
     recording.start(record, cfg, job.choices, splits)
-    done: list[tuple[Result, _Watch]] = []
+    done: list[tuple[Result, TrialListener]] = []
     tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
     for seed in range(cfg.seed, cfg.seed + job.executions):
-        watch = _Watch(job, deadline)
+        watch = TrialListener(job, deadline)
         child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
         with recording.ended(child):
             seeded = OmegaConf.merge(cfg, {"seed": seed})
@@ -142,11 +139,12 @@ def _executions(
             break
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
     record.metrics(means, step=0)
-    record.tags({"model_run": str(max(done, key=lambda one: _score(job, *one) * _sign(job))[0].run_id)})
+    best, _ = job.objective.best(done, lambda one: _score(job, *one))
+    record.tags({"model_run": str(best.run_id)})
     return _outcome(job, done, clock)
 
 
-def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], clock: Clock) -> Outcome:
+def _outcome(job: Job, done: Sequence[tuple[Result, TrialListener]], clock: Clock) -> Outcome:
     scores = [_score(job, result, watch) for result, watch in done]
     return Outcome(
         score=statistics.fmean(scores),
@@ -157,33 +155,20 @@ def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], clock: Clock) -> O
     )
 
 
-def _score(job: Job, result: Result, watch: _Watch) -> float:
-    """The objective of the weights kept; of a pruned training the best it had."""
+def _score(job: Job, result: Result, watch: TrialListener) -> float:
+    """The objective of the weights that were kept; of a pruned training its best epoch."""
     if watch.pruned:
-        return functools.reduce(functools.partial(_better, job), _curve(job, result))
-    return result.metrics[job.objective]
+        return job.objective.best(_curve(job, result), lambda value: value)
+    return result.metrics[job.objective.metric]
 
 
 def _curve(job: Job, result: Result) -> list[float]:
-    """The objective epoch by epoch, those of a continued checkpoint included."""
-    return result.history.get(_key(job), [])
-
-
-def _key(job: Job) -> str:
-    """Keras's name of the objective."""
-    return job.objective.replace("/", "_")
-
-
-def _better(job: Job, some: float, other: float) -> float:
-    return max(some, other) if job.direction == "max" else min(some, other)
-
-
-def _sign(job: Job) -> int:
-    return 1 if job.direction == "max" else -1
+    """The objective epoch by epoch, with the epochs of a continued checkpoint."""
+    return result.history.get(job.objective.keras_name, [])
 
 
 def _record(record: "MlflowRecord", outcome: Outcome) -> None:
-    """The score, in the store before the run ends: a finished run without one is not counted."""
+    """Logs the score before the run ends: a finished run without a score is not counted."""
     assert outcome.score is not None
     spread = {} if outcome.spread is None else {"score_spread": outcome.spread}
     record.metrics({"score": outcome.score, **spread}, step=0)
@@ -192,13 +177,13 @@ def _record(record: "MlflowRecord", outcome: Outcome) -> None:
 
 @functools.cache
 def _settle() -> None:
-    """Spares the garbage collector the half million objects of the libraries, which stay until the worker ends."""
+    """Takes the half million objects of the libraries, which stay until the worker ends, from the garbage collector."""
     gc.collect()
     gc.freeze()
 
 
 def _fetch(store: "Store", run_id: str, to: Path) -> None:
-    """The checkpoint of another trial, to go on from."""
+    """Fetches the checkpoint of another trial, which this one continues."""
     from mnist_exp.tracking.store import patiently
 
     with patiently():

@@ -30,7 +30,7 @@ SCORE = "score"
 class Attempt:
     """A run of a trial.
 
-    status: MLflow's; outcome: scored, pruned (scored, too), failed, or open where it has to be run again.
+    status: MLflow's; outcome: complete, pruned (which has a score, too), failed, or pending: it has to be run again.
     """
 
     run_id: str
@@ -38,7 +38,7 @@ class Attempt:
     values: dict[str, Any]
     rung: dict[str, Any] | None
     status: str
-    outcome: Literal["scored", "pruned", "failed", "open"]
+    outcome: Literal["complete", "pruned", "failed", "pending"]
     score: float | None = None
     spread: float | None = None
     error: str = ""
@@ -89,7 +89,7 @@ class SweepRecord:
                 self._client.set_tag(self.id, key, value)
             self._client.update_run(self.id, status="RUNNING")
         for run in self._runs():
-            if _outcome(run) == "open":
+            if _outcome(run) == "pending":
                 self.supersede(run.info.run_id, "the sweep was interrupted")
 
     def attempts(self) -> list[Attempt]:
@@ -98,7 +98,7 @@ class SweepRecord:
         for run in self._runs():
             attempt = _attempt(run)
             before = found.get(attempt.number)
-            if before is None or before.outcome == "open":
+            if before is None or before.outcome == "pending":
                 found[attempt.number] = attempt
         return [found[number] for number in sorted(found)]
 
@@ -216,15 +216,15 @@ def _attempt(run: "Run") -> Attempt:
     )
 
 
-def _outcome(run: "Run") -> Literal["scored", "pruned", "failed", "open"]:
+def _outcome(run: "Run") -> Literal["complete", "pruned", "failed", "pending"]:
     tags = run.data.tags
     if "superseded" in tags:
-        return "open"
+        return "pending"
     if run.info.status == "FINISHED" and SCORE in run.data.metrics:
-        return "pruned" if "pruned" in tags else "scored"
-    return "failed" if run.info.status == "FAILED" else "open"
+        return "pruned" if "pruned" in tags else "complete"
+    return "failed" if run.info.status == "FAILED" else "pending"
 
 
 def scored(attempts: Iterable[Attempt]) -> list[Attempt]:
     """Those that have a score."""
-    return [attempt for attempt in attempts if attempt.score is not None and attempt.outcome in ("scored", "pruned")]
+    return [attempt for attempt in attempts if attempt.score is not None and attempt.outcome in ("complete", "pruned")]

@@ -6,7 +6,11 @@ from mlflow.entities import Metric, RunTag
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.sweep_run import SweepRecord
 
-FROZEN = {"settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10}}
+FROZEN = {
+    "format": 2,
+    "space": {"parameters": []},
+    "settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10},
+}
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, stor
     lines = out.splitlines()
     assert lines[0].startswith(f"study ({record.id[:8]}): RUNNING, on ")
     assert lines[1:5] == [
-        "trials   4 of 10 ended: 1 failed, 3 scored",
+        "trials   4 of 10 ended: 3 complete, 1 failed",
         "best     val/accuracy 0.9500, trial 1",
         "         rate=0.01",
         "running  2; 1 on one; 1 on two",
@@ -60,3 +64,16 @@ def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) ->
     status, _, err = run_main("sweep", "status", "other")
     assert status == 1
     assert "'other' must be a sweep's id, its name or latest" in err
+
+
+def test_the_best_trial_of_a_sweep_of_before_format_2_is_shown_with_plain_values(run_main, store) -> None:
+    parameter = {"key": "model.widths", "values": {"tokens": ["[8]", "[16,8]"]}, "source": "mine", "when": None}
+    record = SweepRecord.begin(
+        store, "digits", "old", {"settings": FROZEN["settings"], "space": {"parameters": [parameter]}}
+    )
+    run = record.begin_trial(0, "old-0", {"model.widths": "[16,8]"}, None, "hash")
+    store.client.log_batch(run, [Metric("score", 0.9, 0, 0)])
+    store.client.set_terminated(run)
+    status, out, _ = run_main("sweep", "status")
+    assert status == 0
+    assert "         model.widths=[16, 8]" in out.splitlines()

@@ -10,7 +10,7 @@ from mnist_exp.config.schema import Sweep, Tracking
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.tracking import log_run as recording
 from mnist_exp.tracking.store import store_of
 
@@ -41,7 +41,7 @@ def light(job: Job) -> Outcome:
 def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
     """Small enough to run to its end in seconds."""
     given = [*SPACES.get(algorithm, []), *overrides]
-    configs = Configs.composed(parse({}, "test", given, {}), given)
+    configs = TrialConfigs.composed(parse({}, "test", given, {}), given)
     keys = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "default.yaml"))
     most = None if algorithm in ("grid", "hyperband") else 10
     return Study(

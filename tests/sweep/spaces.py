@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.space import Parameter, Space, read, written
+from mnist_exp.sweep.space import Parameter, Space
 from mnist_exp.sweep.syntax import parse
 
 FILE = "sweeps/mine.yaml"
@@ -30,11 +30,11 @@ def only(text: str, key: str = "training.batch_size") -> Parameter:
 
 def values(text: str, key: str = "training.batch_size") -> list[Any]:
     """What a trial may get, as it stands in its config."""
-    return [read(written(value)) for value in only(text, key).grid]
+    return [*only(text, key).grid]
 
 
 def keys(found: Space) -> dict[str, list[Any]]:
-    return {parameter.name: [read(written(value)) for value in parameter.grid] for parameter in found.parameters}
+    return {parameter.name: [*parameter.grid] for parameter in found.parameters}
 
 
 def refusal(section: Mapping[str, Any] | None = None, *overrides: str, **choices: str) -> list[str]:

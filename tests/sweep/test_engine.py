@@ -10,9 +10,9 @@ from light_trials import study_of
 from mnist_exp.sweep import engine as engine_module
 from mnist_exp.sweep.engine import LOST, Engine
 from mnist_exp.sweep.executors.base import Preempted
-from mnist_exp.sweep.pruners.median import Medians
-from mnist_exp.sweep.samplers import oracle_of
-from mnist_exp.sweep.trial import Outcome, Proposal
+from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.trial import Failure, Outcome, Proposal
 
 
 @dataclass
@@ -78,8 +78,8 @@ class Book:
     def lost(self, job, why):
         self.losses.append(job.number)
 
-    def failed(self, job, error):
-        self.failures[job.number] = error
+    def failed(self, job, failure):
+        self.failures[job.number] = failure.message
 
     def ended(self, proposal, outcome):
         self.outcomes[proposal.number] = outcome
@@ -103,7 +103,7 @@ def drive(
         return type("Waited", (), {"done": {future for future in running if future.done()}})
 
     monkeypatch.setattr(engine_module, "wait", wait)
-    engine = Engine(study.settings, oracle_of(study), slots, lambda job: None, book)
+    engine = Engine(study.settings, create_sampler(study), slots, lambda job: None, book)
     engine.run()
     return engine, slots, book
 
@@ -112,13 +112,13 @@ def test_every_trial_is_run_and_told_with_the_window_full_and_no_more(monkeypatc
     engine, slots, book = drive(monkeypatch)
     assert sorted(book.outcomes) == sorted(book.begun) == list(range(12))
     assert slots.most == 3
-    assert engine.why == "done"
-    assert all(trial.status == "COMPLETED" for trial in engine.oracle.trials.values())
+    assert engine.stop_reason == "done"
+    assert all(trial.status == "COMPLETED" for trial in engine.sampler.trials.values())
 
 
 def test_a_space_without_further_values_ends_the_sweep(monkeypatch):
     engine, _, book = drive(monkeypatch, algorithm="grid", max_trials=100)
-    assert engine.why == "exhausted"
+    assert engine.stop_reason == "exhausted"
     assert len(book.outcomes) == 12
 
 
@@ -140,7 +140,7 @@ def test_a_trial_that_kills_its_worker_twice_is_the_culprit_and_no_other(monkeyp
 
     _, _, book = drive(monkeypatch, fate)
     assert book.failures == {4: LOST.format(2)}
-    assert book.outcomes[4].error == LOST.format(2)
+    assert book.outcomes[4].failure.message == LOST.format(2)
     assert len(book.outcomes) == 12
     assert sum(outcome.score is not None for outcome in book.outcomes.values()) == 11
 
@@ -207,29 +207,37 @@ def test_two_workers_lost_at_once_are_both_tried_again_one_after_the_other(monke
 
 def test_different_errors_do_not_stop_a_sweep(monkeypatch):
     def fate(number, attempt):
-        return Outcome(error=f"ValueError: {number}") if number in (2, 3, 4, 5) else good(number, attempt)
+        return (
+            Outcome(failure=Failure("ValueError", f"my_net.py:{number}", "no"))
+            if number in (2, 3, 4, 5)
+            else good(number, attempt)
+        )
 
     engine, _, book = drive(monkeypatch, fate)
-    assert engine.why == "done"
+    assert engine.stop_reason == "done"
     assert len(book.outcomes) == 12
 
 
 def test_the_same_error_again_and_again_stops_it_with_its_cause(monkeypatch):
     def fate(number, attempt):
-        return Outcome(error="MemoryError: too wide") if number >= 3 else good(number, attempt)
+        return (
+            Outcome(failure=Failure("MemoryError", "my_net.py:8", f"too wide: {number}"))
+            if number >= 3
+            else good(number, attempt)
+        )
 
     engine, _, book = drive(monkeypatch, fate, width=1)
-    assert engine.why == "failures"
-    assert engine.failures == ["MemoryError: too wide"] * 3
+    assert engine.stop_reason == "failures"
+    assert [failure.message for failure in engine.failures] == [f"too wide: {number}" for number in (3, 4, 5)]
     assert len(book.outcomes) == 6
 
 
 def test_an_error_between_good_trials_does_not_count_towards_the_limit(monkeypatch):
     def fate(number, attempt):
-        return Outcome(error="ValueError: odd") if number % 2 else good(number, attempt)
+        return Outcome(failure=Failure("ValueError", "my_net.py:8", "odd")) if number % 2 else good(number, attempt)
 
     engine, _, book = drive(monkeypatch, fate, width=1)
-    assert (engine.why, len(book.outcomes)) == ("done", 12)
+    assert (engine.stop_reason, len(book.outcomes)) == ("done", 12)
 
 
 def test_what_the_executor_itself_raises_is_recorded_as_the_trials_error(monkeypatch):
@@ -237,7 +245,7 @@ def test_what_the_executor_itself_raises_is_recorded_as_the_trials_error(monkeyp
         return TypeError("cannot pickle") if number == 5 else good(number, attempt)
 
     _, _, book = drive(monkeypatch, fate)
-    assert book.failures == {5: "TypeError('cannot pickle')"}
+    assert book.failures == {5: "cannot pickle"}
     assert len(book.outcomes) == 12
 
 
@@ -246,7 +254,7 @@ def test_stopping_lets_running_trials_end_and_starts_no_other(monkeypatch):
         engine.stopping = ended == 4 or engine.stopping
 
     engine, slots, book = drive(monkeypatch, on_end=stop)
-    assert engine.why == "stopped"
+    assert engine.stop_reason == "stopped"
     assert len(book.outcomes) == len(book.begun) == 7  # four, and the three that ran by then
     assert not slots.pending
 
@@ -256,7 +264,7 @@ def test_after_its_time_a_sweep_starts_nothing_more(monkeypatch):
         engine._begun -= 10
 
     engine, _, book = drive(monkeypatch, timeout=45.0, on_end=pass_time)
-    assert engine.why == "timeout"
+    assert engine.stop_reason == "timeout"
     assert len(book.outcomes) == len(book.begun) == 7
 
 
@@ -274,7 +282,7 @@ def test_a_trial_that_hangs_is_killed_and_recorded(monkeypatch):
         return type("Waited", (), {"done": {future for future in running if future.done()}})
 
     monkeypatch.setattr(engine_module, "wait", wait)
-    engine = Engine(study.settings, oracle_of(study), slots, lambda job: None, book)
+    engine = Engine(study.settings, create_sampler(study), slots, lambda job: None, book)
     engine.run()
     assert slots.killed == [1]
     assert "sweep.trial_timeout=5" in book.failures[1]
@@ -319,7 +327,7 @@ def test_a_trial_that_never_begins_is_killed(monkeypatch):
 def test_abandoned_trials_are_killed_and_named():
     study = study_of("random")
     slots, book = Slots(2, good), Book()
-    engine = Engine(study.settings, oracle_of(study), slots, lambda job: None, book)
+    engine = Engine(study.settings, create_sampler(study), slots, lambda job: None, book)
     for proposal, _ in list(engine._next())[:1]:
         job = book.begin(proposal)
         engine.running[slots.submit(None, job)] = engine_module.Running(proposal, job)
@@ -337,12 +345,12 @@ def test_abandoned_trials_are_killed_and_named():
     ],
 )
 def test_medians_reach_as_far_as_enough_siblings_did(curves, least, expected):
-    assert Medians(least, list(curves)).now() == expected
+    assert MedianPruner(least, list(curves)).thresholds() == expected
 
 
 def test_proposals_left_open_come_first(monkeypatch):
     study = study_of("random", max_trials=4)
-    proposer = oracle_of(study)
+    proposer = create_sampler(study)
     first = [proposer.ask() for _ in range(2)]
     assert all(isinstance(proposal, Proposal) for proposal in first)
     slots, book = Slots(1, good), Book()
@@ -352,7 +360,7 @@ def test_proposals_left_open_come_first(monkeypatch):
         return type("Waited", (), {"done": set(running)})
 
     monkeypatch.setattr(engine_module, "wait", wait)
-    engine = Engine(study.settings, proposer, slots, lambda job: None, book, asked=2)
-    engine.again.extend(first)
+    engine = Engine(study.settings, proposer, slots, lambda job: None, book, proposed=2)
+    engine.pending.extend(first)
     engine.run()
     assert book.begun == [0, 1, 2, 3]

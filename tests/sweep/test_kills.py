@@ -15,7 +15,7 @@ import pytest
 from light_trials import light, study_of
 
 from mnist_exp.config.schema import Tracking
-from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.recorder import search
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and 
 EXPECTED = {"grid": 12, "random": 10, "tpe": 10, "hyperband": (4 + 2 + 1) + (3 + 2) + 3}
 
 
-class Silent(Board):
+class Silent(SweepDisplay):
     """Says nothing."""
 
     def say(self, label: str, text: str) -> None:
@@ -44,10 +44,10 @@ def sweep(study: Study, tracking: Tracking, prepare=lambda: None) -> None:
     begun = store.runs("tags.kind = 'sweep'")
     if begun:
         record = SweepRecord.resume(store, "latest")
-        study = Study.thawed(record.frozen)
+        study = Study.from_record(record.frozen)
         record.take_over()
     else:
-        record = SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+        record = SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
     search(study, record, tracking, Inline(), Silent(), light)
     record.end("FINISHED")
 
@@ -186,7 +186,7 @@ def local():
 @pytest.mark.parametrize("algorithm", list(EXPECTED))
 def test_a_killed_worker_costs_no_trial(algorithm, tracking, local):
     study, store = study_of(algorithm), store_of(tracking)
-    record = SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+    record = SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
     search(study, record, tracking, local, Silent(), fatal_once)
     record.end("FINISHED")
     check(algorithm, study, tracking)

@@ -15,9 +15,10 @@ from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of
 from mnist_exp.config.compose import CONF
 from mnist_exp.config.schema import Sweep
 from mnist_exp.sweep.report import report
+from mnist_exp.sweep.space import format_value
 from mnist_exp.sweep.study import Study
-from mnist_exp.sweep.trial_configs import Configs
-from mnist_exp.sweep.winner import Winner
+from mnist_exp.sweep.trial_configs import TrialConfigs
+from mnist_exp.sweep.winner import Winner, rank
 from mnist_exp.tracking.sweep_run import Attempt, scored
 
 FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
@@ -97,7 +98,7 @@ def study_of(section: dict[str, Any], name: str = "mine", **settings: Any) -> St
         name,
         Sweep(**{**keys, **settings}),
         "tpe",
-        Configs(space_of(section), {}),
+        TrialConfigs(space_of(section), {}),
         overrides,
         "0" * 64,  # type: ignore[dict-item]
     )
@@ -127,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(folder: Path, attempts: list[Attempt]) -> Page:
     """Of a sweep that came to its end."""
     study = study_of(MIXED, name="<u>mine</u> & yours")
-    return write(folder, study, attempts, won(report.ranked(study, attempts)[0]))
+    return write(folder, study, attempts, won(rank(attempts, study.objective)[0]))
 
 
 def test_the_page_needs_nothing_beside_it(page: Page) -> None:
@@ -188,7 +189,7 @@ def test_the_leaderboard_has_intervals_and_values(page: Page, attempts: list[Att
     best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
     assert best.score
     assert rows[0][3] == f"{best.score - 0.003:.4f} - {best.score + 0.002:.4f}"
-    assert rows[0][head.index("model.widths")] == best.values["model.widths"]
+    assert rows[0][head.index("model.widths")] == format_value(best.values["model.widths"])
     rate = best.values[f"optimizer={best.values['optimizer']}/optimizer.learning_rate"]
     assert float(rows[0][head.index("optimizer.learning_rate")]) == pytest.approx(rate, rel=1e-3)
 
@@ -226,11 +227,15 @@ def test_confusion_matrices_are_as_the_runs_reported_them(tmp_path: Path) -> Non
 
 
 def test_a_sweep_that_was_stopped_says_what_is_missing(tmp_path: Path) -> None:
-    left = Attempt("run3", 3, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "open")
+    left = Attempt("run3", 3, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")
     page = write(tmp_path, study_of(ONE), [*attempts_of(space_of(ONE), 3), left])
-    assert "4 trials: 3 scored, 1 interrupted" in page.words
-    assert page.table("Failed")[-1][:3] == ["3", "interrupted", "the sweep ended before it; sweep.resume runs it again"]
-    assert "the test set stays closed" in page.words
+    assert "4 trials: 3 complete, 1 pending" in page.words
+    assert page.table("Failed")[-1][:3] == [
+        "3",
+        "pending",
+        "the sweep ended before this trial; sweep.resume runs it again",
+    ]
+    assert "the test set was not used" in page.words
 
 
 @pytest.mark.parametrize(("count", "failing"), [(0, False), (1, False), (2, True)])

@@ -51,7 +51,7 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             wait_for(lambda: slots.refresh() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
             assert len(first) == 2
-            record = SweepRecord.begin(store, "slurm", "study", study.frozen())
+            record = SweepRecord.begin(store, "slurm", "study", study.to_record())
             cancelled = []
 
             class Cancelling(Board):

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from spaces import FILE, RATES, keys, only, refusal, space
 
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.space import Choices, Numbers, read, written
+from mnist_exp.sweep.space import Choices, Numbers, format_value
 
 
 @pytest.mark.parametrize("text", ["null, [1, 2], 'a b', true", "range(0.1, 0.5, 0.1)", "tag(log, range(1, 100, 3))"])
@@ -20,7 +20,7 @@ def test_values_are_plain_enough_for_a_record(text: str) -> None:
 
 def test_an_interval_under_a_condition_is_no_grid_either() -> None:
     section = {**RATES, "when": {"optimizer=adadelta": {"optimizer.learning_rate": "interval(0.1, 1)"}}}
-    with pytest.raises(ConfigError, match="learning_rate is an interval"):
+    with pytest.raises(ConfigError, match="learning_rate must have values that can be counted"):
         next(space(section).combinations())  # adam's, which has none, would come first
 
 
@@ -35,11 +35,11 @@ def test_an_interval_under_a_condition_is_no_grid_either() -> None:
     ],
 )
 def test_combinations_come_as_in_hydras_own_multirun(overrides: list[str]) -> None:
+    parse = OverridesParser.create().parse_override
     (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
-    hydras = [{part.partition("=")[0]: read(part.partition("=")[2]) for part in job} for job in batch]
+    hydras = [{part.partition("=")[0]: parse(part).value() for part in job} for job in batch]
     found = space(None, *overrides)
-    ours = [found.assigned(combination) for combination in found.combinations()]
-    assert [{key: read(token) for key, token in assigned.items()} for assigned in ours] == hydras
+    assert [found.assigned(combination) for combination in found.combinations()] == hydras
 
 
 def test_a_condition_brings_its_own_range() -> None:
@@ -81,7 +81,7 @@ def test_a_condition_may_name_several_choices() -> None:
 def test_a_condition_may_be_on_a_value(choices: str, condition: str, held: Any) -> None:
     found = space({"model.key": choices, "when": {condition: {"seed": "1, 2"}}})
     assigned = [found.assigned(values) for values in found.combinations()]
-    assert [read(one["model.key"]) for one in assigned if "seed" in one] == [held, held]
+    assert [one["model.key"] for one in assigned if "seed" in one] == [held, held]
     assert found.size == len(assigned) == len(only(choices).grid) + 1
 
 
@@ -121,52 +121,55 @@ def test_a_key_of_the_command_line_counts_under_every_condition() -> None:
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ({"when": {"optimizer": {"seed": "1, 2"}}}, "a condition must be written `optimizer=adam: {key: values}`"),
+        (
+            {"when": {"optimizer": {"seed": "1, 2"}}},
+            "when must hold conditions in the form `optimizer=adam: {key: values}`",
+        ),
         ({"when": {"optimizer=": {"seed": "1, 2"}}}, "but got 'optimizer='"),
         ({"when": {"seed=range(1,3)": {"model.dropout": "0.1, 0.2"}}}, "but got 'seed=range(1,3)'"),
         ({"when": {"optimizer=adam": "0.1, 0.2"}}, "but got 'optimizer=adam'"),
         ({"when": "optimizer=adam"}, "but got 'optimizer=adam'"),
         (
             {"when": {"optimizer=adma": {"seed": "1, 2"}}},
-            "adam, adamw, nadam, rmsprop, sgd, but got adma (did you mean",
+            "adam, adamw, nadam, rmsprop, sgd (did you mean adam?), but got 'optimizer=adma'",
         ),
         (
             {"optimizer": "adam, sgd", "when": {"optimizer=adadelta": {"seed": "1, 2"}}},
-            "seed: its condition optimizer=adadelta must name one of adam, sgd, but got adadelta",
+            "seed must have a condition on one of adam, sgd, but got 'optimizer=adadelta'",
         ),
         (
             {"model.key": "true, false", "when": {"model.key=yes": {"seed": "1, 2"}}},
-            "seed: its condition model.key=yes must name one of true, false, but got yes",
+            "seed must have a condition on one of true, false, but got 'model.key=yes'",
         ),
         (
             {"when": {"model.dropout=0.1": {"seed": "1, 2"}}},
-            "must name a config group, or a key that the space chooses without a condition",
+            "must have a condition on a config group, or on a key that the space chooses without a condition",
         ),
         (
             {"seed": "range(3)", "when": {"seed=1": {"model.dropout": "0.1, 0.2"}}},
-            "must name a key with choices, but seed has numbers; write choice(...) there",
+            "must have a condition on a key with choices, but got 'seed=1'; seed has numbers, write choice(...) there",
         ),
         (
             {"model.key": "true, false", "when": {"model.key=true": {"optimizer": "adam, sgd"}}},
-            "optimizer: its condition model.key=true must name a config group, since it decides on one",
+            "optimizer is a config group, so its condition must be on one, too, but got 'model.key=true'",
         ),
         (
             {
                 "model": "mlp, cnn",
                 "when": {"model=cnn": {"optimizer": "adam, sgd"}, "optimizer=adam": {"seed": "1, 2"}},
             },
-            "seed: its condition optimizer=adam must name a key that has no condition itself",
+            "seed must have a condition on a key that has no condition itself, but got 'optimizer=adam'",
         ),
         (
             {"optimizer": "adam, sgd", "seed": "1, 2", "when": {"optimizer=adam": {"seed": "3, 4"}}},
-            "exclude each other, or outside of all, but got optimizer=adam and none",
+            "exclude each other, or outside of all, but got 'optimizer=adam and none'",
         ),
         (
             {
                 "optimizer": "adam, sgd",
                 "when": {"optimizer=adam,sgd": {"seed": "1, 2"}, "optimizer=sgd": {"seed": "3, 4"}},
             },
-            "exclude each other, or outside of all, but got optimizer=sgd and optimizer=adam,sgd",
+            "exclude each other, or outside of all, but got 'optimizer=sgd and optimizer=adam,sgd'",
         ),
         (
             {
@@ -174,11 +177,11 @@ def test_a_key_of_the_command_line_counts_under_every_condition() -> None:
                 "model": "mlp, cnn",
                 "when": {"optimizer=adam": {"seed": "1, 2"}, "model=cnn": {"seed": "3, 4"}},
             },
-            "exclude each other, or outside of all, but got model=cnn and optimizer=adam",
+            "exclude each other, or outside of all, but got 'model=cnn and optimizer=adam'",
         ),
         (
             {"when": {"optimizer=adam": {"seed": "1, 2"}, "model=mlp": {"seed": "3, 4"}}},
-            "exclude each other, or outside of all, but got model=mlp and optimizer=adam",
+            "exclude each other, or outside of all, but got 'model=mlp and optimizer=adam'",
         ),
     ],
 )
@@ -214,7 +217,24 @@ def test_an_interval_is_whole_where_the_config_has_an_integer() -> None:
     assert isinstance(seed.low, int)
 
 
-def test_a_choice_is_a_token_until_it_is_read() -> None:
-    assert only("null, [128, 64], relu").values == Choices(("null", "[128,64]", "relu"))
-    for value in (3, 0.1, 1e-05, 1e16, "null", "[128,64]", "'a b'"):
-        assert read(written(value)) == (read(value) if isinstance(value, str) else value)
+ODD = [
+    None, True, 1, 1.0, 1e-05, 1e16, -3, "1", "123", "1e-3", "null", "Null", "inf", "", " a ", "a b", "it's", 'x"y',
+    "a=b", "{x}", "a,b", "[1]", "Grün", "é日本", "my data (1).npz", "~/photos", "\\", "\\'", "a\\\\'b\\", "e:f",
+    "${training.epochs}", [], [[1], [True, "a b", None]], {"rotation": 0.1, "name": ["a=b"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_a_value_is_shown_as_hydra_reads_it(value: Any) -> None:
+    for text, expected in ((format_value(value), value), (format_value([value]), [value])):
+        again = OverridesParser.create().parse_override(f"key={text}").value()
+        assert repr(again) == repr(expected)
+
+
+def test_a_choice_is_a_plain_value_and_equal_numbers_of_two_types_are_two_choices() -> None:
+    text = ", ".join(format_value(value) for value in ODD if value != "")
+    assert repr(only(text).values) == repr(Choices(tuple(value for value in ODD if value != "")))
+    choices = only("1, 1.0, true, '1', [1]").values
+    assert isinstance(choices, Choices)
+    assert [choices.index(value) for value in (1, 1.0, True, "1", [1])] == [0, 1, 2, 3, 4]
+    assert [1.0] not in choices

@@ -47,7 +47,7 @@ def started(folder: Path, *arguments: str, until: Callable[[list], bool]) -> sub
     return process
 
 
-def widths(runs: list) -> list[str]:
+def widths(runs: list) -> list[int]:
     return sorted(json.loads(run.data.tags["values"])["model.width"] for run in runs)
 
 
@@ -67,7 +67,7 @@ def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
     done = run(folder, "sweep.resume=latest")
     assert done.returncode == 0, done.stderr
     finished = [run for run in trials(store_in(folder)) if run.info.status == "FINISHED"]
-    assert widths(finished) == ["16", "24", "32", "8"]
+    assert widths(finished) == [8, 16, 24, 32]
     assert not store_in(folder).runs("attributes.status = 'RUNNING'")
 
 
@@ -81,7 +81,7 @@ def test_killed_again_and_again_at_its_end_a_sweep_scores_its_winner_once(folder
     done = run(folder, *arguments)
     assert done.returncode == 0, done.stderr
     store = store_in(folder)
-    assert widths(trials(store)) == ["16", "8"]
+    assert widths(trials(store)) == [8, 16]
     (parent,) = store.runs("tags.kind = 'sweep'")
     assert parent.info.status == "FINISHED"
     assert len(store.client.get_metric_history(parent.info.run_id, "test/accuracy")) == 1

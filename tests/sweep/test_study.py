@@ -46,7 +46,7 @@ def refusal(*overrides: str, space: dict[str, Any] | None = None) -> str:
 
 
 def recorded(study: Study) -> Recorded:
-    return Recorded(json.loads(json.dumps(study.frozen())))
+    return Recorded(json.loads(json.dumps(study.to_record())))
 
 
 def again(study: Study, *overrides: str) -> Study:
@@ -116,7 +116,7 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
         (["tracking=off", *GRID], "a sweep needs the tracking store, its only record, but got tracking=off"),
         ([], "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"),
         (["optimizer=adam"], "a sweep needs something to choose"),
-        (["sweep.algorithm=grid", *INTERVAL], "a grid needs values that can be counted, but model.dropout is an"),
+        (["sweep.algorithm=grid", *INTERVAL], "the command line: model.dropout must have values that can be counted"),
         (["sweep.algorithm=grid", "sweep.max_trials=5", *INTERVAL], "give sweep.algorithm=tpe and sweep.max_trials=50"),
         (INTERVAL, "sweep.algorithm=tpe over intervals has no end of its own; give sweep.max_trials=50, for example"),
         (["sweep.algorithm=random", *INTERVAL], "sweep.algorithm=random over intervals has no end of its own"),
@@ -131,7 +131,7 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
         (["executor.workers=-1", *GRID], "executor.workers must be at least 1, but got -1"),
         (["+sweep.maxtrials=3", *GRID], "there is no key sweep.maxtrials (did you mean max_trials?)"),
         (["+executor.worker=3", *GRID], "there is no key executor.worker (did you mean workers?)"),
-        (["executor=inline,local"], "the command line: executor: it is the same for all trials of a sweep"),
+        (["executor=inline,local"], "the command line: executor is the same for all trials of a sweep"),
     ],
 )  # fmt: skip
 def test_a_sweep_that_cannot_be_run_is_refused(overrides: list[str], said: str) -> None:
@@ -140,7 +140,9 @@ def test_a_sweep_that_cannot_be_run_is_refused(overrides: list[str], said: str) 
 
 
 def test_a_grid_is_refused_an_interval_that_only_a_later_choice_brings() -> None:
-    assert "optimizer.learning_rate is an interval" in refusal("sweep.algorithm=grid", *GRID, space=CONDITION)
+    assert "optimizer.learning_rate must have values that can be counted" in refusal(
+        "sweep.algorithm=grid", *GRID, space=CONDITION
+    )
     assert "no end of its own" in refusal(*GRID, space=CONDITION)
 
 
@@ -165,8 +167,8 @@ def test_all_that_is_wrong_with_a_space_is_listed_at_once_with_file_and_key() ->
     }
     found = refusal("optimizer=adam,adadelta,sdg", "seed=-1,0", space=space).splitlines()
     assert [line.partition(",")[0].partition(" (did")[0] for line in found] == [
-        "sweep.space: training.epochs: a range must hold a number",
-        "sweep.space: optimizer.learning_rate: an interval by magnitude must begin above 0",
+        "sweep.space: training.epochs must be a range that holds a number",
+        "sweep.space: optimizer.learning_rate must be an interval that begins above 0",
         "optimizer=sdg: optimizer has no choice 'sdg'",
         "sweep.space: there is no key 'training.epohcs'",
         "the command line: seed must be at least 0",
@@ -198,8 +200,8 @@ def test_data_sets_can_be_chosen(tmp_path: Path, photos: Path) -> None:
 )
 def test_a_record_gives_back_the_whole_study(overrides: list[str], space: dict[str, Any]) -> None:
     study = defined(*overrides, space=space)
-    thawed = Study.thawed(recorded(study).frozen)
-    assert thawed.frozen() == study.frozen()
+    thawed = Study.from_record(recorded(study).frozen)
+    assert thawed.to_record() == study.to_record()
     assert repr(thawed.space) == repr(study.space)  # 1 and 1.0 apart
     assert (thawed.name, thawed.algorithm, thawed.digest) == (study.name, study.algorithm, study.digest)
     assert (thawed.settings.max_trials, thawed.settings.timeout) == (study.settings.max_trials, study.settings.timeout)
@@ -212,7 +214,7 @@ def test_a_record_gives_back_the_whole_study(overrides: list[str], space: dict[s
 
 def test_a_sweep_is_resumed_by_its_name_alone_or_by_its_own_command_line(study: Study) -> None:
     for overrides in [(), study.overrides, study.overrides[::-1]]:
-        assert again(study, *overrides).frozen() == study.frozen()
+        assert again(study, *overrides).to_record() == study.to_record()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_a_resumed_sweep_may_go_on_longer_elsewhere(study: Study) -> None:
         5,
         "best.yaml",
     )
-    assert longer.frozen() | {"settings": None} == study.frozen() | {"settings": None}
+    assert longer.to_record() | {"settings": None} == study.to_record() | {"settings": None}
     assert again(longer).settings == settings
 
 

@@ -15,6 +15,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from test_figures import FASHION, LONG, assert_readable, guesses, texts, words
 
+from mnist_exp.config.objective import Objective
 from mnist_exp.evaluation.plots import ORANGE
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.space import Choices, Parameter, Space
@@ -88,7 +89,7 @@ def attempts_of(
             continue
         value = score(badness)
         metrics = {"val/accuracy": value, "val/accuracy_low": value - 0.003, "val/accuracy_high": value + 0.002}
-        outcome = "pruned" if badness > 0.5 else "scored"
+        outcome = "pruned" if badness > 0.5 else "complete"
         common |= {"score": value, "metrics": metrics, "epochs": 1 + number % 10, "seconds": 9.5 * (1 + number % 10)}
         found.append(Attempt(**common, status="FINISHED", outcome=outcome))
     return found
@@ -140,10 +141,10 @@ def dots(axes: Axes, label: str) -> np.ndarray:
     return np.concatenate([np.asarray(dots.get_offsets()) for dots in found]) if found else np.zeros((0, 2))
 
 
-def few(scores: list[float | None], outcome: str = "scored") -> list[Attempt]:
+def few(scores: list[float | None], outcome: str = "complete") -> list[Attempt]:
     """Trials of one learning rate each, ever higher; without a score: failed."""
     return [
-        Attempt(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FINISHED", "scored", score)
+        Attempt(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FINISHED", "complete", score)
         if score is not None
         else Attempt(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FAILED", "failed", error=ERROR)
         for n, score in enumerate(scores)
@@ -155,10 +156,10 @@ def test_every_figure_is_readable(case: tuple[Space, list[Attempt], str]) -> Non
     done = scored(attempts)
     shares = {parameter.name: 1 / number for number, parameter in enumerate(space.parameters, 1)}
     for figure in (
-        figures.progress(attempts, "val/accuracy", direction),
+        figures.progress(attempts, Objective("val/accuracy", direction)),
         figures.importance(space, shares),
-        figures.parallel(space, done, "val/accuracy", direction),
-        figures.slices(space, attempts, "val/accuracy", direction),
+        figures.parallel(space, done, Objective("val/accuracy", direction)),
+        figures.slices(space, attempts, Objective("val/accuracy", direction)),
     ):
         assert_readable(figure)
         assert_apart(figure)
@@ -169,8 +170,8 @@ def test_every_parameter_is_named_with_its_condition() -> None:
     attempts = attempts_of(space, 20)
     for figure in (
         figures.importance(space, {parameter.name: 0.5 for parameter in space.parameters}),
-        figures.parallel(space, attempts[:3], "val/accuracy", "max"),
-        figures.slices(space, attempts, "val/accuracy", "max"),
+        figures.parallel(space, attempts[:3], Objective("val/accuracy", "max")),
+        figures.slices(space, attempts, Objective("val/accuracy", "max")),
     ):
         said = "\n".join(words(figure))
         assert all(parameter.key in said for parameter in space.parameters)
@@ -178,12 +179,12 @@ def test_every_parameter_is_named_with_its_condition() -> None:
 
 
 def test_progress_shows_the_best_so_far() -> None:
-    figure = figures.progress(few([0.5, 0.4, None, 0.7, 0.6]), "val/accuracy", "max")
+    figure = figures.progress(few([0.5, 0.4, None, 0.7, 0.6]), Objective("val/accuracy", "max"))
     (line,) = figure.axes[0].lines
     assert list(line.get_xdata())[:-1] == [0, 1, 3, 4]
     assert list(line.get_ydata()) == [0.5, 0.5, 0.7, 0.7, 0.7]
     assert "best 0.7000, trial 3; higher is better" in words(figure)
-    lower = figures.progress(few([0.5, 0.4, None, 0.7]), "val/loss", "min")
+    lower = figures.progress(few([0.5, 0.4, None, 0.7]), Objective("val/loss", "min"))
     assert list(lower.axes[0].lines[0].get_ydata()) == [0.5, 0.4, 0.4, 0.4]
     assert "best 0.4000, trial 1; lower is better" in words(lower)
 
@@ -193,11 +194,11 @@ def test_failed_and_far_worse_trials_stand_at_the_edge_of_the_worst(direction: s
     good = [0.5 + 0.01 * number for number in range(10)]
     attempts = few([*good, None, far])
     for axes in (
-        figures.progress(attempts, "val/loss", direction).axes[0],
-        figures.slices(space_of(ONE), attempts, "val/loss", direction).axes[0],
+        figures.progress(attempts, Objective("val/loss", direction)).axes[0],
+        figures.slices(space_of(ONE), attempts, Objective("val/loss", direction)).axes[0],
     ):
         assert dots(axes, "failed")[:, 1] == dots(axes, "far worse")[:, 1] == axes.get_ylim()[edge]
-        assert sorted(dots(axes, "scored")[:, 1]) == good
+        assert sorted(dots(axes, "complete")[:, 1]) == good
         low, high = axes.get_ylim()
         assert low < min(good) < max(good) < high
         assert high - low < 1
@@ -205,14 +206,16 @@ def test_failed_and_far_worse_trials_stand_at_the_edge_of_the_worst(direction: s
 
 def test_pruned_trials_look_unlike_the_others() -> None:
     attempts = few([0.5, 0.6])
-    axes = figures.progress([attempts[0], replace(attempts[1], outcome="pruned")], "val/accuracy", "max").axes[0]
-    assert dots(axes, "scored").tolist() == [[0, 0.5]]
+    axes = figures.progress(
+        [attempts[0], replace(attempts[1], outcome="pruned")], Objective("val/accuracy", "max")
+    ).axes[0]
+    assert dots(axes, "complete").tolist() == [[0, 0.5]]
     assert dots(axes, "pruned").tolist() == [[1, 0.6]]
 
 
 def test_progress_of_nothing_says_so() -> None:
     for attempts in ([], few([None, None])):
-        figure = figures.progress(attempts, "val/accuracy", "max")
+        figure = figures.progress(attempts, Objective("val/accuracy", "max"))
         assert "no trial has a score" in words(figure)
         assert_readable(figure)
 
@@ -245,7 +248,7 @@ def best_line(figure: Figure) -> np.ndarray:
 def test_a_better_trial_is_darker_on_top_and_farther_right(direction: str) -> None:
     space = space_of(MIXED)
     done = scored(attempts_of(space, 60))
-    figure = figures.parallel(space, done, "val/accuracy", direction)
+    figure = figures.parallel(space, done, Objective("val/accuracy", direction))
     drawn, colours = lines(figure)
     assert len(drawn) == len(done)
     brightness = colours[:, :3].sum(axis=1)
@@ -258,19 +261,19 @@ def test_a_better_trial_is_darker_on_top_and_farther_right(direction: str) -> No
 
 
 def test_a_far_worse_trial_does_not_hide_the_differences_of_the_others() -> None:
-    _, colours = lines(figures.parallel(space_of(ONE), few([0.1, 0.2, 0.3, 0.4, 1e9]), "val/loss", "min"))
+    _, colours = lines(figures.parallel(space_of(ONE), few([0.1, 0.2, 0.3, 0.4, 1e9]), Objective("val/loss", "min")))
     assert len({tuple(colour) for colour in colours}) > 2
 
 
 def test_equal_scores_look_equal() -> None:
-    _, colours = lines(figures.parallel(space_of(ONE), few([0.1135] * 9), "val/accuracy", "max"))
+    _, colours = lines(figures.parallel(space_of(ONE), few([0.1135] * 9), Objective("val/accuracy", "max")))
     assert len({tuple(colour) for colour in colours}) == 1
 
 
 def test_a_line_passes_what_did_not_count_beside_the_axis() -> None:
     space = space_of(MIXED)
     attempts = scored(attempts_of(space, 60))
-    figure = figures.parallel(space, attempts, "val/accuracy", "max")
+    figure = figures.parallel(space, attempts, Objective("val/accuracy", "max"))
     drawn, _ = lines(figure)
     (stub,) = {text.get_position()[0] for text in figure.axes[0].texts if text.get_text() == "unused"}
     for row, optimizer in ((4, "adam"), (5, "adadelta")):
@@ -280,7 +283,7 @@ def test_a_line_passes_what_did_not_count_beside_the_axis() -> None:
 
 def test_long_choices_stand_on_two_levels_in_full() -> None:
     space = space_of(TWELVE)
-    figure = figures.parallel(space, attempts_of(space, 3), "val/accuracy", "max")
+    figure = figures.parallel(space, attempts_of(space, 3), Objective("val/accuracy", "max"))
     assert {"dense_128_64", "dense_128_128", "cnn_adadelta_1"} <= set(words(figure))
 
 
@@ -288,8 +291,8 @@ def test_slices_place_values_by_magnitude_and_label_round_numbers() -> None:
     attempts = few([0.1, 0.2, 0.3])
     attempts[2].values["optimizer.learning_rate"] = 1e-2
     attempts[1].values["optimizer.learning_rate"] = 1e-3
-    figure = figures.slices(space_of(ONE), attempts, "val/accuracy", "max")
-    assert dots(figure.axes[0], "scored")[:, 0] == pytest.approx([0, 0.5, 1])
+    figure = figures.slices(space_of(ONE), attempts, Objective("val/accuracy", "max"))
+    assert dots(figure.axes[0], "complete")[:, 0] == pytest.approx([0, 0.5, 1])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.0001", "0.001", "0.01"]
 
 
@@ -297,19 +300,19 @@ def test_slices_mark_the_best_trial_where_its_parameters_counted() -> None:
     space = space_of(MIXED)
     attempts = attempts_of(space, 60)
     best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
-    figure = figures.slices(space, attempts, "val/accuracy", "max")
+    figure = figures.slices(space, attempts, Objective("val/accuracy", "max"))
     for parameter in space.parameters:
         axes = panel(figure, f"{parameter.key}\n{parameter.when}" if parameter.when else parameter.key)
         assert len(dots(axes, "best")) == (parameter.name in best.values)
         counted = [attempt for attempt in attempts if parameter.name in attempt.values]
-        shown = sum(len(dots(axes, label)) for label in ("scored", "pruned", "far worse", "failed"))
+        shown = sum(len(dots(axes, label)) for label in ("complete", "pruned", "far worse", "failed"))
         assert shown == len(counted)
 
 
-def test_trials_left_open_are_not_drawn() -> None:
-    attempts = [*few([0.1, 0.2]), Attempt("x", 2, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "open")]
-    axes = figures.slices(space_of(ONE), attempts, "val/accuracy", "max").axes[0]
-    assert sum(len(dots(axes, label)) for label in ("scored", "pruned", "far worse", "failed")) == 2
+def test_pending_trials_are_not_drawn() -> None:
+    attempts = [*few([0.1, 0.2]), Attempt("x", 2, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")]
+    axes = figures.slices(space_of(ONE), attempts, Objective("val/accuracy", "max")).axes[0]
+    assert sum(len(dots(axes, label)) for label in ("complete", "pruned", "far worse", "failed")) == 2
 
 
 @pytest.mark.parametrize(
@@ -341,5 +344,5 @@ def test_confusions_of_different_data_sets_keep_their_names() -> None:
 @pytest.mark.parametrize("direction", ["max", "min"])
 @pytest.mark.parametrize("scores", [[0.5], [0.0, 0.0], [0.1, 0.9], [-1e9, 0.1, 0.2, 0.3, 0.31, 0.32, 0.33, 1e9]])
 def test_limits_never_cut_off_the_best(direction: str, scores: list[float]) -> None:
-    low, high = figures.limits(scores, direction)
+    low, high = figures.limits(scores, Objective("val/loss", direction))
     assert low < (max(scores) if direction == "max" else min(scores)) < high

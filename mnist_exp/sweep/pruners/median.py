@@ -1,21 +1,21 @@
-"""Ends a trial that is below the median of its finished siblings."""
+"""Ends a trial that is worse than the median of the finished trials at the same epoch."""
 
 import statistics
 from dataclasses import dataclass, field
 
 
 @dataclass
-class Medians:
-    """Medians of the objective of finished trials, epoch by epoch, where enough of them got that far."""
+class MedianPruner:
+    """Knows the curves of finished trials. least: how many of them an epoch needs before a trial is pruned there."""
 
     least: int
     curves: list[tuple[float, ...]] = field(default_factory=list)
 
-    def now(self) -> tuple[float, ...]:
-        """One number an epoch, as many as are known."""
-        found: list[float] = []
+    def thresholds(self) -> tuple[float, ...]:
+        """Returns the median of the objective per epoch, for the epochs that enough trials reached."""
+        medians: list[float] = []
         while True:
-            values = [curve[len(found)] for curve in self.curves if len(curve) > len(found)]
+            values = [curve[len(medians)] for curve in self.curves if len(curve) > len(medians)]
             if len(values) < self.least:
-                return tuple(found)
-            found.append(statistics.median(values))
+                return tuple(medians)
+            medians.append(statistics.median(values))

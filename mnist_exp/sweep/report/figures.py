@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_exp.config.objective import Objective
 from mnist_exp.evaluation.plots import (
     AXIS_LETTERS,
     BLUE,
@@ -27,7 +28,7 @@ from mnist_exp.evaluation.plots import (
     shorten,
     write_numbers,
 )
-from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
+from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space, format_value
 from mnist_exp.tracking.sweep_run import Attempt, scored
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
@@ -42,24 +43,24 @@ LETTER = 0.078  # inches, of text of 8 points: a wide one
 TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
-def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def progress(attempts: Sequence[Attempt], objective: Objective) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
     done = scored(attempts)
     figure = new_figure(9, 3.8)
     axes = figure.subplots()
-    axes.set_title(f"{objective} of each trial", loc="left", pad=12, **TITLE)
+    axes.set_title(f"{objective.metric} of each trial", loc="left", pad=12, **TITLE)
     axes.set_xlabel("trial", size=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     last = max((a.number for a in attempts), default=0)
     axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
-    _dots(axes, [(a.number, a) for a in attempts], direction, limits(_scores(done), direction))
+    _dots(axes, [(a.number, a) for a in attempts], objective, limits(_scores(done), objective))
     if done:
-        so_far = (np.maximum if direction == "max" else np.minimum).accumulate(_scores(done))
+        so_far = (np.maximum if objective.direction == "max" else np.minimum).accumulate(_scores(done))
         steps = [*(a.number for a in done), last + 0.5], [*so_far, so_far[-1]]
         axes.step(*steps, where="post", color=ORANGE, linewidth=1.6, label="best so far")
         best = done[int(np.argmax(_scores(done) == so_far[-1]))]
-        better = "higher" if direction == "max" else "lower"
+        better = "higher" if objective.direction == "max" else "lower"
         words = f"best {best.score:.4f}, trial {best.number}; {better} is better"
     else:
         axes.set_yticks([])
@@ -102,7 +103,7 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def parallel(space: Space, done: Sequence[Attempt], objective: Objective) -> Figure:
     """A line a trial through its values down to its score, the better the darker and the farther right it ends.
 
     A row a parameter, so that twelve of them fit a page as well as two.
@@ -111,21 +112,28 @@ def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: s
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
     figure, axes = new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
     axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
-    done = sorted(done, key=lambda a: (_worth(a, direction), -a.number))  # the best lies on top
-    worth = np.array([_worth(a, direction) for a in done])
+    done = sorted(done, key=lambda a: (objective.rank(a.score or 0.0), a.number), reverse=True)  # the best lies on top
+    worth = np.array([-objective.rank(a.score or 0.0) for a in done])
     edges = np.quantile(worth, SHARES)
-    _legend(
-        axes, left + ROW, objective, edges * (1 if direction == "max" else -1) + 0.0, f"best: trial {done[-1].number}"
-    )
+    scores = [-objective.rank(edge) + 0.0 for edge in edges]
+    _legend(axes, left + ROW, objective.metric, scores, f"best: trial {done[-1].number}")
     for row, (parameter, (key, when)) in enumerate(zip(space.parameters, names, strict=True)):
         axes.text(0.2, top + row * pitch + 0.18, when, size=8, color=MUTED, va="center", parse_math=False)
         unused = [(UNUSED, "unused")] * bool(when)
         levels = 2 if any("…" in word for _, word in _ticks(parameter, ROW)) else 1
         _row(axes, top + row * pitch, left, key, [*unused, *_ticks(parameter, ROW, levels)], levels)
-    worst, best = limits(_scores(done), direction)[:: 1 if direction == "max" else -1]
+    worst, best = limits(_scores(done), objective)[:: 1 if objective.direction == "max" else -1]
     marks = [((value - worst) / (best - worst), f"{value:.4g}") for value in MaxNLocator(5).tick_values(worst, best)]
-    _row(axes, top + len(names) * pitch, left, objective, [(place, word) for place, word in marks if 0 <= place <= 1])
-    places = np.array([[_place(p, a.values.get(p.name)) for p in space.parameters] for a in done], dtype=float)
+    _row(
+        axes,
+        top + len(names) * pitch,
+        left,
+        objective.metric,
+        [(place, word) for place, word in marks if 0 <= place <= 1],
+    )
+    places = np.array(
+        [[_place(p, a.values[p.name]) if p.name in a.values else math.nan for p in space.parameters] for a in done]
+    )
     places += np.random.default_rng(0).uniform(-0.015, 0.015, places.shape)  # equal choices side by side
     places = np.clip(np.column_stack([places, (_scores(done) - worst) / (best - worst)]), 0, 1)
     x = left + ROW * np.where(np.isnan(places), UNUSED, places)
@@ -136,23 +144,23 @@ def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: s
     return figure
 
 
-def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def slices(space: Space, attempts: Sequence[Attempt], objective: Objective) -> Figure:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
     figure = new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     done = scored(attempts)
-    best, edges = max(done, key=lambda a: _worth(a, direction)), limits(_scores(done), direction)
+    best, edges = objective.best(done, lambda a: a.score or 0.0), limits(_scores(done), objective)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
         points = list(zip(_slice(axes, parameter, counted), counted, strict=True))
-        _dots(axes, points, direction, edges, 14)
+        _dots(axes, points, objective, edges, 14)
         if found := [x for x, attempt in points if attempt is best]:
             axes.scatter(found, [best.score], s=40, c=ORANGE, edgecolors="white", zorder=4, label="best")
     for axes in panels[len(parameters) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{objective} by parameter", x=0.01, ha="left", **TITLE)
+    figure.suptitle(f"{objective.metric} by parameter", x=0.01, ha="left", **TITLE)
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -181,25 +189,20 @@ def confusions(best: Sequence[Confusion]) -> Figure:
     return figure
 
 
-def limits(scores: Sequence[float] | np.ndarray, direction: str) -> tuple[float, float]:
+def limits(scores: Sequence[float] | np.ndarray, objective: Objective) -> tuple[float, float]:
     """A range in which the good scores can be told apart; far worse ones lie outside it."""
     if not len(scores):
         return 0.0, 1.0
     lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
     room = 3 * max(upper - lower, 0.01 * abs(median))
     low, high = max(min(scores), median - room), min(max(scores), median + room)
-    low, high = (low, max(scores)) if direction == "max" else (min(scores), high)
+    low, high = (low, max(scores)) if objective.direction == "max" else (min(scores), high)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     return float(low - margin), float(high + margin)
 
 
 def _scores(done: Sequence[Attempt]) -> np.ndarray:
     return np.array([attempt.score for attempt in done], dtype=float)
-
-
-def _worth(attempt: Attempt, direction: str) -> float:
-    """The score, turned so that more is better."""
-    return (attempt.score or 0.0) * (1 if direction == "max" else -1)
 
 
 def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[float, str]], levels: int = 1) -> None:
@@ -229,12 +232,16 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
 
 
 def _dots(
-    axes: Axes, points: Sequence[tuple[float, Attempt]], direction: str, edges: tuple[float, float], size: float = 22
+    axes: Axes,
+    points: Sequence[tuple[float, Attempt]],
+    objective: Objective,
+    edges: tuple[float, float],
+    size: float = 22,
 ) -> None:
     """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
-    worst, arrow = (edges[0], "v") if direction == "max" else (edges[1], "^")
-    groups: dict[str, list[tuple[float, float]]] = {"scored": [], "pruned": [], "far worse": [], "failed": []}
-    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "open"):
+    worst, arrow = (edges[0], "v") if objective.direction == "max" else (edges[1], "^")
+    groups: dict[str, list[tuple[float, float]]] = {"complete": [], "pruned": [], "far worse": [], "failed": []}
+    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "pending"):
         if attempt.score is None or attempt.outcome == "failed":
             groups["failed"].append((x, worst))
         elif edges[0] <= attempt.score <= edges[1]:
@@ -242,7 +249,7 @@ def _dots(
         else:
             groups["far worse"].append((x, worst))
     looks: dict[str, dict[str, Any]] = {
-        "scored": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
+        "complete": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
         "pruned": {"c": "white", "edgecolors": BLUE, "linewidths": 1},
         "far worse": {"c": BLUE, "marker": arrow, "clip_on": False},
         "failed": {"c": RED, "marker": "x", "clip_on": False, "linewidths": 1.2},
@@ -274,12 +281,10 @@ def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.
 
 
 def _place(parameter: Parameter, value: Any) -> float:
-    """Where a value lies on its axis, 0 to 1; NaN where the parameter did not count."""
-    if value is None:
-        return math.nan
+    """Where a value lies on its axis, 0 to 1."""
     allowed = parameter.values
     if isinstance(allowed, Choices):
-        return (allowed.tokens.index(str(value)) + 0.5) / len(allowed.tokens)
+        return (allowed.index(value) + 0.5) / len(allowed.values)
     if allowed.low == allowed.high:
         return 0.5
     if allowed.log:
@@ -290,11 +295,12 @@ def _place(parameter: Parameter, value: Any) -> float:
 def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[float, str]]:
     """Places and words along an axis of so many inches, as many as fit side by side, or on several levels in turn."""
     if isinstance(parameter.values, Choices):
-        tokens = parameter.values.tokens
-        shown = tokens[:: math.ceil(len(tokens) / LABELS)]
+        values = parameter.values.values
+        shown = values[:: math.ceil(len(values) / LABELS)]
         letters = max(int(levels * width / len(shown) / LETTER) - 1, 3)
         return [
-            (_place(parameter, token), shorten(token, letters if levels == 1 else min(letters, 16))) for token in shown
+            (_place(parameter, value), shorten(format_value(value), letters if levels == 1 else min(letters, 16)))
+            for value in shown
         ]
     digits = ".0f" if parameter.values.whole else ".4g"
     first, *between, last = [(_place(parameter, value), f"{value:{digits}}") for value in _marks(parameter.values)]

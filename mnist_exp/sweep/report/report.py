@@ -1,4 +1,4 @@
-"""What a sweep found, as figures and one HTML file that needs nothing beside it."""
+"""The report of a sweep: figures and one self-contained HTML file."""
 
 import base64
 import io
@@ -12,17 +12,17 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_exp.sweep.display import said, short
+from mnist_exp.sweep.display import format_values, shorten
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.samplers.importance import importances
 from mnist_exp.sweep.study import Study
-from mnist_exp.sweep.winner import Winner
+from mnist_exp.sweep.winner import Winner, rank
 from mnist_exp.terminal import duration
 from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side
 DPI = 144  # of the pictures; a page has 96, screens have more
-STATES = {"scored": "scored", "failed": "failed", "open": "interrupted", "pruned": "pruned"}
+STATES = ("complete", "failed", "pending", "pruned")
 
 
 def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
@@ -44,33 +44,27 @@ def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[At
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The scored ones, best first; the first of equals."""
-    sign = study.settings.sign
-    return sorted(scored(attempts), key=lambda attempt: (-sign * (attempt.score or 0.0), attempt.number))
-
-
 def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
-    space, objective, direction = study.space, study.settings.objective, study.settings.direction
-    best = ranked(study, attempts)
-    yield "Progress", figures.progress(attempts, objective, direction)
+    space, objective = study.space, study.objective
+    best = rank(attempts, objective)
+    yield "Progress", figures.progress(attempts, objective)
     if not best:
         return
     yield "Confusion matrices of the best", figures.confusions([_confusion(study, record, a) for a in best[:SHOWN]])
     if len(shares := _shares(study, attempts)) > 1:
         yield "Importance", figures.importance(space, shares)
-    yield "Parallel coordinates", figures.parallel(space, best, objective, direction)
-    yield "Slices", figures.slices(space, attempts, objective, direction)
+    yield "Parallel coordinates", figures.parallel(space, best, objective)
+    yield "Slices", figures.slices(space, attempts, objective)
 
 
 def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
     """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
-    done, direction = scored(attempts), study.settings.direction
+    done, objective = scored(attempts), study.objective
     scores = [attempt.score for attempt in done if attempt.score is not None]
     if len(set(scores)) < 2:
         return {}
-    clipped = np.clip(scores, *figures.limits(scores, direction)).tolist()
-    return importances(study.space, direction, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
+    clipped = np.clip(scores, *figures.limits(scores, objective)).tolist()
+    return importances(study.space, objective, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
 
 
 def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.Confusion:
@@ -83,16 +77,15 @@ def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.C
 
 
 def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> dict[str, Any]:
-    settings, best = study.settings, ranked(study, attempts)
+    settings, best = study.settings, rank(attempts, study.objective)
     outcomes = [attempt.outcome for attempt in attempts]
-    counts = ", ".join(f"{outcomes.count(state)} {word}" for state, word in STATES.items() if state in outcomes)
-    seeds = "one seed a trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds a trial"
+    counts = ", ".join(f"{outcomes.count(state)} {state}" for state in STATES if state in outcomes)
+    seeds = "one seed per trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds per trial"
     keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
-    states = list(STATES)
-    others = sorted((a for a in attempts if a.outcome != "scored"), key=lambda a: states.index(a.outcome))
+    others = sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome))
     return {
         "name": study.name,
-        "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction} "
+        "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction}imize "
         f"{settings.objective}, {seeds}; {duration(sum(attempt.seconds for attempt in attempts))} of trials in all.",
         "command": f"python -m mnist_exp -m {shlex.join(study.overrides)}",
         "objective": settings.objective,
@@ -100,7 +93,7 @@ def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> 
         "keys": keys,
         "rows": list(_rows(study, best, keys)),
         "others": [
-            {"number": a.number, "state": STATES[a.outcome], "reason": _reason(a), "chosen": said(a.values)}
+            {"number": a.number, "state": a.outcome, "reason": _reason(a), "chosen": format_values(a.values)}
             for a in others
         ],
         "winner": winner,
@@ -112,9 +105,9 @@ def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterato
     """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
     intervals = [_interval(study, attempt) for attempt in best]
     shown = intervals[: max(10, len(best) // 2)]
-    low, high = figures.limits([end for _, ends in shown for end in ends], study.settings.direction)
+    low, high = figures.limits([end for _, ends in shown for end in ends], study.objective)
     for attempt, (words, ends) in zip(best, intervals, strict=True):
-        chosen = {p.key: short(attempt.values[p.name]) for p in study.space.active(attempt.values)}
+        chosen = {p.key: shorten(attempt.values[p.name]) for p in study.space.active(attempt.values)}
         places = 100 * (np.array(ends) - low) / (high - low)
         yield {
             "number": attempt.number,
@@ -138,19 +131,19 @@ def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, 
     low, high = (attempt.metrics.get(f"val/accuracy_{end}") for end in ("low", "high"))
     if study.settings.executions > 1 or low is None or high is None:
         return "", (score, score, score)
-    known = study.settings.objective == "val/accuracy" and attempt.outcome == "scored"
+    known = study.settings.objective == "val/accuracy" and attempt.outcome == "complete"
     return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
 
 
 def _reason(attempt: Attempt) -> str:
-    if attempt.outcome == "open":
-        return "the sweep ended before it; sweep.resume runs it again"
+    if attempt.outcome == "pending":
+        return "the sweep ended before this trial; sweep.resume runs it again"
     return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"
 
 
 def _results(winner: Winner, executions: int) -> Iterator[list[str]]:
     """Split, accuracy and the ends of its interval."""
     mean, best = (f", mean of {executions} seeds", ", its best seed") if executions > 1 else ("", "")
-    sources = (f"validation{mean}", "val", winner.attempt.metrics), (f"test{best}", "test", winner.test)
+    sources = (f"validation{mean}", "val", winner.trial.metrics), (f"test{best}", "test", winner.test)
     for name, split, metrics in sources:
         yield [name, *(f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))]

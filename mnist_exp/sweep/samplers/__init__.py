@@ -1,17 +1,18 @@
-"""The oracles a study may ask for."""
+"""The samplers that a study can name."""
 
-from mnist_exp.sweep.samplers.base import Grid, Random, Replayable
-from mnist_exp.sweep.samplers.hyperband import Hyperband
-from mnist_exp.sweep.samplers.tpe import Tpe
+from mnist_exp.sweep.samplers.base import GridSampler, RandomSampler, Sampler
+from mnist_exp.sweep.samplers.hyperband import HyperbandSampler
+from mnist_exp.sweep.samplers.tpe import TpeSampler
 from mnist_exp.sweep.study import Study
 
-ORACLES = {"grid": Grid, "random": Random, "tpe": Tpe}
+SAMPLERS = {"grid": GridSampler, "random": RandomSampler, "tpe": TpeSampler}
 
 
-def oracle_of(study: Study) -> Replayable:
-    """The oracle a study asks for, asked nothing yet."""
-    given = study.space, study.settings.direction, study.settings.seed
+def create_sampler(study: Study) -> Sampler:
+    """Returns the sampler that a study names, before its first proposal."""
+    given = study.space, study.objective, study.settings.seed
     if study.algorithm == "hyperband":
         epochs = max(base.config.training.epochs for base in study.configs.bases.values())
-        return Hyperband(*given, epochs=epochs, factor=study.settings.factor, iterations=study.settings.iterations)
-    return ORACLES[study.algorithm](*given)
+        factor, iterations = study.settings.factor, study.settings.iterations
+        return HyperbandSampler(*given, epochs=epochs, factor=factor, iterations=iterations)
+    return SAMPLERS[study.algorithm](*given)

@@ -1,42 +1,69 @@
 """KerasTuner's oracles, driven by ask and tell.
 
-A proposal is a function of the seed, the trial's number and the trials so far. So an oracle needs no file of its own:
-after a crash it is told the recorded trials once more and goes on as it would have.
+A proposal is a function of the seed, the trial's number and the trials before it. So a sampler needs no file of its
+own: after a crash it is told the recorded trials again and continues as it would have.
+
+KerasTuner and Optuna know a choice by its place in the parameter's list. Here, between ask and tell, such values are
+called codes.
 """
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import keras_tuner
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.sweep.space import Choices, Space, Values
-from mnist_exp.sweep.trial import WAIT, Past, Proposal, Rung
+from mnist_exp.config.objective import Objective
+from mnist_exp.sweep.space import Choices, Space, Values, format_value
+from mnist_exp.sweep.trial import WAIT, Proposal, Rung
 
-Direction = Literal["max", "min"]
 SCORE = "score"
 
 
-class Replayable(keras_tuner.Oracle):
-    """What all have in common: no generator state, no project files, failures told as the worst score."""
+class RecordedTrial(Protocol):
+    """What a sampler reads of a trial in the store. rung: the fields of a Rung. outcome: `pending` until it ended."""
 
-    def __init__(self, space: Space, direction: Direction, seed: int, **more: Any) -> None:
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def values(self) -> Values: ...
+
+    @property
+    def rung(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def outcome(self) -> str: ...
+
+    @property
+    def score(self) -> float | None: ...
+
+
+class Sampler(keras_tuner.Oracle):
+    """What all samplers have in common: no generator state, no project files, a failure is told as the worst score."""
+
+    def __init__(self, space: Space, objective: Objective, seed: int, **more: Any) -> None:
+        self.space, self.sweep_seed, self._worst = space, seed, objective.worst
+        self._choices = {p.name: p.values.values for p in space.parameters if isinstance(p.values, Choices)}
+        self._codes = {
+            name: {format_value(value): code for code, value in reversed(list(enumerate(values)))}
+            for name, values in self._choices.items()
+        }
         super().__init__(
-            objective=keras_tuner.Objective(SCORE, direction),
-            hyperparameters=hyperparameters(space),
+            objective=keras_tuner.Objective(SCORE, objective.direction),
+            hyperparameters=_hyperparameters(space),
             allow_new_entries=False,
             tune_new_entries=False,
             **more,
         )
-        self.space, self.sweep_seed, self.verbose = space, seed, 0
+        self.verbose = 0
         self.max_consecutive_failed_trials = math.inf  # the engine stops a sweep
-        self._worst = -math.inf if direction == "max" else math.inf
 
     def ask(self) -> Proposal | Literal["wait"] | None:
-        """The next trial; None where there is none, WAIT where one that runs must end first."""
+        """Returns the next trial, None if there is none, or WAIT if a running trial must end first."""
         number = len(self.trials)
         trial = self.create_trial(f"trial-{number}")
         match trial.status:
@@ -47,100 +74,112 @@ class Replayable(keras_tuner.Oracle):
         return None
 
     def tell(self, number: int, score: float | None) -> None:
-        """The score of a trial, None: it failed."""
+        """Takes the score of a trial; None: it failed."""
         trial = self.trials[_id(number)]
         self.update_trial(trial.trial_id, {SCORE: self._worst if score is None else score})
         trial.status = "COMPLETED"
         self.end_trial(trial)
 
-    def restore(self, past: Iterable[Past]) -> None:
-        """Puts the oracle, asked nothing yet, where it stood with these trials."""
-        past = sorted(past, key=lambda one: one.proposal.number)
-        for one in past:
+    def restore(self, trials: Iterable[RecordedTrial]) -> None:
+        """Puts a new sampler into the state it had after these trials."""
+        trials = sorted(trials, key=lambda trial: trial.number)
+        for recorded in trials:
             space = self.hyperparameters.copy()
-            space.values = {**one.proposal.values, **_tuner_values(one.proposal.rung)}
-            trial = Trial(space, _id(one.proposal.number), "RUNNING")
+            space.values = {**self._encode(recorded.values), **_tuner_values(recorded.rung)}
+            trial = Trial(space, _id(recorded.number), "RUNNING")
             self.trials[trial.trial_id] = trial
             self.start_order.append(trial.trial_id)
-            self.ongoing_trials[f"trial-{one.proposal.number}"] = trial
+            self.ongoing_trials[f"trial-{recorded.number}"] = trial
             self._record_values(trial)
             self._place(trial)
-        for one in past:
-            if one.ended:
-                self.tell(one.proposal.number, one.score)
+        for recorded in trials:
+            if recorded.outcome != "pending":
+                self.tell(recorded.number, None if recorded.outcome == "failed" else recorded.score)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Answers KerasTuner's request for a new trial."""
         self._reseed(trial_id)
-        values = self._values()
-        return {"status": "STOPPED"} if values is None else {"status": "RUNNING", "values": values}
+        codes = self._draw()
+        return {"status": "STOPPED"} if codes is None else {"status": "RUNNING", "values": codes}
 
     def save(self) -> None:
-        """The tracking store is the only record."""
+        """Does nothing: the tracking store is the only record."""
 
     def _save_trial(self, trial: Trial) -> None:
-        """The tracking store is the only record."""
+        """Does nothing: the tracking store is the only record."""
 
     def _reseed(self, trial_id: str) -> None:
         self._seed_state = zlib.crc32(f"{self.sweep_seed}/{int(trial_id)}".encode())
 
-    def _values(self) -> Values | None:
-        """The values of a new trial, None where every combination was tried."""
+    def _draw(self) -> Values | None:
+        """Returns the codes of a new trial, None if every combination was tried."""
         raise NotImplementedError
 
     def _place(self, trial: Trial) -> None:
         """Takes note of a recorded trial."""
 
     def _proposal(self, trial: Trial) -> Proposal:
-        values = dict(trial.hyperparameters.values)
-        return Proposal(int(trial.trial_id), values)
+        return Proposal(int(trial.trial_id), self._decode(trial.hyperparameters.values))
 
-    def _untried(self, drawn: Values | None) -> Values | None:
-        """The values drawn, else the first that no trial had: after twenty tried ones KerasTuner draws no more."""
+    def _encode(self, values: Mapping[str, Any]) -> Values:
+        return {k: self._codes[k][format_value(v)] if k in self._codes else v for k, v in values.items()}
+
+    def _decode(self, codes: Mapping[str, Any]) -> Values:
+        return {k: self._choices[k][v] if k in self._choices else v for k, v in codes.items()}
+
+    def _new_or_next(self, drawn: Values | None) -> Values | None:
+        """Returns the codes drawn, else the first that no trial had: KerasTuner gives up after twenty tried ones."""
         if drawn is not None or not self.space.finite:
             return drawn
-        return next((values for values in self.space.combinations() if not self._duplicate(values)), None)
+        return self._first_new(self.space.combinations())
+
+    def _first_new(self, combinations: Iterable[Values]) -> Values | None:
+        return next((codes for codes in map(self._encode, combinations) if not self._duplicate(codes)), None)
 
 
-class Grid(Replayable):
+class GridSampler(Sampler):
     """Every combination once, in the order of Hydra's own multirun."""
 
-    def __init__(self, space: Space, direction: Direction, seed: int) -> None:
-        super().__init__(space, direction, seed)
+    def __init__(self, space: Space, objective: Objective, seed: int) -> None:
+        super().__init__(space, objective, seed)
         self._combinations = space.combinations()
 
-    def _values(self) -> Values | None:
-        return next((values for values in self._combinations if not self._duplicate(values)), None)
+    def _draw(self) -> Values | None:
+        return self._first_new(self._combinations)
 
 
-class Random(Replayable):
-    """Values drawn evenly, none twice."""
+class RandomSampler(Sampler):
+    """Values drawn evenly, no combination twice."""
 
-    def _values(self) -> Values | None:
-        return self._untried(self._random_values())
+    def _draw(self) -> Values | None:
+        return self._new_or_next(self._random_values())
 
 
-def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
-    """The space as KerasTuner has it."""
-    found = keras_tuner.HyperParameters()
+def _hyperparameters(space: Space) -> keras_tuner.HyperParameters:
+    """Returns KerasTuner's form of the space, with codes."""
+    hyperparameters = keras_tuner.HyperParameters()
+    choices = {p.name: p.values for p in space.parameters if isinstance(p.values, Choices)}
     for parameter in space.parameters:
         when, name, allowed = parameter.when, parameter.name, parameter.values
-        with found.conditional_scope(when.key, list(when.tokens)) if when else nullcontext():
+        codes = [choices[when.key].index(value) for value in when.values] if when else []
+        with hyperparameters.conditional_scope(when.key, codes) if when else nullcontext():
             if isinstance(allowed, Choices):
-                found.Choice(name, list(allowed.tokens))
+                hyperparameters.Choice(name, list(range(len(allowed.values))), ordered=False)
             elif allowed.enumerable:
-                found.Choice(name, allowed.values, ordered=True)
+                hyperparameters.Choice(name, allowed.values, ordered=True)
             else:
-                kind = found.Int if allowed.whole else found.Float
+                kind = hyperparameters.Int if allowed.whole else hyperparameters.Float
                 kind(name, allowed.low, allowed.high, sampling="log" if allowed.log else "linear")
-    return found
+    return hyperparameters
 
 
-def _tuner_values(rung: Rung | None) -> dict[str, Any]:
+def _tuner_values(rung: Mapping[str, Any] | None) -> dict[str, Any]:
     """What KerasTuner's Hyperband keeps among the values of a trial."""
     if rung is None:
         return {}
-    parent = {} if rung.parent is None else {"tuner/trial_id": _id(rung.parent)}
-    return {"tuner/epochs": rung.epochs, "tuner/bracket": rung.bracket, "tuner/round": rung.number, **parent}
+    place = Rung(**rung)
+    parent = {} if place.parent is None else {"tuner/trial_id": _id(place.parent)}
+    return {"tuner/epochs": place.epochs, "tuner/bracket": place.bracket, "tuner/round": place.number, **parent}
 
 
 def _id(number: int) -> str:

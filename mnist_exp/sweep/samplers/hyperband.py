@@ -1,40 +1,42 @@
-"""Hyperband, restored from the record as every oracle is."""
+"""Hyperband, restored from the record as every sampler is."""
 
 from typing import Any
 
 import keras_tuner
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.sweep.samplers.base import Direction, Replayable
+from mnist_exp.config.objective import Objective
+from mnist_exp.sweep.samplers.base import Sampler
 from mnist_exp.sweep.space import Space, Values
 from mnist_exp.sweep.trial import Proposal, Rung
 
 
-class Hyperband(Replayable, keras_tuner.oracles.HyperbandOracle):
+class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband (Li et al. 2018): many short trainings, the better ones continued.
 
-    epochs: those of a training that goes all the way; factor: one trial in so many is promoted to the next rung;
-    iterations: how often all brackets are run.
+    epochs: those of the last rung. factor: 1 of `factor` trials is promoted to the next rung. iterations: how often
+    all brackets are run.
     """
 
     def __init__(
-        self, space: Space, direction: Direction, seed: int, *, epochs: int, factor: int, iterations: int
+        self, space: Space, objective: Objective, seed: int, *, epochs: int, factor: int, iterations: int
     ) -> None:
-        super().__init__(space, direction, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
+        super().__init__(space, objective, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
 
     @property
     def total(self) -> int:
-        """The number of trials of all brackets, where no space is too small for them."""
+        """The number of trials of all brackets, if the space is large enough for them."""
         brackets = range(self._get_num_brackets())
         sizes = [self._get_size(b, rung) for b in brackets for rung in range(self._get_num_rounds(b))]
         return int(self.hyperband_iterations * sum(sizes))
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Answers KerasTuner's request for a new trial."""
         self._reseed(trial_id)
         return keras_tuner.oracles.HyperbandOracle.populate_space(self, trial_id)
 
     def _random_values(self) -> Values | None:
-        return self._untried(super()._random_values())
+        return self._new_or_next(super()._random_values())
 
     def _proposal(self, trial: Trial) -> Proposal:
         values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
@@ -45,7 +47,7 @@ class Hyperband(Replayable, keras_tuner.oracles.HyperbandOracle):
         )
         return Proposal(
             int(trial.trial_id),
-            values,
+            self._decode(values),
             Rung(bracket["bracket_num"], tuner["round"], tuner["epochs"], None if parent is None else int(parent)),
         )
 

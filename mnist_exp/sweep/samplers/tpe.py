@@ -1,4 +1,4 @@
-"""Optuna's sampler inside a KerasTuner oracle, and its view of what mattered."""
+"""Optuna's TPE sampler inside a KerasTuner oracle."""
 
 import math
 import warnings
@@ -9,46 +9,47 @@ from typing import Any
 import optuna
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.sweep.samplers.base import Direction, Replayable
+from mnist_exp.config.objective import Objective
+from mnist_exp.sweep.samplers.base import Sampler
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 HISTORY = 200  # trials that TPE looks at: half the best, half the newest; all of 1,000 would cost 70 ms a proposal
 
 
-class Tpe(Replayable):
+class TpeSampler(Sampler):
     """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011); trials that run count as not promising."""
 
-    def __init__(self, space: Space, direction: Direction, seed: int) -> None:
-        super().__init__(space, direction, seed)
+    def __init__(self, space: Space, objective: Objective, seed: int) -> None:
+        super().__init__(space, objective, seed)
         self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
         self._parameters = {parameter.name: parameter for parameter in space.parameters}
         self._ended: dict[str, optuna.trial.FrozenTrial] = {}
 
-    def _values(self) -> Values | None:
+    def _draw(self) -> Values | None:
         study = self._study()
         for attempt in range(5):
             study.sampler = _sampler(self._seed_state + attempt)
             asked = study.ask()
-            values = self.space.filled(partial(self._suggested, asked))
+            codes = self._encode(self.space.sample(partial(self._suggest, asked)))
             study.tell(asked, state=optuna.trial.TrialState.FAIL)  # which TPE does not look at
-            if not self._duplicate(values):
-                return values
-        return self._untried(self._random_values())
+            if not self._duplicate(codes):
+                return codes
+        return self._new_or_next(self._random_values())
 
-    def study_of(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
-        """Finished trials with these values, as Optuna knows them."""
+    def create_study(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
+        """Returns a study of Optuna with finished trials of these values."""
         study = self._new_study()
         for values, score in scores:
-            coded = {name: self._coded(name, value) for name, value in values.items()}
+            coded = {name: self._place_of(name, code) for name, code in self._encode(values).items()}
             distributions = {name: self._distributions[name] for name in values}
             study.add_trial(optuna.trial.create_trial(params=coded, distributions=distributions, value=score))
         return study
 
-    def _suggested(self, asked: optuna.Trial, parameter: Parameter) -> str | float:
+    def _suggest(self, asked: optuna.Trial, parameter: Parameter) -> Any:
         name, numbers = parameter.name, parameter.values
         if isinstance(numbers, Choices):
-            return asked.suggest_categorical(name, numbers.tokens)
+            return numbers.values[asked.suggest_categorical(name, range(len(numbers.values)))]
         if numbers.enumerable:
             return numbers.values[asked.suggest_int(name, 0, len(numbers.values) - 1)]
         if numbers.whole:
@@ -56,17 +57,17 @@ class Tpe(Replayable):
         return asked.suggest_float(name, numbers.low, numbers.high, log=numbers.log)
 
     def _study(self) -> optuna.Study:
-        """The trials that tell most, as Optuna knows them."""
+        """Returns a study of Optuna with the trials that TPE looks at."""
         study = self._new_study()
-        for trial in self._telling():
-            study.add_trial(self._ended.get(trial.trial_id) or self._frozen(trial))
+        for trial in self._considered():
+            study.add_trial(self._ended.get(trial.trial_id) or self._freeze(trial))
         return study
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
 
-    def _telling(self) -> list[Trial]:
-        """All that run and at most HISTORY of the others: half the best, half the newest."""
+    def _considered(self) -> list[Trial]:
+        """All running trials and at most HISTORY of the others: half the best, half the newest."""
         ended = [trial for trial in self.trials.values() if trial.status != "RUNNING"]
         if len(ended) > HISTORY:
             best = sorted(ended, key=lambda t: t.score, reverse=self.objective.direction == "max")[: HISTORY // 2]
@@ -74,9 +75,9 @@ class Tpe(Replayable):
             ended = [trial for trial in ended if trial.trial_id in chosen]
         return [*ended, *(trial for trial in self.trials.values() if trial.status == "RUNNING")]
 
-    def _frozen(self, trial: Trial) -> optuna.trial.FrozenTrial:
+    def _freeze(self, trial: Trial) -> optuna.trial.FrozenTrial:
         states = optuna.trial.TrialState
-        values = {name: self._coded(name, value) for name, value in trial.hyperparameters.values.items()}
+        values = {name: self._place_of(name, code) for name, code in trial.hyperparameters.values.items()}
         given: dict[str, Any] = {"state": states.COMPLETE, "value": trial.score}
         if trial.status == "RUNNING":
             given = {"state": states.RUNNING}
@@ -89,12 +90,12 @@ class Tpe(Replayable):
             self._ended[trial.trial_id] = frozen
         return frozen
 
-    def _coded(self, name: str, value: str | float) -> str | float:
-        """A value as Optuna has it: of a range only the place in it."""
+    def _place_of(self, name: str, code: float) -> float:
+        """Returns what Optuna has for a code: of a range, too, only the place in it."""
         numbers = self._parameters[name].values
-        if isinstance(value, str) or isinstance(numbers, Choices) or not numbers.enumerable:
-            return value
-        return numbers.values.index(value)
+        if isinstance(numbers, Choices) or not numbers.enumerable:
+            return code
+        return numbers.values.index(code)
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -107,7 +108,7 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
 def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
     allowed = parameter.values
     if isinstance(allowed, Choices):
-        return optuna.distributions.CategoricalDistribution(allowed.tokens)
+        return optuna.distributions.CategoricalDistribution(range(len(allowed.values)))
     if allowed.enumerable:
         return optuna.distributions.IntDistribution(0, len(allowed.values) - 1)
     if allowed.whole:

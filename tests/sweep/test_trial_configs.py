@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.compose import OF_SWEEPS, compose
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.space import Values
+from mnist_exp.sweep.space import Values, format_value
 from mnist_exp.sweep.syntax import parse
-from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.sweep.trial_configs import TrialConfigs
 
 FILE = "sweeps/mine.yaml"
 RATES = {
@@ -36,9 +36,9 @@ def is_swept(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
-def composed(*overrides: str, space: Mapping[str, Any] | None = None) -> Configs:
+def composed(*overrides: str, space: Mapping[str, Any] | None = None) -> TrialConfigs:
     _, choices = compose([override for override in overrides if not is_swept(override)])
-    return Configs.composed(parse(space or {}, FILE, overrides, choices), overrides)
+    return TrialConfigs.composed(parse(space or {}, FILE, overrides, choices), overrides)
 
 
 def refusal(*overrides: str, space: Mapping[str, Any] | None = None) -> list[str]:
@@ -52,14 +52,15 @@ def plain(config: DictConfig) -> str:
     return json.dumps(OmegaConf.to_container(config), sort_keys=True)
 
 
-def from_scratch(configs: Configs, values: Values, overrides: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+def from_scratch(configs: TrialConfigs, values: Values, overrides: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """What one run with these values would be given."""
     assigned = configs.space.assigned(values)
     given = []
     for override in map(OverridesParser.create().parse_override, overrides):
-        token = assigned.pop(override.key_or_group, None)
-        given.append(str(override.input_line) if token is None else f"{override.get_key_element()}={token}")
-    config, choices = compose([*given, *(f"{key}={token}" for key, token in assigned.items())])
+        key = override.key_or_group
+        taken = f"{override.get_key_element()}={format_value(assigned.pop(key))}" if key in assigned else None
+        given.append(taken or str(override.input_line))
+    config, choices = compose([*given, *(f"{key}={format_value(value)}" for key, value in assigned.items())])
     return plain(OmegaConf.masked_copy(config, [str(key) for key in config if key not in OF_SWEEPS])), choices
 
 
@@ -81,6 +82,7 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["model=mlp,cnn", "optimizer=adam,sgd", "seed=3", "training.epochs=range(1,3)"], {}),
         (["model=cnn", "model.blocks=choice([[16],[32]],[[32,64]])", "model.dense=[],[64]"], {}),
         (["model.augmentation={rotation: 0.1},{zoom: 0.2}"], {}),
+        (["dataset.name='my data (1).npz','Grün','123','it\\'s {a=b}, \"c\"'"], {}),
         (["dataset.name='a b','c,d'", "dataset.limit=null,100", "dataset.validation=0.2,100"], {}),
         (["experiment=cnn_small,dense_100", "optimizer.learning_rate=1e-4,1e-3", "dataset=digits"], {}),
         ([*CUSTOM, "+model.width=8,16", "++model.shape=null,[3,3]", "+model.title='a b',null"], {}),
@@ -93,7 +95,7 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_trial_gets_what_a_run_with_its_values_gets(overrides: list[str], space: dict[str, Any]) -> None:
     configs = composed(*overrides, space=space)
-    thawed = Configs.thawed(configs.space, json.loads(json.dumps(configs.frozen())))
+    thawed = TrialConfigs.from_record(configs.space, json.loads(json.dumps(configs.to_record())))
     for values in islice(configs.space.combinations(), 4):
         config, choices = configs.of(values)
         assert (plain(config), choices) == from_scratch(configs, values, tuple(overrides))
@@ -102,7 +104,7 @@ def test_a_trial_gets_what_a_run_with_its_values_gets(overrides: list[str], spac
 
 
 def test_a_trial_has_no_section_of_the_sweep() -> None:
-    config, choices = composed("seed=1,2", "sweep.max_trials=1", "executor=local").of({"seed": "2"})
+    config, choices = composed("seed=1,2", "sweep.max_trials=1", "executor=local").of({"seed": 2})
     assert not set(OF_SWEEPS) & (set(config) | set(choices))
 
 
@@ -114,10 +116,10 @@ def test_what_refers_to_a_value_follows_it() -> None:
 
 def test_trials_share_nothing() -> None:
     configs = composed("model.widths=[8],[16]")
-    config, _ = configs.of({"model.widths": "[8]"})
+    config, _ = configs.of({"model.widths": [8]})
     config.model.widths.append(4)
     config.seed = 7
-    again, _ = configs.of({"model.widths": "[8]"})
+    again, _ = configs.of({"model.widths": [8]})
     assert (again.model.widths, again.seed) == ([8], 0)
 
 

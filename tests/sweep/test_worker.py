@@ -12,10 +12,10 @@ from test_kills import Silent
 from mnist_exp import experiment
 from mnist_exp.data.load import load_splits
 from mnist_exp.sweep.executors.base import Inline
-from mnist_exp.sweep.pruners.median import Medians
-from mnist_exp.sweep.recorder import Ledger, search
+from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.recorder import TrialRecorder, search
 from mnist_exp.sweep.trial import Proposal
-from mnist_exp.sweep.worker import Cancelled, is_cancelled, work
+from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
 
@@ -29,14 +29,14 @@ def study():
 
 
 def begun(study, tracking) -> SweepRecord:
-    return SweepRecord.begin(store_of(tracking), "sweeps", "study", study.frozen())
+    return SweepRecord.begin(store_of(tracking), "sweeps", "study", study.to_record())
 
 
 @pytest.fixture
 def job(study, tracking):
     """A trial of the grid, written down and not yet run."""
-    ledger = Ledger(study, begun(study, tracking), tracking, Medians(1), Silent())
-    return ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "2"}))
+    recorder = TrialRecorder(study, begun(study, tracking), tracking, MedianPruner(1), Silent())
+    return recorder.begin(Proposal(0, {"model.dropout": 0.1, "seed": 2}))
 
 
 def run_of(job, tracking):
@@ -44,9 +44,9 @@ def run_of(job, tracking):
 
 
 def test_a_trial_returns_its_score_and_records_it_with_its_run(job, tracking):
-    outcome = work(job)
+    outcome = run_trial(job)
     run = run_of(job, tracking)
-    assert outcome.error == ""
+    assert outcome.failure is None
     assert len(outcome.curve) == 4
     assert run.info.status == "FINISHED"
     assert run.data.metrics["score"] == outcome.score
@@ -57,7 +57,7 @@ def test_a_trial_returns_its_score_and_records_it_with_its_run(job, tracking):
 
 
 def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
-    outcome = work(replace(job, medians=(0.0, 1.0, 1.0, 1.0), pruning_epochs=1))
+    outcome = run_trial(replace(job, medians=(0.0, 1.0, 1.0, 1.0), pruning_epochs=1))
     assert outcome.pruned
     assert len(outcome.curve) == 2
     assert outcome.score == max(outcome.curve)
@@ -70,7 +70,7 @@ def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
     token = is_cancelled.set(lambda: bool(asked.append(True)) or len(asked) > 2)
     try:
         with pytest.raises(Cancelled):
-            work(job)
+            run_trial(job)
     finally:
         is_cancelled.reset(token)
     run = run_of(job, tracking)
@@ -80,7 +80,7 @@ def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
 
 
 def test_no_trial_ends_in_its_first_epochs_or_where_no_median_is_known(job):
-    assert not work(replace(job, medians=(1.0, 1.0), pruning_epochs=2)).pruned
+    assert not run_trial(replace(job, medians=(1.0, 1.0), pruning_epochs=2)).pruned
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_no_trial_ends_in_its_first_epochs_or_where_no_median_is_known(job):
     ],
 )
 def test_what_goes_wrong_is_recorded_and_returned(job, change, error, tracking):
-    outcome = work(replace(job, **change))
+    outcome = run_trial(replace(job, **change))
     assert outcome.score is None
-    assert outcome.error.startswith(error)
+    assert str(outcome.failure).startswith(error)
     run = run_of(job, tracking)
     assert run.info.status == "FAILED"
     assert run.data.tags["error"].startswith(error)
@@ -102,14 +102,14 @@ def test_what_goes_wrong_is_recorded_and_returned(job, change, error, tracking):
 def test_a_bad_pair_of_values_is_refused_with_the_rule(job):
     config = json.loads(json.dumps(job.config))
     config["optimizer"]["warmup"] = 0.1
-    assert "optimizer.warmup needs optimizer.schedule=cosine" in work(replace(job, config=config)).error
+    assert "optimizer.warmup needs optimizer.schedule=cosine" in str(run_trial(replace(job, config=config)).failure)
 
 
 def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(study, tracking):
     study = replace(study, settings=replace(study.settings, executions=3))
-    ledger = Ledger(study, begun(study, tracking), tracking, Medians(1), Silent())
-    job = ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "5"}))
-    outcome = work(job)
+    recorder = TrialRecorder(study, begun(study, tracking), tracking, MedianPruner(1), Silent())
+    job = recorder.begin(Proposal(0, {"model.dropout": 0.1, "seed": 5}))
+    outcome = run_trial(job)
     store = store_of(tracking)
     below = store.runs("tags.kind = 'execution'")
     assert {run.data.tags["mlflow.parentRunId"] for run in below} == {job.run_id}

@@ -1,0 +1,87 @@
+"""How the values of trials stand in the store.
+
+Format 2 holds them as they are. Before it, a choice was a token of Hydra's syntax, such as `null` or `[128,64]`. A
+sweep that began so keeps its format: `sweep.json` is never written again, and one rule reads all its trials.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mnist_exp.sweep.space import Choices, Parameter, Space, Values
+from mnist_exp.sweep.syntax import read_value
+
+FORMAT = 2
+SPACE: TypeAdapter[Space] = TypeAdapter(Space)
+
+
+class StoredValues:
+    """The values of trials in format 2."""
+
+    def decode(self, stored: Mapping[str, Any]) -> Values:
+        """Returns the values that a trial's tag holds."""
+        return dict(stored)
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the tag of a trial with these values holds."""
+        return dict(values)
+
+
+@dataclass(frozen=True)
+class StoredTokens(StoredValues):
+    """The values of trials in the format before 2: choices are told by the place of their token.
+
+    parameters: each with its name in the store and the tokens of its choices; numbers have none.
+    """
+
+    parameters: Sequence[tuple[str, Parameter, Sequence[str]]]
+
+    def decode(self, stored: Mapping[str, Any]) -> Values:
+        """Returns the values that a trial's tag holds."""
+        return {
+            parameter.name: parameter.grid[tokens.index(stored[name])] if tokens else stored[name]
+            for name, parameter, tokens in self.parameters
+            if name in stored
+        }
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the tag of a trial with these values holds."""
+        return {
+            name: tokens[parameter.values.index(values[parameter.name])]
+            if isinstance(parameter.values, Choices)
+            else values[parameter.name]
+            for name, parameter, tokens in self.parameters
+            if parameter.name in values
+        }
+
+
+def read_stored_space(record: Mapping[str, Any]) -> tuple[Space, StoredValues]:
+    """Returns the space of a `sweep.json` and the format of its trials' values."""
+    if record.get("format", 1) >= FORMAT:
+        return SPACE.validate_python(record["space"]), StoredValues()
+    found: list[tuple[str, Parameter, Sequence[str]]] = []
+    for stored in record["space"]["parameters"]:
+        key, when = stored["key"], stored["when"]
+        name = f"{when['key']}={','.join(when['tokens'])}/{key}" if when else key
+        plain = {**stored, "values": _plain(key, stored["values"]), "when": _plain(when["key"], when) if when else None}
+        (parameter,) = SPACE.validate_python({"parameters": [plain]}).parameters
+        found.append((name, parameter, stored["values"].get("tokens", ())))
+    return Space(tuple(parameter for _, parameter, _ in found)), StoredTokens(found)
+
+
+def read_stored_groups(record: Mapping[str, Any], text: str) -> str:
+    """Returns the key of a config of `sweep.json`, its choices of groups, in format 2."""
+    if record.get("format", 1) >= FORMAT:
+        return text
+    return json.dumps({group: read_value(group, token) for group, token in json.loads(text).items()})
+
+
+def _plain(key: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices or a condition of a stored space, with values in the place of tokens."""
+    if "tokens" not in stored:
+        return dict(stored)
+    kept = {name: value for name, value in stored.items() if name != "tokens"}
+    return {**kept, "values": [read_value(key, token) for token in stored["tokens"]]}
