@@ -1,6 +1,6 @@
 """Finds every problem of a config before anything is loaded or trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,16 +60,17 @@ def resolve(composed: Composed) -> dict[str, Any]:
         raise ConfigError(Problem(str(error.full_key), "cannot be resolved", remedy=first_line(error))) from error
 
 
-def find_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yields what makes a config unusable. values: nested, resolved; sections of sweeps may be absent."""
-    yield from _check_section("", {key: value for key, value in values.items() if key not in SECTIONS})
-    for section, layout in SECTIONS.items():
-        if not section or (layout.sweep_only and section not in values):
-            continue
-        if not isinstance(values.get(section), Mapping):
-            yield Problem(section, "must hold keys", values.get(section), f"choose with {section}=NAME")
-            continue
-        yield from _check_section(section, values[section])
+def find_problems(values: Mapping[str, Any], sections: Iterable[str] = tuple(SECTIONS)) -> Iterator[Problem]:
+    """Yields what makes a config unusable: in these sections, and between keys.
+
+    values: nested, resolved. Sections of sweeps may be absent.
+    """
+    for section in sections:
+        keys = values.get(section) if section else {key: values[key] for key in values if key not in SECTIONS}
+        if isinstance(keys, Mapping):
+            yield from _check_section(section, keys)
+        elif section in values or not SECTIONS[section].sweep_only:
+            yield Problem(section, "must hold keys", keys, f"choose with {section}=NAME")
     yield from _check_rules(values)
 
 
@@ -204,6 +205,12 @@ def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
     if "median" in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
         rule = f"must be {' or '.join(EVERY_EPOCH)} with sweep.pruner=median, which needs a score after every epoch"
         yield Problem("sweep.objective", rule, metric)
+    if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")) and sweep.get("sampler", "auto") not in (
+        "auto",
+        "random",
+    ):
+        rule = "must be auto or random with Hyperband, which draws its configurations at random"
+        yield Problem("sweep.sampler", rule, sweep["sampler"])
     for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
         if sweep.get(old) is not None and sweep.get(key, default) != default:
             rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"

@@ -50,6 +50,9 @@ class Source:
         yield from dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), Path.cwd()))
 
 
+PACKAGE_SOURCE = Source()
+
+
 @dataclass(frozen=True)
 class Composed:
     """A composed config, unchecked, and what it was composed from.
@@ -61,11 +64,11 @@ class Composed:
     config: DictConfig
     choices: Mapping[str, str]
     overrides: tuple[str, ...]
-    source: Source = Source()
+    source: Source = PACKAGE_SOURCE
     launcher: str | None = None
 
 
-def compose(overrides: Sequence[str], source: Source = Source()) -> Composed:
+def compose(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Composed:
     """Composes the config of these overrides. Raises ConfigError with every override that cannot be followed."""
     try:
         config = _compose(overrides, source)
@@ -110,7 +113,7 @@ def compose_command_line() -> list[Composed]:
     return [_composed(*one) for one in found]
 
 
-def choices_of(group: str, source: Source = Source()) -> list[str]:
+def choices_of(group: str, source: Source = PACKAGE_SOURCE) -> list[str]:
     """Returns the choices of a config group; none if there is no such group."""
     return sorted({path.stem for folder in source.folders for path in (folder / group).glob("*.yaml")})
 
@@ -135,7 +138,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 @lru_cache(maxsize=8)
-def known_keys(source: Source = Source()) -> Mapping[str, Sequence[str]]:
+def known_keys(source: Source = PACKAGE_SOURCE) -> Mapping[str, Sequence[str]]:
     """Returns every key of conf/ with the choices that have it: {"seed": (), "model.kernel": ("model=cnn",), ...}."""
     found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml") if key != "hydra"}
     for group in (group for group in GROUPS if group not in ("experiment", "sweeps")):
@@ -157,7 +160,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def unknown_key(key: str, source: Source = Source()) -> Problem:
+def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:
     """Returns the problem of a key that a config does not have."""
     known = known_keys(source)
     if choices := known.get(key):

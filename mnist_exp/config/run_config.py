@@ -4,12 +4,11 @@ import copy
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.compose import compose, flatten
@@ -24,6 +23,8 @@ from mnist_exp.config.schema import (
 from mnist_exp.config.targets import call_target
 
 S = TypeVar("S", bound=Section)
+WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
+RESERVED = ("null", "true", "false", "inf", "nan")
 SECTION_OF: Mapping[type[Section], str] = {layout.settings: name for name, layout in SECTIONS.items()}
 
 
@@ -69,10 +70,11 @@ class RunConfig:
 
     def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
         """Returns this config with other values, by dotted key."""
-        changed = OmegaConf.create(copy.deepcopy(dict(self.values)))
+        changed = copy.deepcopy(dict(self.values))
         for key, value in values.items():
-            OmegaConf.update(changed, key, value, merge=False)
-        return RunConfig(plain(changed), self.choices)
+            *sections, last = key.split(".")
+            functools.reduce(dict.__getitem__, sections, changed)[last] = value
+        return RunConfig(changed, self.choices)
 
     def to_yaml(self) -> str:
         """Returns the values that a run records, as YAML: without those of sweeps, and as if it was not resumed."""
@@ -140,25 +142,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def format_value(value: Any) -> str:
-    """Returns a value as it is typed in an override: null, true, [128,64], "a value with special characters"."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(format_value, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{format_value(inner)}' for key, inner in value.items())}}}"
-    return _quoted(value) if isinstance(value, str) else str(value)
-
-
-@functools.lru_cache(maxsize=1024)
-def _quoted(text: str) -> str:
-    """A string as Hydra reads it back, in quotes only if it needs them."""
-    try:
-        if OverridesParser.create().parse_override(f"key={text}").value() == text:
-            return text
-    except HydraException:
-        pass
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """Returns a value as it is typed in an override: null, true, [128,64], 'a b'. Hydra reads the same value back."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{','.join(map(format_value, value))}]"
+        case dict():
+            return f"{{{','.join(f'{key}:{format_value(item)}' for key, item in value.items())}}}"
+        case str() if not WORD.fullmatch(value) or value.lower() in RESERVED:
+            # Hydra doubles the backslashes before a quote and before the end.
+            return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
+    return str(value)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_exp.config.objective import Objective
-from mnist_exp.sweep.space import format_value
+from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import Speaker, duration
 

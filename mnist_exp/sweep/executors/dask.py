@@ -207,9 +207,9 @@ def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: st
         threads = str(_threads(beside))
         for name in THREADS:
             os.environ[name] = threads
-    config = {**job.config, "tracking": {**job.config["tracking"], "folder": str(Path(worker.local_directory, "runs"))}}
+    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs"))})
     if dataset_path is not None:
-        config["dataset"] = {**config["dataset"], "path": dataset_path}
+        config = config.with_values({"dataset.path": dataset_path})
 
     def nobody_waits() -> bool:
         known = worker.state.tasks.get(task)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import format_value
 from mnist_exp.evaluation.plots import (
     AXIS_LETTERS,
     BLUE,
@@ -28,7 +29,7 @@ from mnist_exp.evaluation.plots import (
     shorten,
     write_numbers,
 )
-from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space, format_value
+from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
 from mnist_exp.tracking.sweep_run import Attempt, scored
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
