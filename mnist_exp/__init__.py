@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from mnist_exp.commands.predict import Answer
+    from mnist_exp.commands.predict import Prediction
     from mnist_exp.experiment import Result
 
 __all__ = ["predict_digit", "run"]
@@ -33,11 +33,12 @@ def run(*overrides: str, quiet: bool = False) -> "Result":
     return result
 
 
-def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Answer":
-    """What the model of a run says of one image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]).
+def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Prediction":
+    """Returns what the model of a run predicts for one image.
 
-    run: an id, a name, latest, best or models:/NAME@ALIAS, in the store of this folder. Raises DataError for what is no
-    image or shows nothing, TrackingError where there is no such run.
+    image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]).
+    run: an id, a name, latest, best or models:/NAME@ALIAS, in the store of this folder.
+    Raises DataError if it is not an image or shows nothing, TrackingError if there is no such run.
     """
     import numpy as np
     from PIL import Image
@@ -45,12 +46,13 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
     from mnist_exp.commands.predict import Predictor
     from mnist_exp.config.schema import Tracking
     from mnist_exp.data.images import eight_bits, read_image
-    from mnist_exp.tracking.store import existing_store
+    from mnist_exp.tracking.store import connect_existing
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
-    predictor = Predictor.of(existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
+    store = connect_existing(Tracking(enabled=True, uri=None, experiment="", folder="mlruns"))
+    predictor = Predictor.load(store, run)
     tile = predictor.tile(eight_bits(image, "the image").convert("RGBA"))
-    return predictor.answers([tile])[0]
+    return predictor.predict([tile])[0]

@@ -1,6 +1,5 @@
 """The story of one run: data, model, training, evaluation, record."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,12 @@ from mnist_exp.config.run_config import build, differences
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.data.load import load_data
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import TrackingError
+from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.optimizers import build_optimizer
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.active_run import Clock, Record
+from mnist_exp.tracking import ActiveRun, Timer
+from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
 from mnist_exp.training import fit as training
 from mnist_exp.training.fit import predict, prepare_keras
 
@@ -32,7 +31,7 @@ class Result:
     """What a run returns: plain values, and where its model is.
 
     metrics: val/ and test/ numbers of the weights used; history: one list an epoch of each of Keras's metrics; seconds:
-    wall time of each part of the run.
+    wall time of each part of the run; undelivered: the folder that keeps what the store has not accepted.
     """
 
     name: str
@@ -43,13 +42,13 @@ class Result:
     parameters: int
     class_names: tuple[str, ...]
     seconds: dict[str, float]
-    trouble: str | None = None
+    undelivered: str | None = None
     uri: str | None = None
 
     def load_model(self) -> "keras.Model":
         """The trained model, from the tracking store. Raises TrackingError where the run kept none."""
         if self.run_id is None:
-            raise TrackingError("a run keeps its model only while it is tracked, but got tracking=off")
+            raise TrackingError(Problem("tracking", "must be on for a run to keep its model", "off"))
         return tracking.load_model(self.uri, self.run_id)
 
 
@@ -59,7 +58,7 @@ class Listener:
     def data(self, splits: Splits) -> None:
         """The data set is loaded and split."""
 
-    def record(self, record: Record) -> None:
+    def record(self, active: ActiveRun) -> None:
         """The run's folder is there."""
 
     def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
@@ -83,55 +82,57 @@ def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None =
     """
     check(cfg)
     listener = listener or Listener()
-    clock = Clock()
-    with clock("data"):
+    timer = Timer()
+    with timer("data"):
         splits = load_data(cfg.dataset)
     listener.data(splits)
-    with clock("tracking"):
-        name = cfg.name or name_of(choices, cfg.seed)
-        record = tracking.start(Tracking(**cfg.tracking), name, cfg.training.resume)
-    with recording.ended(record):
-        return recorded(record, cfg, choices, splits, listener, clock)
+    name = cfg.name or name_of(choices, cfg.seed)
+    with tracking.start_run(Tracking(**cfg.tracking), name, cfg.training.resume, timer) as active:
+        return recorded(active, cfg, choices, splits, listener)
 
 
 def recorded(
-    record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits, listener: Listener, clock: Clock
+    active: ActiveRun, cfg: DictConfig, choices: Mapping[str, str], splits: Splits, listener: Listener
 ) -> Result:
     """The part of a run that its record tells of: from the imports to the stored model."""
-    listener.record(record)
+    timer = active.timer
+    listener.record(active)
     settings = Training(**cfg.training)
-    with clock("imports"):
+    with timer("imports"):
         import tensorflow  # noqa: F401
-    with clock("tracking"):
-        recording.start(record, cfg, choices, splits)
-    with clock("building"):
+    with timer("tracking"):
+        log_start(active, cfg, choices, splits)
+    with timer("building"):
         prepare_keras(cfg.seed, settings)
         model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
         optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
     listener.model(model, settings, partial(differences, cfg, choices))
-    with clock("training"):
-        history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
+    with timer("training"):
+        history = train(model, splits, optimizer, settings, cfg.seed, active, listener)
     listener.evaluating()
-    with clock("evaluation"):
+    with timer("evaluation"):
         evaluations = evaluate(model, splits, history)
-    metrics = {f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()}
-    with clock("artifacts"):
+    with timer("artifacts"):
         from mnist_exp.evaluation import run_files as artifacts
 
-        artifacts.write(record.artifacts, model, splits, history, evaluations)
-    with clock("tracking"):
-        recording.finish(record, cfg, model, splits, history, metrics, clock.seconds)
+        artifacts.write(active.artifacts, model, splits, history, evaluations)
+    with timer("tracking"):
+        metrics = log_results(active, cfg, model, splits, history, evaluations)
+        if cfg.export:
+            from mnist_exp.training.model_files import write_h5
+
+            write_h5(active.artifacts / cfg.export, model, list(splits.scored.values())[-1].images[:1000])
     return Result(
-        name=record.name,
-        run_id=record.id,
+        name=active.name,
+        run_id=active.id,
         metrics=metrics,
         history=history.curves(),
         used_epoch=history.used_epoch,
         parameters=model.count_params(),
         class_names=splits.class_names,
-        seconds=clock.seconds,
-        trouble=record.trouble,
-        uri=record.uri,
+        seconds=timer.seconds,
+        undelivered=active.undelivered,
+        uri=active.uri,
     )
 
 
@@ -147,15 +148,13 @@ def train(
     optimizer: "keras.optimizers.Optimizer",
     settings: Training,
     seed: int,
-    record: Record,
+    active: ActiveRun,
     listener: Listener,
 ) -> History:
     """Fits the model, each epoch recorded."""
-    begun = time.perf_counter()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> bool | None:
-        named = {recording.tracked_name(key): value for key, value in metrics.items()}
-        record.metrics({**named, "wall_seconds/elapsed": time.perf_counter() - begun}, step=epoch)
+        log_epoch(active, epoch, metrics)
         return listener.epoch(epoch, metrics)
 
     return training.fit(
@@ -164,7 +163,7 @@ def train(
         optimizer,
         settings,
         seed=seed,
-        folder=record.checkpoints,
+        folder=active.checkpoints,
         on_step=listener.step,
         on_epoch=on_epoch,
     )

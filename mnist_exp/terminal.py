@@ -19,7 +19,7 @@ from rich.text import Text
 from mnist_exp.config.schema import Training
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.log import Chatter
-from mnist_exp.tracking.active_run import Record
+from mnist_exp.tracking import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Terminal(Speaker, Listener):
     def __init__(self) -> None:
         super().__init__()
         self.chatter: Chatter | None = None
-        self._record: Record | None = None
+        self._active: ActiveRun | None = None
         self._progress: Progress | None = None
         self._said = ""  # beside the bar
         # Rich would hand what libraries write to standard error to the terminal.
@@ -80,10 +80,10 @@ class Terminal(Speaker, Listener):
             self.say("", f"{count:,} identical images in {where}")
         self._busy("loading the libraries")
 
-    def record(self, record: Record) -> None:
-        self._record = record
+    def record(self, active: ActiveRun) -> None:
+        self._active = active
         if self.chatter:
-            self.chatter.move_to(record.log)
+            self.chatter.move_to(active.log)
 
     def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
         self._waiting.stop()
@@ -151,18 +151,18 @@ class Terminal(Speaker, Listener):
         self.say("time", f"{sum(result.seconds.values()):.1f} s, {training}")
         if result.uri:
             self.say("open", where(result.uri))
-        if result.trouble:
-            self.say("warning", result.trouble)
+        if result.undelivered:
+            self.say("warning", kept_in(result.undelivered))
 
     def stopped(self, status: int) -> int:
         """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
         self.say("stopped", "interrupted" if status == 130 else "terminated")
-        if self._record and self._record.id:
-            short = f"{self._record.name} ({self._record.id[:8]})"
-            trouble = self._record.trouble
-            self.say("run", f"{short}: {trouble}" if trouble else f"{short} is recorded as KILLED")
-            if self._record.resumable:
-                self.say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
+        if self._active and self._active.id:
+            short = f"{self._active.name} ({self._active.id[:8]})"
+            folder = self._active.undelivered
+            self.say("run", f"{short}: {kept_in(folder)}" if folder else f"{short} is recorded as KILLED")
+            if self._active.resumable:
+                self.say("go on", f"python -m mnist_exp training.resume={self._active.id[:8]}")
         return status
 
     @contextlib.contextmanager
@@ -187,6 +187,11 @@ class Terminal(Speaker, Listener):
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def kept_in(folder: str) -> str:
+    """The warning of a run that the store did not accept as a whole."""
+    return f"the tracking store failed during the run; everything that the run logged is kept in {folder}"
 
 
 def where(uri: str) -> str:

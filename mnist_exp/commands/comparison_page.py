@@ -13,21 +13,21 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from mnist_exp.evaluation.plots import BLUE, DPI, INK, NUMBERED, ORANGE, RED, laid_out, matrix, numbers, plain, save
-from mnist_exp.tracking.store import Store, answering
-from mnist_exp.tracking.stored_run import Compared
+from mnist_exp.tracking.store import Store
+from mnist_exp.tracking.stored_run import StoredRun, read_metric_history
 
 COLOURS = (BLUE, ORANGE, "#4f9d69", RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
 MATRICES = 3  # confusion matrices that stand side by side
 
 
-def write_figure(path: Path, store: Store, runs: Sequence[Compared]) -> None:
+def write_figure(path: Path, store: Store, runs: Sequence[StoredRun]) -> None:
     """Curves above, matrices below, as an image of the kind the path names."""
     top, below = _curves(store, runs), _matrices(runs)
     pictures = [_png(figure) for figure in (top, below) if figure]
     _stacked(pictures).savefig(path, dpi=DPI)
 
 
-def write_html(path: Path, store: Store, runs: Sequence[Compared], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_html(path: Path, store: Store, runs: Sequence[StoredRun], rows: Sequence[Mapping[str, Any]]) -> None:
     """One file that needs nothing beside it."""
     figures = [base64.b64encode(_png(figure)).decode() for figure in (_curves(store, runs), _matrices(runs)) if figure]
     environment = jinja2.Environment(
@@ -37,7 +37,7 @@ def write_html(path: Path, store: Store, runs: Sequence[Compared], rows: Sequenc
     path.write_text(page, encoding="utf-8")
 
 
-def _curves(store: Store, runs: Sequence[Compared]) -> Figure:
+def _curves(store: Store, runs: Sequence[StoredRun]) -> Figure:
     """Loss and accuracy on validation, epoch by epoch."""
     figure = laid_out(10.5, 4.4)
     panels = figure.subplots(1, 2)
@@ -45,7 +45,7 @@ def _curves(store: Store, runs: Sequence[Compared]) -> Figure:
         for colour, run in zip(COLOURS, runs, strict=False):
             points = _history(store, run.id, f"val/{name}")
             marker = "o" if len(points) <= 30 else ""
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=_named(run))
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=run.label)
         axes.set_title(f"Validation {name}", loc="left", size=12, weight="bold", color=INK)
         axes.set_xlabel("epoch", size=9, color=INK)
         axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
@@ -56,7 +56,7 @@ def _curves(store: Store, runs: Sequence[Compared]) -> Figure:
     return figure
 
 
-def _matrices(runs: Sequence[Compared]) -> Figure | None:
+def _matrices(runs: Sequence[StoredRun]) -> Figure | None:
     """Confusion matrices on validation side by side, and for the first two what the second changed."""
     shown = [run for run in runs if run.predictions and "val_labels" in run.predictions][:MATRICES]
     if not shown:
@@ -68,7 +68,7 @@ def _matrices(runs: Sequence[Compared]) -> Figure | None:
     figure = laid_out(panels * (side + 0.6) + 0.7, side + 1.4)
     axes = figure.subplots(1, panels, squeeze=False).ravel()
     for place, run, found in zip(axes, shown, counts, strict=False):
-        _panel(place, found, _named(run))
+        _panel(place, found, run.label)
     if compared:
         _difference(axes[-1], counts[1] - counts[0])
     figure.suptitle("Validation: true classes in rows, predicted in columns", x=0.01, ha="left", size=12, weight="bold")
@@ -100,16 +100,9 @@ def _confusion(predictions: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _history(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
-    with answering(store.uri):
-        values = sorted(store.client.get_metric_history(run_id, key), key=lambda metric: metric.timestamp)
-    found: dict[int, float] = {}
-    for metric in values:  # what the final evaluation found, without label smoothing, is no part of the curve
-        found.setdefault(metric.step, metric.value)
-    return sorted(found.items()) or [(0, float("nan"))]
-
-
-def _named(run: Compared) -> str:
-    return f"{run.name} ({run.id[:8]})"
+    # The first value of a step: the final evaluation, without label smoothing, is no part of the curve.
+    first = dict(reversed(read_metric_history(store, run_id, key)))
+    return sorted(first.items()) or [(0, float("nan"))]
 
 
 def _png(figure: Figure) -> bytes:

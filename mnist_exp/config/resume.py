@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import tracking
-from mnist_exp.config.compose import GROUPS, OF_SWEEPS, by_key
+from mnist_exp.config.compose import OF_SWEEPS, by_key
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError
 
@@ -35,11 +35,10 @@ def continued(
     wanted = cfg.training.resume
     if not isinstance(wanted, str):  # the start of an id that reads as a number, such as 12345678 or 1234e567
         wanted = given["training.resume"].partition("=")[2]
-    run_id, recorded, params = tracking.recorded_config(Tracking(**cfg.tracking), wanted)
-    old = OmegaConf.create(recorded)
-    assert isinstance(old, DictConfig)
+    run_id, values, recorded_choices = tracking.read_resumable(Tracking(**cfg.tracking), wanted)
+    old = OmegaConf.create(values)
     old.training.resume = run_id
     old.tracking = cfg.tracking
     if "training.epochs" in given:
         old.training.epochs = cfg.training.epochs
-    return old, {group: params[group] for group in GROUPS if group in params}
+    return old, recorded_choices

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOOK = 2.0  # seconds between looks at the curves of running trials
 LEADERS = 5
-STATES = ("scored", "pruned", "failed")
+STATES = ("complete", "pruned", "failed")
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Board(Speaker):
         self.running[number] = Row(run_id, values)
 
     def end(self, number: int, values: Mapping[str, Any], score: float | None, state: str, error: str = "") -> None:
-        """A trial ended: scored, pruned or failed."""
+        """A trial ended: complete, pruned or failed."""
         if row := self.running.pop(number, None):
             self._seconds.append(time.monotonic() - row.begun)
         self.ended[number] = values, score, state
@@ -123,7 +123,7 @@ class Board(Speaker):
     def _counts(self) -> str:
         states = [state for _, _, state in list(self.ended.values())]
         return ", ".join(
-            f"{states.count(state)} {state}" for state in ("scored", "pruned", "failed") if state in states
+            f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states
         )
 
     def end_sweep(self, why: str, objective: str, best: int | None) -> None:

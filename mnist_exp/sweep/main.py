@@ -19,14 +19,15 @@ from mnist_exp.sweep.executors import executor, width
 from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.study import Study, check, define, resumed
 from mnist_exp.terminal import where
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.owner import end_dead_runs
+from mnist_exp.tracking.store import connect
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.cluster import Cluster
     from mnist_exp.sweep.engine import Engine
     from mnist_exp.sweep.executors import Inline, Local
     from mnist_exp.tracking.store import Store
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRun
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 WHY = {
@@ -72,31 +73,31 @@ def _sweep(config: DictConfig, overrides: list[str], board: Board) -> float | No
         plan(define(cfg, choices, overrides), tracking, width(keys), board)
         return None
     study = None if cfg.sweep.resume is not None else define(cfg, choices, overrides)
-    from mnist_exp.tracking.store import patiently
+    from mnist_exp.tracking.store import long_retries
 
-    store = store_of(tracking)
-    store.end_dead_runs()
-    with executor(keys, store.uri) as slots, patiently():  # connected before anything is recorded
+    store = connect(tracking)
+    end_dead_runs(store)
+    with executor(keys, store.uri) as slots, long_retries():  # connected before anything is recorded
         study, record = _recorded(study, cfg, overrides, tracking, store)
         return _run(study, record, tracking, slots, board)
 
 
 def _recorded(
     study: Study | None, cfg: DictConfig, overrides: list[str], tracking: Tracking, store: "Store"
-) -> "tuple[Study, SweepRecord]":
+) -> "tuple[Study, SweepRun]":
     """The study, else the one to resume, and its record, which this process holds from here on."""
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRun
 
     if study is not None:
-        return study, SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
-    record = SweepRecord.resume(store, str(cfg.sweep.resume))
+        return study, SweepRun.create(store, tracking.experiment, study.name, study.frozen())
+    record = SweepRun.resume(store, str(cfg.sweep.resume))
     study = resumed(record, cfg, overrides)
     record.take_over()
     return study, record
 
 
 def _run(
-    study: Study, record: "SweepRecord", tracking: Tracking, slots: "Inline | Local | Cluster", board: Board
+    study: Study, record: "SweepRun", tracking: Tracking, slots: "Inline | Local | Cluster", board: Board
 ) -> float | None:
     try:
         with slots, board.live():
@@ -120,12 +121,12 @@ def _run(
     return best
 
 
-def _conclude(study: Study, record: "SweepRecord", engine: "Engine", board: Board) -> float | None:
+def _conclude(study: Study, record: "SweepRun", engine: "Engine", board: Board) -> float | None:
     """Scores the winner on the test set, writes the report and keeps both with the sweep."""
     from mnist_exp.sweep.report import report
     from mnist_exp.sweep.winner import crown, save
 
-    attempts = record.attempts()
+    attempts = record.trials()
     best = next(iter(report.ranked(study, attempts)), None)
     whole = study.algorithm in ("grid", "hyperband") and engine.why == "exhausted"
     board.end_sweep(WHY["done" if whole else engine.why], study.settings.objective, best.number if best else None)
@@ -134,7 +135,7 @@ def _conclude(study: Study, record: "SweepRecord", engine: "Engine", board: Boar
         report.write(Path(folder), study, record, attempts, winner)
         if winner:
             Path(folder, "best.yaml").write_text(winner.config, encoding="utf-8")
-        record.keep(Path(folder))
+        record.log_files(Path(folder))
     if winner:
         board.results(winner)
         if path := study.settings.save_best:

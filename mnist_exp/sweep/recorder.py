@@ -18,7 +18,10 @@ from mnist_exp.sweep.samplers import oracle_of
 from mnist_exp.sweep.study import Study, config_hash
 from mnist_exp.sweep.trial import Job, Outcome, Past, Proposal, Rung
 from mnist_exp.sweep.worker import work
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
+
+COUNTS = {"complete": "trials/scored", "pruned": "trials/pruned", "failed": "trials/failed"}  # names in the store
 
 
 @dataclass
@@ -26,13 +29,13 @@ class Ledger:
     """Writes trials down in the tracking store before they start and after they end."""
 
     study: Study
-    record: SweepRecord
+    record: SweepRun
     tracking: Tracking
     medians: Medians
     board: Board
     runs: dict[int, str] = field(default_factory=dict)  # of scored trials, by number
     best: tuple[int, float] | None = None
-    counts: dict[str, int] = field(default_factory=lambda: {"scored": 0, "pruned": 0, "failed": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
     _attempts: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class Ledger:
         config.tracking = {**asdict(self.tracking), "uri": self.record.store.uri}  # workers have no say in it
         plain: Any = OmegaConf.to_container(config, resolve=True)
         name = f"{self.study.name}-{number:03d}"
-        run_id = self.record.begin_trial(
+        run_id = self.record.create_trial(
             number, name, proposal.values, asdict(rung) if rung else None, config_hash(plain)
         )
         self._attempts[number] = run_id
@@ -81,19 +84,19 @@ class Ledger:
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """The trial ended and its run with it."""
         number = proposal.number
-        state = "failed" if outcome.score is None else "pruned" if outcome.pruned else "scored"
+        state = "failed" if outcome.score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
         self.board.end(number, proposal.values, outcome.score, state, outcome.error)
         if outcome.score is not None:
             self.runs[number] = self._attempts[number]
             self.medians.curves.append(outcome.curve)
             self._compare(number, outcome.score)
-        metrics = {f"trials/{state}": float(count) for state, count in self.counts.items()}
+        metrics = {COUNTS[state]: float(count) for state, count in self.counts.items()}
         if outcome.score is not None and self.best:
             metrics |= {"trial/score": outcome.score, "best/score": self.best[1]}
         self.record.log(metrics, step=number)
 
-    def recall(self, attempt: Attempt) -> None:
+    def recall(self, attempt: TrialRun) -> None:
         """A trial that an earlier process ended."""
         self.counts[attempt.outcome] += 1
         self.board.recall(attempt.number, attempt.values, attempt.score, attempt.outcome)
@@ -109,14 +112,14 @@ class Ledger:
             self.best = number, score
 
 
-def proposal_of(attempt: Attempt) -> Proposal:
+def proposal_of(attempt: TrialRun) -> Proposal:
     """What the oracle had proposed."""
     return Proposal(attempt.number, attempt.values, Rung(**attempt.rung) if attempt.rung else None)
 
 
-def past_of(attempts: Sequence[Attempt]) -> list[Past]:
+def past_of(attempts: Sequence[TrialRun]) -> list[Past]:
     """Recorded trials as an oracle is told of them."""
-    return [Past(proposal_of(a), a.outcome != "open", a.score if a.outcome != "open" else None) for a in attempts]
+    return [Past(proposal_of(a), a.outcome != "pending", a.score if a.outcome != "pending" else None) for a in attempts]
 
 
 Work = Callable[[Job], Outcome]
@@ -142,17 +145,17 @@ def stoppable(engine: Engine) -> Iterator[None]:
 
 
 def search(
-    study: Study, record: SweepRecord, tracking: Tracking, executor: Slots, board: Board, work: Work = work
+    study: Study, record: SweepRun, tracking: Tracking, executor: Slots, board: Board, work: Work = work
 ) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
-    attempts = record.attempts()
+    attempts = record.trials()
     ledger = Ledger(study, record, tracking, Medians(study.settings.pruning_trials), board)
     for attempt in attempts:
-        if attempt.outcome != "open":
+        if attempt.outcome != "pending":
             ledger.recall(attempt)
     proposer = oracle_of(study)
     proposer.restore(past_of(attempts))
-    again = deque(proposal_of(attempt) for attempt in attempts if attempt.outcome == "open")
+    again = deque(proposal_of(attempt) for attempt in attempts if attempt.outcome == "pending")
     engine = Engine(study.settings, proposer, executor, work, ledger, again=again, asked=len(attempts))
     with stoppable(engine):
         try:

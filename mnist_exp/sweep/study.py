@@ -20,7 +20,7 @@ from mnist_exp.sweep.syntax import parsed
 from mnist_exp.sweep.trial_configs import Configs
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRun
 
 CHANGEABLE = ("sweep.max_trials", "sweep.timeout", "sweep.trial_timeout", "sweep.resume", "sweep.save_best")
 SPACE: TypeAdapter[Space] = TypeAdapter(Space)
@@ -111,9 +111,9 @@ def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
         )
 
 
-def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) -> Study:
+def resumed(record: "SweepRun", cfg: DictConfig, overrides: Sequence[str]) -> Study:
     """The recorded study, with what may change. Raises ConfigError for an override that says something else."""
-    study = Study.thawed(record.frozen)
+    study = Study.thawed(record.record)
     given, before = by_key(overrides), by_key(study.overrides)
     free = {key for key in given if key in CHANGEABLE or key.startswith(("executor", "tracking"))}
     if differing := [given[key] for key in given.keys() - free if before.get(key) != given[key]]:

@@ -13,27 +13,27 @@ from mnist_exp.errors import TrackingError
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.space import read
 from mnist_exp.sweep.study import Study
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
-
-TESTED = "tested"  # the tag that says which run was scored on the test set
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 @dataclass(frozen=True)
 class Winner:
     """The best trial; test: its metrics on the test set, and the config that trains it again."""
 
-    attempt: Attempt
+    attempt: TrialRun
     test: Mapping[str, float]
     config: str
 
 
-def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
+def crown(study: Study, record: SweepRun, best: TrialRun) -> Winner:
     """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
     cfg, choices = study.configs.of(best.values)
     config = runnable(study, cfg, choices, best)
-    model_run = best.tags.get("model_run", best.run_id)
-    if record.tag(TESTED) == model_run:
-        return Winner(best, record.metrics("test/"), config)
+    model_run, stored = best.model_run_id, record.fetch()
+    if stored.tags.get(tags.TESTED) == model_run:
+        return Winner(best, {key: stored.metrics[key] for key in stored.metrics if key.startswith("test/")}, config)
     splits = experiment.load_data(cfg.dataset)
     model = tracking.load_model(record.store.uri, model_run)
     probabilities, reported = experiment.predict(model, splits.validation.images, splits.validation.labels)
@@ -47,11 +47,11 @@ def crown(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     probabilities, _ = experiment.predict(model, splits.test.images, splits.test.labels)
     found = Evaluation(splits.test.labels, probabilities, splits.class_names).metrics
     test = {f"test/{key}": value for key, value in found.items()}
-    record.log(test, tags={TESTED: model_run, "best_trial": str(best.number), "best_run": best.run_id})
+    record.log(test, facts={tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id})
     return Winner(best, test, config)
 
 
-def runnable(study: Study, cfg: DictConfig, choices: Mapping[str, str], best: Attempt) -> str:
+def runnable(study: Study, cfg: DictConfig, choices: Mapping[str, str], best: TrialRun) -> str:
     """An experiment file that trains this trial again."""
     groups = {group: choice for group, choice in choices.items() if group not in ("experiment", "sweeps")}
     differing = [said.partition("=") for said in differences(cfg, groups)]

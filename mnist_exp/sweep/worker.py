@@ -23,18 +23,19 @@ from mnist_exp.errors import DataError, TrainingError
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.log import chatter_in_log
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.active_run import Clock
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking import Timer, tags
+from mnist_exp.tracking.log_run import log_start
+from mnist_exp.tracking.store import connect, long_retries
+from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
+    from mnist_exp.tracking.mlflow_run import MlflowRun
     from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
 # Asked between batches, where a trial may outlive whoever waits for it: on another machine.
 abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
-_store = functools.lru_cache(maxsize=1)(store_of)  # opened once a worker
+_store = functools.lru_cache(maxsize=1)(connect)  # opened once a worker
 
 
 class Abandoned(BaseException):
@@ -82,34 +83,32 @@ def work(job: Job) -> Outcome:
 def _work(job: Job) -> Outcome:
     import keras
 
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
-    from mnist_exp.tracking.store import patiently
+    from mnist_exp.tracking.mlflow_run import MlflowRun
 
     cfg = OmegaConf.create(job.config)
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
-    with patiently():
+    with long_retries():
         store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
     _settle()
     keras.backend.clear_session()  # the model of the trial before
-    record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
-    with chatter_in_log() as chatter, recording.ended(record):
+    record = MlflowRun.take_over_run(store, folder, job.run_id, job.name)
+    with chatter_in_log() as chatter, record:
         chatter.move_to(record.log)
         check(cfg)  # no pair of values was tried before
-        clock = Clock()
-        with clock("data"):
+        with record.timer("data"):
             splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
         if job.digest not in (None, splits.digest):
             raise DataError(f"a sweep needs the data it began with, digest {job.digest}, but got {splits.digest}")
         if job.executions > 1:
-            outcome = _executions(job, cfg, record, store, folder, splits, clock, deadline)
+            outcome = _executions(job, cfg, record, store, folder, splits, deadline)
         else:
             watch = _Watch(job, deadline)
             if job.continues:
                 _fetch(store, job.continues, record.checkpoints)
-            result = experiment.recorded(record, cfg, job.choices, splits, watch, clock)
+            result = experiment.recorded(record, cfg, job.choices, splits, watch)
             if job.keeps_checkpoint:
                 shutil.copytree(record.checkpoints, record.artifacts / CHECKPOINT)
-            outcome = _outcome(job, [(result, watch)], clock)
+            outcome = _outcome(job, [(result, watch)], record.timer)
         _record(record, outcome)
     return outcome
 
@@ -117,40 +116,40 @@ def _work(job: Job) -> Outcome:
 def _executions(
     job: Job,
     cfg: DictConfig,
-    record: "MlflowRecord",
+    record: "MlflowRun",
     store: "Store",
     folder: Path,
     splits: Splits,
-    clock: Clock,
     deadline: float | None,
 ) -> Outcome:
     """The trial trained with one seed after another, each a run nested under its own."""
-    recording.start(record, cfg, job.choices, splits)
+    log_start(record, cfg, job.choices, splits)
     done: list[tuple[Result, _Watch]] = []
-    tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
+    run_tags = {tags.KIND: "execution", tags.PARENT: job.run_id}
     for seed in range(cfg.seed, cfg.seed + job.executions):
         watch = _Watch(job, deadline)
-        child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
-        with recording.ended(child):
+        child = type(record).create_run(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", run_tags)
+        child.timer = record.timer
+        with child:
             seeded = OmegaConf.merge(cfg, {"seed": seed})
             assert isinstance(seeded, DictConfig)
-            done.append((experiment.recorded(child, seeded, job.choices, splits, watch, clock), watch))
+            done.append((experiment.recorded(child, seeded, job.choices, splits, watch), watch))
         if watch.pruned:
             break
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
-    record.metrics(means, step=0)
-    record.tags({"model_run": str(max(done, key=lambda one: _score(job, *one) * _sign(job))[0].run_id)})
-    return _outcome(job, done, clock)
+    record.log_metrics(means, step=0)
+    record.log_tags({tags.MODEL_RUN: str(max(done, key=lambda one: _score(job, *one) * _sign(job))[0].run_id)})
+    return _outcome(job, done, record.timer)
 
 
-def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], clock: Clock) -> Outcome:
+def _outcome(job: Job, done: Sequence[tuple[Result, _Watch]], timer: Timer) -> Outcome:
     scores = [_score(job, result, watch) for result, watch in done]
     return Outcome(
         score=statistics.fmean(scores),
         spread=statistics.stdev(scores) if len(scores) > 1 else None,
         pruned=done[-1][1].pruned,
         curve=tuple(map(statistics.fmean, zip(*(_curve(job, result) for result, _ in done), strict=False))),
-        seconds=clock.seconds,
+        seconds=timer.seconds,
     )
 
 
@@ -179,12 +178,12 @@ def _sign(job: Job) -> int:
     return 1 if job.direction == "max" else -1
 
 
-def _record(record: "MlflowRecord", outcome: Outcome) -> None:
+def _record(record: "MlflowRun", outcome: Outcome) -> None:
     """The score, in the store before the run ends: a finished run without one is not counted."""
     assert outcome.score is not None
-    spread = {} if outcome.spread is None else {"score_spread": outcome.spread}
-    record.metrics({"score": outcome.score, **spread}, step=0)
-    record.tags({"epochs": str(len(outcome.curve)), **({"pruned": "true"} if outcome.pruned else {})})
+    spread = {} if outcome.spread is None else {SPREAD: outcome.spread}
+    record.log_metrics({SCORE: outcome.score, **spread}, step=0)
+    record.log_tags({tags.EPOCHS: str(len(outcome.curve)), **({tags.PRUNED: "true"} if outcome.pruned else {})})
 
 
 @functools.cache
@@ -202,8 +201,6 @@ def _data(section: str) -> Splits:
 
 def _fetch(store: "Store", run_id: str, to: Path) -> None:
     """The checkpoint of another trial, to go on from."""
-    from mnist_exp.tracking.store import patiently
-
-    with patiently():
-        found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
+    with long_retries():
+        found = download(store, run_id, CHECKPOINT)
     shutil.copytree(found, to, dirs_exist_ok=True)

@@ -11,8 +11,7 @@ from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.sweep.trial_configs import Configs
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.store import connect
 
 SPACES = {
     "grid": ["model.dropout=0.0,0.1,0.2", "seed=0,1,2,3"],
@@ -24,17 +23,17 @@ SPACES = {
 
 def light(job: Job) -> Outcome:
     """A trial without a net."""
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
+    from mnist_exp.tracking.mlflow_run import MlflowRun
 
     keys = Tracking(**job.config["tracking"])
-    record = MlflowRecord.adopt(store_of(keys), Path(keys.folder), job.run_id, job.name)
-    with recording.ended(record):
+    record = MlflowRun.take_over_run(connect(keys), Path(keys.folder), job.run_id, job.name)
+    with record:
         epochs = job.config["training"]["epochs"]
         curve = tuple(1 - abs(job.config["model"]["dropout"] - 0.2) - 1 / (2 + epoch) for epoch in range(epochs))
         for epoch, value in enumerate(curve, 1):
-            record.metrics({"val/accuracy": value}, step=epoch)
+            record.log_metrics({"val/accuracy": value}, step=epoch)
         time.sleep(0.01)
-        record.metrics({"score": curve[-1]}, step=0)
+        record.log_metrics({"score": curve[-1]}, step=0)
     return Outcome(score=curve[-1], curve=curve)
 
 

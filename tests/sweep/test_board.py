@@ -20,7 +20,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Board:
     found.begin_sweep(study_of("random"), 10, 2, lambda run: [0.5, 0.75] if run == "run-4" else [])
     for number, score in enumerate((0.91, 0.97, None, 0.95)):
         found.begin(number, f"run-{number}", VALUES)
-        found.end(number, VALUES, score, "failed" if score is None else "scored", "" if score else "ValueError: no")
+        found.end(number, VALUES, score, "failed" if score is None else "complete", "" if score else "ValueError: no")
     found.begin(4, "run-4", VALUES)
     return found
 
@@ -33,7 +33,7 @@ def shown(board: Board) -> list[str]:
 
 def test_the_table_has_what_runs_with_epoch_and_score_then_the_best(board: Board) -> None:
     headline, _, running, *leaders = shown(board)
-    assert headline.startswith("4 of 10 trials ended: 3 scored, 1 failed, about 0 s left")
+    assert headline.startswith("4 of 10 trials ended: 3 complete, 1 failed, about 0 s left")
     assert running.split()[:4] == ["4", "0.7500", "epoch", "2"]
     assert [line.split()[0] for line in leaders] == ["1", "3", "0"]
     assert "optimizer.learning_rate=0.001235" in running
@@ -57,7 +57,7 @@ def test_in_a_log_each_trial_is_a_line(capsys: pytest.CaptureFixture[str]) -> No
     board.begin_sweep(study_of("random"), 10, 2, lambda run_id: [])
     with board.live():
         board.begin(0, "run", VALUES)
-        board.end(0, VALUES, 0.91234, "scored")
+        board.end(0, VALUES, 0.91234, "complete")
         board.end(1, VALUES, 0.5, "pruned")
         board.end(2, VALUES, None, "failed", "ValueError: no")
     board.end_sweep("all of them", "val/accuracy", 0)
@@ -66,7 +66,7 @@ def test_in_a_log_each_trial_is_a_line(capsys: pytest.CaptureFixture[str]) -> No
     assert "0 0.9123 optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128]" in out
     assert "1 0.5000 pruned optimizer=adam" in out
     assert "2 failed optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128] ValueError: no" in out
-    assert "3: 1 scored, 1 pruned, 1 failed; all of them" in out
+    assert "3: 1 complete, 1 pruned, 1 failed; all of them" in out
     assert "best trial 0, val/accuracy 0.9123" in out
 
 

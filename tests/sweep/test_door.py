@@ -11,6 +11,8 @@ import pytest
 from command_line import NET, OWN, run, store_in, trials
 from omegaconf import OmegaConf
 
+from mnist_exp.tracking.find import list_runs
+
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
@@ -28,52 +30,52 @@ def test_good_trials_count_and_bad_ones_are_recorded_as_what_they_were(swept) ->
     folder, done = swept
     assert done.returncode == 0, done.stderr
     runs = trials(store_in(folder))
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 5, "FAILED": 3}
-    failed = {json.loads(run.data.tags["values"])["model.width"]: run for run in runs if run.info.status == "FAILED"}
+    assert Counter(run.status for run in runs) == {"FINISHED": 5, "FAILED": 3}
+    failed = {json.loads(run.tags["values"])["model.width"]: run for run in runs if run.status == "FAILED"}
     assert failed.keys() == {"13", "14", "66"}
-    assert failed["13"].data.tags["error"] == "ValueError: thirteen brings bad luck"
-    assert "killed 2 times" in failed["66"].data.tags["error"]
+    assert failed["13"].tags["error"] == "ValueError: thirteen brings bad luck"
+    assert "killed 2 times" in failed["66"].tags["error"]
 
 
 def test_a_worker_that_was_killed_was_tried_twice_and_cost_no_other_trial(swept) -> None:
-    superseded = [run for run in store_in(swept[0]).runs("tags.kind = 'trial'") if "superseded" in run.data.tags]
-    assert [json.loads(run.data.tags["values"])["model.width"] for run in superseded] == ["66"]
-    assert superseded[0].info.status == "KILLED"
+    superseded = [run for run in list_runs(store_in(swept[0]), "tags.kind = 'trial'") if "superseded" in run.tags]
+    assert [json.loads(run.tags["values"])["model.width"] for run in superseded] == ["66"]
+    assert superseded[0].status == "KILLED"
 
 
 def test_a_failed_trial_keeps_its_traceback(swept) -> None:
     store = store_in(swept[0])
-    (failed,) = [run for run in trials(store) if "thirteen" in run.data.tags.get("error", "")]
-    path = store.client.download_artifacts(failed.info.run_id, "traceback.txt")
+    (failed,) = [run for run in trials(store) if "thirteen" in run.tags.get("error", "")]
+    path = store.client.download_artifacts(failed.id, "traceback.txt")
     assert "my_net.py" in Path(path).read_text()
 
 
 def test_a_trial_leaves_what_a_run_leaves_but_for_the_test_set(swept) -> None:
     store = store_in(swept[0])
-    (one, *_) = [run for run in trials(store) if run.info.status == "FINISHED"]
-    found = {artifact.path for artifact in store.client.list_artifacts(one.info.run_id)}
+    (one, *_) = [run for run in trials(store) if run.status == "FINISHED"]
+    found = {artifact.path for artifact in store.client.list_artifacts(one.id)}
     assert {"config.yaml", "figures", "history.json", "model_summary.txt", "predictions.npz", "reports"} <= found
-    assert not [key for key in one.data.metrics if key.startswith("test/")]
-    assert {"val/accuracy", "val/macro_f1", "train/loss", "score"} <= one.data.metrics.keys()
-    assert one.data.params["model"] == "custom"
-    assert not [key for key in one.data.params if key.startswith(("sweep", "executor"))]
-    config = OmegaConf.load(store.client.download_artifacts(one.info.run_id, "config.yaml"))
+    assert not [key for key in one.metrics if key.startswith("test/")]
+    assert {"val/accuracy", "val/macro_f1", "train/loss", "score"} <= one.metrics.keys()
+    assert one.params["model"] == "custom"
+    assert not [key for key in one.params if key.startswith(("sweep", "executor"))]
+    config = OmegaConf.load(store.client.download_artifacts(one.id, "config.yaml"))
     assert "sweep" not in config
 
 
 def test_the_winner_alone_is_scored_on_the_test_set_and_can_be_trained_again(swept) -> None:
     folder, _ = swept
     store = store_in(folder)
-    (parent,) = store.runs("tags.kind = 'sweep'")
-    best = max((run for run in trials(store) if run.info.status == "FINISHED"), key=lambda r: r.data.metrics["score"])
-    assert parent.data.tags["best_run"] == parent.data.tags["tested"] == best.info.run_id
-    assert parent.info.status == "FINISHED"
-    assert 0 < parent.data.metrics["test/accuracy"] <= 1
-    assert parent.data.metrics["best/score"] == best.data.metrics["score"]
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    best = max((run for run in trials(store) if run.status == "FINISHED"), key=lambda r: r.metrics["score"])
+    assert parent.tags["best_run"] == parent.tags["tested"] == best.id
+    assert parent.status == "FINISHED"
+    assert 0 < parent.metrics["test/accuracy"] <= 1
+    assert parent.metrics["best/score"] == best.metrics["score"]
     saved = (folder / "best" / "found.yaml").read_text()
     assert saved.startswith("# @package _global_\n")
-    assert OmegaConf.create(saved).model.width == int(json.loads(best.data.tags["values"])["model.width"])
-    kept = {artifact.path for artifact in store.client.list_artifacts(parent.info.run_id)}
+    assert OmegaConf.create(saved).model.width == int(json.loads(best.tags["values"])["model.width"])
+    kept = {artifact.path for artifact in store.client.list_artifacts(parent.id)}
     assert {"best.yaml", "report.html", "sweep.json", "figures"} <= kept
 
 
@@ -81,7 +83,7 @@ def test_the_terminal_tells_the_story_without_chatter(swept) -> None:
     said = swept[1].stdout
     assert swept[1].stderr == ""
     assert "widths: grid, 8 trials, 2 at a time" in said
-    assert "8: 5 scored, 3 failed; all of them" in said
+    assert "8: 5 complete, 3 failed; all of them" in said
     assert re.search(r"^test +\d+\.\d+%", said, re.MULTILINE)
     assert max(map(len, said.splitlines())) <= 80
 
@@ -95,8 +97,8 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(real_m
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     runs = trials(store_in(tmp_path))
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 20, "FAILED": 4}
-    errors = {json.loads(run.data.tags["values"])["model.width"]: run.data.tags.get("error") for run in runs}
+    assert Counter(run.status for run in runs) == {"FINISHED": 20, "FAILED": 4}
+    errors = {json.loads(run.tags["values"])["model.width"]: run.tags.get("error") for run in runs}
     assert errors["13"] == "ValueError: thirteen brings bad luck"
     assert errors["14"] == "KeyError: 'fourteen'"
     assert errors["15"] == "RuntimeError: fifteen"

@@ -14,8 +14,9 @@ from mnist_exp.sweep import cluster
 from mnist_exp.sweep.display import Board
 from mnist_exp.sweep.executors import executor
 from mnist_exp.sweep.recorder import search
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 def slow(job):
@@ -44,14 +45,14 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
         for key, value in slurm.environment.items():
             monkeypatch.setenv(key, value)
         keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
-        store = store_of(tracking)
+        store = connect(tracking)
         with pytest.raises(ConfigError, match=r"Slurm does not take such a job: .*partition.*see conf/executor/slurm"):
             executor(replace(keys, partition="nowhere"), store.uri)
         with executor(keys, store.uri) as slots:
             wait_for(lambda: slots.look() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
             assert len(first) == 2
-            record = SweepRecord.begin(store, "slurm", "study", study.frozen())
+            record = SweepRun.create(store, "slurm", "study", study.frozen())
             cancelled = []
 
             class Cancelling(Board):
@@ -66,7 +67,7 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             search(study, record, tracking, slots, Cancelling(), slow)
             wait_for(lambda: set(jobs(slurm)) - set(first), "another job in its place", 60)
             assert cancelled[0] not in jobs(slurm)
-        assert [attempt.outcome for attempt in record.attempts()] == ["scored"] * 20
-        runs = store.runs("tags.kind = 'trial'")
-        assert {run.data.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
+        assert [attempt.outcome for attempt in record.trials()] == ["complete"] * 20
+        runs = list_runs(store, "tags.kind = 'trial'")
+        assert {run.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
         wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from command_line import NET, OWN, command, run, store_in, trials
 
+from mnist_exp.tracking.find import list_runs
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of another process")
 
 DEADLY = """
@@ -48,7 +50,7 @@ def started(folder: Path, *arguments: str, until: Callable[[list], bool]) -> sub
 
 
 def widths(runs: list) -> list[str]:
-    return sorted(json.loads(run.data.tags["values"])["model.width"] for run in runs)
+    return sorted(json.loads(run.tags["values"])["model.width"] for run in runs)
 
 
 def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
@@ -56,8 +58,8 @@ def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
     for ended in (1, 2, 3):  # each time in the middle of the next trial
         process = started(
             folder, *(arguments if ended == 1 else ["sweep.resume=latest"]),
-            until=lambda runs: sum(run.info.status == "FINISHED" for run in runs) >= ended  # noqa: B023
-            and any(run.info.status == "RUNNING" for run in runs),
+            until=lambda runs: sum(run.status == "FINISHED" for run in runs) >= ended  # noqa: B023
+            and any(run.status == "RUNNING" for run in runs),
         )  # fmt: skip
         process.kill()
         process.communicate()
@@ -66,14 +68,14 @@ def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
     assert "seed=3" in refused.stderr
     done = run(folder, "sweep.resume=latest")
     assert done.returncode == 0, done.stderr
-    finished = [run for run in trials(store_in(folder)) if run.info.status == "FINISHED"]
+    finished = [run for run in trials(store_in(folder)) if run.status == "FINISHED"]
     assert widths(finished) == ["16", "24", "32", "8"]
-    assert not store_in(folder).runs("attributes.status = 'RUNNING'")
+    assert not list_runs(store_in(folder), "attributes.status = 'RUNNING'")
 
 
 def test_killed_again_and_again_at_its_end_a_sweep_scores_its_winner_once(folder: Path) -> None:
     arguments = [*OWN, "+model.width=8,16"]
-    for place in ("winner.Evaluation", "winner.Winner", "report.write", "sweeps.SweepRecord.keep"):
+    for place in ("winner.Evaluation", "winner.Winner", "report.write", "sweeps.SweepRun.log_files"):
         script = [sys.executable, "-c", DEADLY.format(place=place), "-m", *arguments]
         killed = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -82,10 +84,10 @@ def test_killed_again_and_again_at_its_end_a_sweep_scores_its_winner_once(folder
     assert done.returncode == 0, done.stderr
     store = store_in(folder)
     assert widths(trials(store)) == ["16", "8"]
-    (parent,) = store.runs("tags.kind = 'sweep'")
-    assert parent.info.status == "FINISHED"
-    assert len(store.client.get_metric_history(parent.info.run_id, "test/accuracy")) == 1
-    kept = {artifact.path for artifact in store.client.list_artifacts(parent.info.run_id)}
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    assert parent.status == "FINISHED"
+    assert len(store.client.get_metric_history(parent.id, "test/accuracy")) == 1
+    kept = {artifact.path for artifact in store.client.list_artifacts(parent.id)}
     assert {"best.yaml", "report.html"} <= kept
 
 
@@ -94,13 +96,13 @@ def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(folder: Path) -
     os.kill(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    (parent,) = store_in(folder).runs("tags.kind = 'sweep'")
-    assert f"go on    python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
+    (parent,) = list_runs(store_in(folder), "tags.kind = 'sweep'")
+    assert f"go on    python -m mnist_exp -m sweep.resume={parent.id[:8]}" in out
     runs = trials(store_in(folder))
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.status for run in runs} == {"FINISHED"}
     assert 1 <= len(runs) < 6
-    assert parent.info.status == "KILLED"
-    assert "test/accuracy" not in parent.data.metrics
+    assert parent.status == "KILLED"
+    assert "test/accuracy" not in parent.metrics
 
 
 @pytest.mark.parametrize("executor", ["inline", "local"])
@@ -119,6 +121,6 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_no_process(folder: Path, executor
     assert "Traceback" not in err
     assert not psutil.wait_procs(family, timeout=15)[1]
     store = store_in(folder)
-    assert {run.info.status for run in store.runs("tags.kind = 'trial'")} == {"KILLED"}  # so a resumed sweep has them
-    (parent,) = store.runs("tags.kind = 'sweep'")
-    assert parent.info.status == "KILLED"
+    assert {run.status for run in list_runs(store, "tags.kind = 'trial'")} == {"KILLED"}  # so a resumed sweep has them
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    assert parent.status == "KILLED"

@@ -16,8 +16,10 @@ from mnist_exp.sweep.pruners.median import Medians
 from mnist_exp.sweep.recorder import Ledger, search
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.worker import Abandoned, abandoned, work
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.stored_run import download, fetch_run
+from mnist_exp.tracking.sweep_run import SweepRun
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
 
@@ -28,8 +30,8 @@ def study():
     return replace(found, digest=digest_of(found.configs.first()))
 
 
-def begun(study, tracking) -> SweepRecord:
-    return SweepRecord.begin(store_of(tracking), "sweeps", "study", study.frozen())
+def begun(study, tracking) -> SweepRun:
+    return SweepRun.create(connect(tracking), "sweeps", "study", study.frozen())
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def job(study, tracking):
 
 
 def run_of(job, tracking):
-    return store_of(tracking).client.get_run(job.run_id)
+    return fetch_run(connect(tracking), job.run_id)
 
 
 def test_a_trial_returns_its_score_and_records_it_with_its_run(job, tracking):
@@ -48,12 +50,12 @@ def test_a_trial_returns_its_score_and_records_it_with_its_run(job, tracking):
     run = run_of(job, tracking)
     assert outcome.error == ""
     assert len(outcome.curve) == 4
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["score"] == outcome.score
-    assert run.data.metrics["val/accuracy"] == pytest.approx(outcome.score)
-    assert run.data.params["model.dropout"] == "0.1"
-    assert run.data.params["seed"] == "2"
-    assert "test/accuracy" not in run.data.metrics
+    assert run.status == "FINISHED"
+    assert run.metrics["score"] == outcome.score
+    assert run.metrics["val/accuracy"] == pytest.approx(outcome.score)
+    assert run.params["model.dropout"] == "0.1"
+    assert run.params["seed"] == "2"
+    assert "test/accuracy" not in run.metrics
 
 
 def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
@@ -62,7 +64,7 @@ def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
     assert len(outcome.curve) == 2
     assert outcome.score == max(outcome.curve)
     run = run_of(job, tracking)
-    assert (run.info.status, run.data.tags["pruned"], run.data.tags["epochs"]) == ("FINISHED", "true", "2")
+    assert (run.status, run.tags["pruned"], run.tags["epochs"]) == ("FINISHED", "true", "2")
 
 
 def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
@@ -74,8 +76,8 @@ def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
     finally:
         abandoned.reset(token)
     run = run_of(job, tracking)
-    assert run.info.status == "KILLED"
-    assert "score" not in run.data.metrics
+    assert run.status == "KILLED"
+    assert "score" not in run.metrics
     assert len(asked) == 3
 
 
@@ -95,8 +97,8 @@ def test_what_goes_wrong_is_recorded_and_returned(job, change, error, tracking):
     assert outcome.score is None
     assert outcome.error.startswith(error)
     run = run_of(job, tracking)
-    assert run.info.status == "FAILED"
-    assert run.data.tags["error"].startswith(error)
+    assert run.status == "FAILED"
+    assert run.tags["error"].startswith(error)
 
 
 def test_a_bad_pair_of_values_is_refused_with_the_rule(job):
@@ -110,17 +112,17 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
     ledger = Ledger(study, begun(study, tracking), tracking, Medians(1), Silent())
     job = ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "5"}))
     outcome = work(job)
-    store = store_of(tracking)
-    below = store.runs("tags.kind = 'execution'")
-    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {job.run_id}
-    assert sorted(run.data.params["seed"] for run in below) == ["5", "6", "7"]
-    scores = [run.data.metrics["val/accuracy"] for run in below]
+    store = connect(tracking)
+    below = list_runs(store, "tags.kind = 'execution'")
+    assert {run.tags["mlflow.parentRunId"] for run in below} == {job.run_id}
+    assert sorted(run.params["seed"] for run in below) == ["5", "6", "7"]
+    scores = [run.metrics["val/accuracy"] for run in below]
     assert outcome.score == pytest.approx(sum(scores) / 3)
     assert outcome.spread > 0
     run = run_of(job, tracking)
-    assert run.data.metrics["score_spread"] == pytest.approx(outcome.spread)
-    best = max(below, key=lambda run: run.data.metrics["val/accuracy"])
-    assert run.data.tags["model_run"] == best.info.run_id
+    assert run.metrics["score_spread"] == pytest.approx(outcome.spread)
+    best = max(below, key=lambda run: run.metrics["val/accuracy"])
+    assert run.tags["model_run"] == best.id
 
 
 def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
@@ -129,7 +131,7 @@ def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     study = replace(study, digest=digest_of(study.configs.first()))
     record = begun(study, tracking)
     search(study, record, tracking, Inline(), Silent())
-    attempts = {attempt.number: attempt for attempt in record.attempts()}
+    attempts = {attempt.number: attempt for attempt in record.trials()}
     assert len(attempts) == 15
     promoted = next(attempt for attempt in attempts.values() if attempt.rung["number"] == 2)
     curve = record.curve(promoted.run_id, "val/accuracy")
@@ -137,7 +139,7 @@ def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     cfg.training.epochs, cfg.tracking.enabled = promoted.rung["epochs"], False
     cfg.tracking.folder = str(Path(tracking.folder, "plain"))
     whole = experiment.run(cfg, choices).history["val_accuracy"]
-    history = json.loads(record.download(promoted.run_id, "history.json").read_text())["val_accuracy"]
+    history = json.loads(download(record.store, promoted.run_id, "history.json").read_text())["val_accuracy"]
     assert history == pytest.approx(whole)
     assert len(whole) == 4
     assert curve == pytest.approx(whole[2:])  # its own run has the epochs it trained

@@ -28,7 +28,7 @@ from mnist_exp.evaluation.plots import (
     short,
 )
 from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
-from mnist_exp.tracking.sweep_run import Attempt, scored
+from mnist_exp.tracking.stored_run import TrialRun
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
 
@@ -42,9 +42,14 @@ LETTER = 0.078  # inches, of text of 8 points: a wide one
 TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
-def progress(attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def with_score(trials: Sequence[TrialRun]) -> list[TrialRun]:
+    """Returns the complete and the pruned trials."""
+    return [trial for trial in trials if trial.has_score]
+
+
+def progress(attempts: Sequence[TrialRun], objective: str, direction: str) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
-    done = scored(attempts)
+    done = with_score(attempts)
     figure = laid_out(9, 3.8)
     axes = figure.subplots()
     axes.set_title(f"{objective} of each trial", loc="left", pad=12, **TITLE)
@@ -102,7 +107,7 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def parallel(space: Space, done: Sequence[TrialRun], objective: str, direction: str) -> Figure:
     """A line a trial through its values down to its score, the better the darker and the farther right it ends.
 
     A row a parameter, so that twelve of them fit a page as well as two.
@@ -136,13 +141,13 @@ def parallel(space: Space, done: Sequence[Attempt], objective: str, direction: s
     return figure
 
 
-def slices(space: Space, attempts: Sequence[Attempt], objective: str, direction: str) -> Figure:
+def slices(space: Space, attempts: Sequence[TrialRun], objective: str, direction: str) -> Figure:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
     figure = laid_out(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    done = scored(attempts)
+    done = with_score(attempts)
     best, edges = max(done, key=lambda a: _worth(a, direction)), limits(_scores(done), direction)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
@@ -193,11 +198,11 @@ def limits(scores: Sequence[float] | np.ndarray, direction: str) -> tuple[float,
     return float(low - margin), float(high + margin)
 
 
-def _scores(done: Sequence[Attempt]) -> np.ndarray:
+def _scores(done: Sequence[TrialRun]) -> np.ndarray:
     return np.array([attempt.score for attempt in done], dtype=float)
 
 
-def _worth(attempt: Attempt, direction: str) -> float:
+def _worth(attempt: TrialRun, direction: str) -> float:
     """The score, turned so that more is better."""
     return (attempt.score or 0.0) * (1 if direction == "max" else -1)
 
@@ -229,12 +234,12 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
 
 
 def _dots(
-    axes: Axes, points: Sequence[tuple[float, Attempt]], direction: str, edges: tuple[float, float], size: float = 22
+    axes: Axes, points: Sequence[tuple[float, TrialRun]], direction: str, edges: tuple[float, float], size: float = 22
 ) -> None:
     """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
     worst, arrow = (edges[0], "v") if direction == "max" else (edges[1], "^")
-    groups: dict[str, list[tuple[float, float]]] = {"scored": [], "pruned": [], "far worse": [], "failed": []}
-    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "open"):
+    groups: dict[str, list[tuple[float, float]]] = {"complete": [], "pruned": [], "far worse": [], "failed": []}
+    for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "pending"):
         if attempt.score is None or attempt.outcome == "failed":
             groups["failed"].append((x, worst))
         elif edges[0] <= attempt.score <= edges[1]:
@@ -242,7 +247,7 @@ def _dots(
         else:
             groups["far worse"].append((x, worst))
     looks: dict[str, dict[str, Any]] = {
-        "scored": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
+        "complete": {"c": BLUE, "edgecolors": "white", "linewidths": 0.4},
         "pruned": {"c": "white", "edgecolors": BLUE, "linewidths": 1},
         "far worse": {"c": BLUE, "marker": arrow, "clip_on": False},
         "failed": {"c": RED, "marker": "x", "clip_on": False, "linewidths": 1.2},
@@ -255,7 +260,7 @@ def _dots(
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
-def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.ndarray:
+def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np.ndarray:
     """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
     ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
     if any("…" in word for _, word in ticks):

@@ -14,18 +14,20 @@ from matplotlib.figure import Figure
 
 from mnist_exp.sweep.display import said, short
 from mnist_exp.sweep.report import figures
+from mnist_exp.sweep.report.figures import with_score
 from mnist_exp.sweep.samplers.importance import importances
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.winner import Winner
 from mnist_exp.terminal import duration
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
+from mnist_exp.tracking.stored_run import TrialRun, download
+from mnist_exp.tracking.sweep_run import SweepRun
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side
 DPI = 144  # of the pictures; a page has 96, screens have more
-STATES = {"scored": "scored", "failed": "failed", "open": "interrupted", "pruned": "pruned"}
+STATES = {"complete": "complete", "failed": "failed", "pending": "pending", "pruned": "pruned"}
 
 
-def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
+def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner: Winner | None) -> None:
     """report.html and the figures it shows, below `folder`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     shown = {}
@@ -44,13 +46,13 @@ def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[At
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def ranked(study: Study, attempts: Sequence[Attempt]) -> list[Attempt]:
+def ranked(study: Study, attempts: Sequence[TrialRun]) -> list[TrialRun]:
     """The scored ones, best first; the first of equals."""
     sign = study.settings.sign
-    return sorted(scored(attempts), key=lambda attempt: (-sign * (attempt.score or 0.0), attempt.number))
+    return sorted(with_score(attempts), key=lambda attempt: (-sign * (attempt.score or 0.0), attempt.number))
 
 
-def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
+def _figures(study: Study, record: SweepRun, attempts: Sequence[TrialRun]) -> Iterator[tuple[str, Figure]]:
     space, objective, direction = study.space, study.settings.objective, study.settings.direction
     best = ranked(study, attempts)
     yield "Progress", figures.progress(attempts, objective, direction)
@@ -63,9 +65,9 @@ def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> 
     yield "Slices", figures.slices(space, attempts, objective, direction)
 
 
-def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
+def _shares(study: Study, attempts: Sequence[TrialRun]) -> dict[str, float]:
     """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
-    done, direction = scored(attempts), study.settings.direction
+    done, direction = with_score(attempts), study.settings.direction
     scores = [attempt.score for attempt in done if attempt.score is not None]
     if len(set(scores)) < 2:
         return {}
@@ -73,23 +75,22 @@ def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
     return importances(study.space, direction, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
 
 
-def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.Confusion:
+def _confusion(study: Study, record: SweepRun, attempt: TrialRun) -> figures.Confusion:
     """Of the validation images, as the run reported it; of several seeds that of the best, whose model is kept."""
-    run_id = attempt.tags.get("model_run", attempt.run_id)
-    found = json.loads(record.download(run_id, "reports/val.json").read_text())
+    found = json.loads(download(record.store, attempt.model_run_id, "reports/val.json").read_text())
     seed = ", its best seed" if study.settings.executions > 1 else ""
     title = f"trial {attempt.number}, {found['metrics']['accuracy']:.2%} right{seed}"
     return title, np.array(found["confusion"]), list(found["per_class"])
 
 
-def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> dict[str, Any]:
+def _words(study: Study, attempts: Sequence[TrialRun], winner: Winner | None) -> dict[str, Any]:
     settings, best = study.settings, ranked(study, attempts)
     outcomes = [attempt.outcome for attempt in attempts]
     counts = ", ".join(f"{outcomes.count(state)} {word}" for state, word in STATES.items() if state in outcomes)
     seeds = "one seed a trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds a trial"
     keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
     states = list(STATES)
-    others = sorted((a for a in attempts if a.outcome != "scored"), key=lambda a: states.index(a.outcome))
+    others = sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: states.index(a.outcome))
     return {
         "name": study.name,
         "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction} "
@@ -108,7 +109,7 @@ def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> 
     }
 
 
-def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(study: Study, best: Sequence[TrialRun], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
     intervals = [_interval(study, attempt) for attempt in best]
     shown = intervals[: max(10, len(best) // 2)]
@@ -127,7 +128,7 @@ def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterato
         }
 
 
-def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, float]]:
+def _interval(study: Study, attempt: TrialRun) -> tuple[str, tuple[float, float, float]]:
     """How sure a score is, in words, and where it begins, the score, where it ends: thrice the score if not known.
 
     The interval is that of the accuracy, which says nothing of a score that is another metric, or another epoch's.
@@ -138,12 +139,12 @@ def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, 
     low, high = (attempt.metrics.get(f"val/accuracy_{end}") for end in ("low", "high"))
     if study.settings.executions > 1 or low is None or high is None:
         return "", (score, score, score)
-    known = study.settings.objective == "val/accuracy" and attempt.outcome == "scored"
+    known = study.settings.objective == "val/accuracy" and attempt.outcome == "complete"
     return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
 
 
-def _reason(attempt: Attempt) -> str:
-    if attempt.outcome == "open":
+def _reason(attempt: TrialRun) -> str:
+    if attempt.outcome == "pending":
         return "the sweep ended before it; sweep.resume runs it again"
     return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"
 
