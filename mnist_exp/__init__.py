@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from mnist_exp.commands.predict import Answer
+    from mnist_exp.commands.predict import Prediction
     from mnist_exp.experiment import Result
 
 __all__ = ["load_model", "predict_digit", "run"]
@@ -42,12 +42,12 @@ def load_model(run: str = "best") -> "keras.Model":
     """
     from mnist_exp.commands.predict import Predictor
     from mnist_exp.config.schema import Tracking
-    from mnist_exp.tracking.store import existing_store
+    from mnist_exp.tracking.store import connect_existing
 
-    return Predictor.of(existing_store(Tracking()), run).model
+    return Predictor.load(connect_existing(Tracking()), run).model
 
 
-def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Answer":
+def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Prediction":
     """Returns what the model of a run answers about one image.
 
     image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]). run: as for load_model. Raises DataError
@@ -59,12 +59,12 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
     from mnist_exp.commands.predict import Predictor
     from mnist_exp.config.schema import Tracking
     from mnist_exp.data.images import read_image, to_8_bit
-    from mnist_exp.tracking.store import existing_store
+    from mnist_exp.tracking.store import connect_existing
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
-    predictor = Predictor.of(existing_store(Tracking()), run)
+    predictor = Predictor.load(connect_existing(Tracking()), run)
     tile = predictor.tile(to_8_bit(image, "the image").convert("RGBA"))
-    return predictor.answers([tile])[0]
+    return predictor.predict([tile])[0]

@@ -9,15 +9,17 @@ from mnist_exp.config.check import check
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.resume import check_single, resume_run, wanted_run
 from mnist_exp.config.run_config import RunConfig
-from mnist_exp.config.schema import Tracking, Training
+from mnist_exp.config.schema import General, Tracking, Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
+from mnist_exp.evaluation import run_files
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.optimizers import build_optimizer
-from mnist_exp.tracking.active_run import ActiveRun
+from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
 from mnist_exp.training.fit import check_accuracy, fit, predict, prepare_keras
+from mnist_exp.training.model_files import export
 
 if TYPE_CHECKING:
     import keras
@@ -100,10 +102,12 @@ def run(config: RunConfig, listener: Listener | None = None) -> Result:
     the store shows it as FAILED or KILLED.
     """
     listener = listener or Listener()
-    splits = load_splits(config)
+    timer = Timer()
+    with timer("data"):
+        splits = load_splits(config)
     listener.on_data(splits)
-    settings = config.settings(Tracking)
-    with tracking.start_run(settings, config.name, config.settings(Training).resume) as active:
+    resume = config.settings(Training).resume
+    with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
         return train_and_evaluate(config, splits, active, listener)
 
 
@@ -113,8 +117,11 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
     splits: has no test set in a trial, so that the trial cannot use it.
     """
     listener.on_start(active)
-    log_start(active, config, splits)
     settings = config.settings(Training)
+    with active.timer("imports"):
+        import tensorflow  # noqa: F401
+    with active.timer("tracking"):
+        log_start(active, config, splits)
     with active.timer("building"):
         prepare_keras(config.seed, settings)
         model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
@@ -126,7 +133,7 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         return listener.on_epoch(epoch, metrics)
 
     with active.timer("training"):
-        history = fit(model, optimizer, splits, config, active.checkpoints, listener.on_step, on_epoch)
+        history = fit(model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch)
     listener.on_evaluation()
     with active.timer("evaluation"):
         evaluations = {
@@ -134,7 +141,12 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
             for name, part in splits.scored.items()
         }
         check_accuracy(history, evaluations)  # Keras must have reported the same
-    metrics = log_results(active, config, model, splits, history, evaluations)
+    with active.timer("artifacts"):
+        run_files.write(active.artifacts, model, splits, history, evaluations)
+    with active.timer("tracking"):
+        metrics = log_results(active, config, model, splits, history, evaluations)
+        if name := config.settings(General).export:
+            export(model, "h5", active.artifacts / name, list(splits.scored.values())[-1].images[:1000])
     return Result(
         name=active.name,
         run_id=active.id,

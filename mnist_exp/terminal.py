@@ -1,11 +1,10 @@
 """What a run prints: labelled lines, and a progress bar in an interactive terminal."""
 
 import contextlib
-import re
 import shlex
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from mnist_exp.log import LibraryOutput, hide_library_output
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
+from mnist_exp.tracking.store import hide_password
 
 if TYPE_CHECKING:
     import keras
@@ -58,7 +58,7 @@ def command_to_open(uri: str) -> str:
     """Returns the command or the address that shows the runs of this store, without a password."""
     if uri == uri_of(Path("mlruns", DATABASE).resolve()):
         return "python -m mnist_exp ui"
-    shown = re.sub("//[^/@]*@", "//", uri)
+    shown = hide_password(uri)
     return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"
 
 
@@ -78,7 +78,7 @@ class Console:
         """Prints a line as it is; a terminal may break it."""
         self.console.print(line, markup=False, soft_wrap=True)
 
-    def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Prints a table between empty lines: the first column to the left, the others to the right."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
@@ -181,7 +181,7 @@ class RunDisplay(Console, Listener):
         if result.uri:
             self.say("open", command_to_open(result.uri))
         if result.undelivered:
-            self.say("warning", result.undelivered)
+            self.say("warning", _undelivered(result.undelivered))
 
     def show_stop(self, status: int) -> int:
         """Prints how a run that was interrupted or terminated can be resumed. Returns the exit status."""
@@ -189,7 +189,7 @@ class RunDisplay(Console, Listener):
         if self._active and self._active.id:
             name = f"{self._active.name} ({self._active.id[:8]})"
             undelivered = self._active.undelivered
-            self.say("run", f"{name}: {undelivered}" if undelivered else f"{name} is recorded as KILLED")
+            self.say("run", f"{name}: {_undelivered(undelivered)}" if undelivered else f"{name} is recorded as KILLED")
             if self._active.resumable:
                 self.say("resume", f"python -m mnist_exp training.resume={self._active.id[:8]}")
         return status
@@ -212,6 +212,10 @@ class RunDisplay(Console, Listener):
         if self.console.is_interactive:
             self._waiting.update(Spinner("dots", what))
             self._waiting.start()
+
+
+def _undelivered(folder: str) -> str:
+    return f"the store has not accepted everything; the data of the run is kept in {folder}"
 
 
 def _epochs(count: int) -> str:

@@ -199,14 +199,14 @@ def test_a_run_without_tracking_has_nothing_to_open(log: Made) -> None:
 
 def test_trouble_is_the_last_word(log: Made) -> None:
     terminal, written = log
-    terminal.result(result(trouble="the store broke; everything is kept in mlruns/running/x"))
-    assert written.getvalue().splitlines()[-1].startswith("warning  the store broke;")
+    terminal.result(result(undelivered="mlruns/running/x"))
+    assert written.getvalue().splitlines()[-1].endswith("everything that the run logged is kept in mlruns/running/x")
 
 
 @pytest.mark.parametrize(("status", "word"), [(130, "interrupted"), (143, "terminated")])
 def test_a_stopped_run_says_how_it_goes_on(status: int, word: str, log: Made) -> None:
     terminal, written = log
-    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True, trouble=None)
+    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True, undelivered=None)
     terminal.record(record)
     assert terminal.stopped(status) == status
     assert written.getvalue().splitlines() == [

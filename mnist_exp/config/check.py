@@ -77,7 +77,8 @@ def find_problems(values: Mapping[str, Any], sections: Iterable[str] = tuple(SEC
 def check_value(key: str, info: FieldInfo, value: Any) -> Iterator[Problem]:
     """Yields the problems of one value. key: dotted; info: of the key's field."""
     try:
-        TypeAdapter(Annotated[info.annotation, info], config=Section.model_config).validate_python(value)
+        annotated: Any = Annotated[info.annotation, info]
+        TypeAdapter(annotated, config=Section.model_config).validate_python(value)
     except ValidationError as error:
         yield from _problems(error, {key: value}, {key: info}, prefix=key)
 

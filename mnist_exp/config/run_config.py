@@ -56,7 +56,7 @@ class RunConfig:
         """Returns the settings of this class, such as `config.settings(Training).epochs`."""
         section = SECTION_OF[kind]
         known = self.values[section] if section else self.values
-        chosen = SECTIONS[section].kinds.get(known.get("kind"), kind)
+        chosen = SECTIONS[section].kinds.get(str(known.get("kind")), kind)
         return chosen.model_validate({key: known[key] for key in chosen.model_fields if key in known})  # type: ignore[return-value]
 
     def build(self, section: str, *given: Any, **more: Any) -> Any:
@@ -76,11 +76,15 @@ class RunConfig:
             functools.reduce(dict.__getitem__, sections, changed)[last] = value
         return RunConfig(changed, self.choices)
 
-    def to_yaml(self) -> str:
-        """Returns the values that a run records, as YAML: without those of sweeps, and as if it was not resumed."""
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The values that a run records: without those of sweeps, and as if it was not resumed."""
         kept = {key: value for key, value in self.values.items() if key not in SWEEP_SECTIONS}
-        kept["training"] = {**kept["training"], "resume": None}
-        return OmegaConf.to_yaml(OmegaConf.create(kept))
+        return {**kept, "training": {**kept["training"], "resume": None}}
+
+    def to_yaml(self) -> str:
+        """Returns the values that a run records, as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.recorded))
 
     def differences(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Returns what sets the config apart from the defaults: choices by group, and values within them by key."""

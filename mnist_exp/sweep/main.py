@@ -15,14 +15,15 @@ from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.plan import plan, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import command_to_open
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.owner import end_dead_runs
+from mnist_exp.tracking.store import connect, long_retries
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.engine import Engine
     from mnist_exp.sweep.executors.base import Inline
     from mnist_exp.sweep.executors.dask import Cluster
     from mnist_exp.sweep.executors.local import Local
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRun
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 WHY = {
@@ -58,23 +59,22 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
         return 0
     prepare_executor(keys)  # the fork server imports its libraries while this process loads the data and the store
     study = define_study(composed) if resume is None else None
-    from mnist_exp.tracking.store import patiently
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.sweep_run import SweepRun
 
-    store = store_of(tracking)
-    store.end_dead_runs()
-    with create_executor(keys, store.uri) as executor, patiently():  # connected before anything is recorded
+    store = connect(tracking)
+    end_dead_runs(store)
+    with create_executor(keys, store.uri) as executor, long_retries():  # connected before anything is recorded
         if study is not None:
-            record = SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
+            record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
         else:
-            record = SweepRecord.resume(store, str(resume))
+            record = SweepRun.resume(store, str(resume))
             study = resume_study(record, composed)
             record.take_over()
         return _run(study, record, tracking, executor, display)
 
 
 def _run(
-    study: Study, record: "SweepRecord", tracking: Tracking, executor: "Inline | Local | Cluster", display: SweepDisplay
+    study: Study, record: "SweepRun", tracking: Tracking, executor: "Inline | Local | Cluster", display: SweepDisplay
 ) -> int:
     try:
         with executor, display.live():
@@ -101,7 +101,7 @@ def _run(
     return int(failed)
 
 
-def _conclude(study: Study, record: "SweepRecord", engine: "Engine", display: SweepDisplay) -> float | None:
+def _conclude(study: Study, record: "SweepRun", engine: "Engine", display: SweepDisplay) -> float | None:
     """Scores the winner on the test set, writes the report and keeps both with the sweep."""
     from mnist_exp.sweep.report import report
     from mnist_exp.sweep.winner import rank, save, score_winner
@@ -117,7 +117,7 @@ def _conclude(study: Study, record: "SweepRecord", engine: "Engine", display: Sw
         report.write(Path(folder), study, record, trials, winner)
         if winner:
             Path(folder, "best.yaml").write_text(winner.config, encoding="utf-8")
-        record.keep(Path(folder))
+        record.log_files(Path(folder))
     if winner:
         display.results(winner)
         if path := study.settings.save_best:

@@ -14,8 +14,8 @@ from mnist_exp.sweep.display import SweepDisplay, format_values
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking.sqlite import DATABASE
-from mnist_exp.tracking.store import locate, store_of
-from mnist_exp.tracking.sweep_run import seconds_an_epoch, trained_before
+from mnist_exp.tracking.store import connect, locate
+from mnist_exp.tracking.sweep_run import seconds_per_epoch, trained_before
 
 SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
@@ -42,12 +42,12 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
     if not _exists(tracking):
         display.say("time", "unknown: the store holds no run yet")
         return
-    store = store_of(tracking)
+    store = connect(tracking)
     if study.algorithm == "grid":
         done = trained_before(store, (config.hash for config in configs))
         display.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
     choices = {base.choices["model"] for base in study.configs.bases.values()}
-    known = [seconds for model in choices for seconds in seconds_an_epoch(store, study.digest, model)]
+    known = [seconds for model in choices for seconds in seconds_per_epoch(store, study.digest, model)]
     if not known or count is None:
         display.say("time", "unknown: the store holds no run of these models on this data")
         return

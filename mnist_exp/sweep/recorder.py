@@ -17,7 +17,8 @@ from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.worker import run_trial
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
 
@@ -30,7 +31,7 @@ class TrialRecorder:
     """
 
     study: Study
-    record: SweepRecord
+    record: SweepRun
     tracking: Tracking
     pruner: MedianPruner
     display: SweepDisplay
@@ -52,7 +53,7 @@ class TrialRecorder:
             config = config.with_values({"training.epochs": rung.epochs})
         name = f"{self.study.name}-{number:03d}"
         values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
-        run_id = self.record.begin_trial(number, name, values, place, config.hash)
+        run_id = self.record.create_trial(number, name, values, place, config.hash)
         self._started[number] = run_id
         self.display.begin(number, run_id, proposal.values)
         return Job(
@@ -91,7 +92,7 @@ class TrialRecorder:
             metrics |= {"trial/score": score, "best/score": self._best_with(number, score)}
         self.record.log(metrics, step=number)
 
-    def recall(self, trial: Attempt) -> None:
+    def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
         self.display.recall(trial.number, trial.values, trial.score, trial.outcome)
@@ -130,7 +131,7 @@ def stoppable(engine: Engine) -> Iterator[None]:
 
 def search(
     study: Study,
-    record: SweepRecord,
+    record: SweepRun,
     tracking: Tracking,
     executor: TrialExecutor,
     display: SweepDisplay,

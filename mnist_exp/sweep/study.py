@@ -18,7 +18,8 @@ from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+    from mnist_exp.tracking.stored_run import TrialRun
+    from mnist_exp.tracking.sweep_run import SweepRun
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Study:
             "digest": self.digest,
         }
 
-    def trials(self, record: "SweepRecord") -> "list[Attempt]":
+    def trials(self, record: "SweepRun") -> "list[TrialRun]":
         """Returns the trials of the sweep in the store, by number."""
-        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.attempts()]
+        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
@@ -115,9 +116,9 @@ def define_study(composed: Composed) -> Study:
     return Study(name, settings, algorithm, configs, composed.overrides, digest)
 
 
-def resume_study(record: "SweepRecord", composed: Composed) -> Study:
+def resume_study(record: "SweepRun", composed: Composed) -> Study:
     """Returns the recorded study with the changes that a resumed sweep allows. Raises ConfigError for others."""
-    study = Study.from_record(record.frozen)
+    study = Study.from_record(record.record)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)
     now = check_settings(composed).settings(Sweep)
     names = [key.removeprefix("sweep.") for key in free if key.startswith("sweep.") and key != "sweep.resume"]

@@ -9,35 +9,40 @@ from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.study import Study
+from mnist_exp.tracking import tags
 from mnist_exp.tracking.registry import load_model
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 from mnist_exp.training.fit import predict
-
-TESTED = "tested"  # the tag that says which run was scored on the test set
 
 
 @dataclass(frozen=True)
 class Winner:
     """The best trial. test: its metrics on the test set. config: an experiment file that trains it again."""
 
-    trial: Attempt
+    trial: TrialRun
     test: Mapping[str, float]
     config: str
 
 
-def rank(trials: Iterable[Attempt], objective: Objective) -> list[Attempt]:
+def rank(trials: Iterable[TrialRun], objective: Objective) -> list[TrialRun]:
     """Returns the trials with a score, the best first; of equal ones the first trial."""
-    return sorted(scored(trials), key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
+    return sorted(
+        [trial for trial in trials if trial.has_score],
+        key=lambda trial: (objective.rank(trial.score or 0.0), trial.number),
+    )
 
 
-def score_winner(study: Study, record: SweepRecord, best: Attempt) -> Winner:
+def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
     """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
     config = study.configs.of(best.values)
     comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}."
     file = config.experiment_file(comment)
-    model_run = best.tags.get("model_run", best.run_id)
-    if record.tag(TESTED) == model_run:
-        return Winner(best, record.metrics("test/"), file)
+    model_run = best.model_run_id
+    parent = record.fetch()
+    if parent.tags.get(tags.TESTED) == model_run:
+        test = {key: value for key, value in parent.metrics.items() if key.startswith("test/")}
+        return Winner(best, test, file)
     splits = load_splits(config)
     model = load_model(record.store.uri, model_run)
     validation = Evaluation(
@@ -50,7 +55,7 @@ def score_winner(study: Study, record: SweepRecord, best: Attempt) -> Winner:
     assert splits.test is not None
     evaluation = Evaluation(splits.test.labels, predict(model, splits.test.images), splits.class_names)
     test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
-    record.log(test, tags={TESTED: model_run, "best_trial": str(best.number), "best_run": best.run_id})
+    record.log(test, facts={tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id})
     return Winner(best, test, file)
 
 

@@ -32,7 +32,10 @@ def create_executor(keys: settings.Executor, uri: str) -> "Inline | local.Local 
     from mnist_exp.sweep.executors import dask, slurm
 
     shared = not uri.startswith("sqlite")
-    return dask.Cluster(keys, shared=shared) if keys.kind == "dask" else slurm.start_cluster(keys, shared=shared)
+    if isinstance(keys, settings.SlurmExecutor):
+        return slurm.start_cluster(keys, shared=shared)
+    assert isinstance(keys, settings.DaskExecutor)
+    return dask.Cluster(keys, keys.address, dask.read_security(keys), shared=shared)
 
 
 def width(keys: settings.Executor) -> int:

@@ -39,10 +39,17 @@ class Cluster(Executor):
     retry_alone = False
     max_deaths = 3
 
-    def __init__(self, keys: settings.DaskExecutor, *, shared: bool, started: Any = None) -> None:
+    def __init__(
+        self,
+        keys: settings.ClusterExecutor,
+        address: str,
+        security: "Security | None",
+        *,
+        shared: bool,
+        started: Any = None,
+    ) -> None:
         self.keys, self.shared, self._started = keys, shared, started
-        self._address = started.scheduler_address if started else keys.address
-        self._security = started.security if started else _security(keys)
+        self._address, self._security = address, security
         self._busy: dict[Future, tuple[str, str]] = {}  # address and id of the worker
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._topic = f"mnist_exp-started-{uuid.uuid4().hex}"  # of the events of workers whose trial begins
@@ -155,7 +162,8 @@ class Cluster(Executor):
         return worker["status"] == "running" and worker["resources"].get("GPU", 0) >= self.keys.gpus
 
 
-def _security(keys: settings.DaskExecutor) -> "Security | None":
+def read_security(keys: settings.DaskExecutor) -> "Security | None":
+    """Returns the TLS settings of these keys; None without any. Raises ConfigError if some are missing."""
     from distributed import Security
 
     given = [keys.tls_ca, keys.tls_cert, keys.tls_key]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError
@@ -36,7 +35,8 @@ def start_cluster(keys: settings.SlurmExecutor, *, shared: bool) -> Cluster:
         scheduler_options={"dashboard_address": "127.0.0.1:0"},
     )
     cluster.adapt(minimum=wanted, maximum=wanted)
-    return Cluster(replace(keys, workers=wanted), shared=shared, started=cluster)
+    keys = keys.model_copy(update={"workers": wanted})
+    return Cluster(keys, cluster.scheduler_address, cluster.security, shared=shared, started=cluster)
 
 
 def _check_job(keys: settings.SlurmExecutor) -> None:

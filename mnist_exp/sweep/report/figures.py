@@ -30,7 +30,7 @@ from mnist_exp.evaluation.plots import (
     write_numbers,
 )
 from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
-from mnist_exp.tracking.sweep_run import Attempt, scored
+from mnist_exp.tracking.stored_run import TrialRun
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
 
@@ -44,9 +44,9 @@ LETTER = 0.078  # inches, of text of 8 points: a wide one
 TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
-def progress(attempts: Sequence[Attempt], objective: Objective) -> Figure:
+def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
-    done = scored(attempts)
+    done = [trial for trial in attempts if trial.has_score]
     figure = new_figure(9, 3.8)
     axes = figure.subplots()
     axes.set_title(f"{objective.metric} of each trial", loc="left", pad=12, **TITLE)
@@ -104,7 +104,7 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel(space: Space, done: Sequence[Attempt], objective: Objective) -> Figure:
+def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Figure:
     """A line a trial through its values down to its score, the better the darker and the farther right it ends.
 
     A row a parameter, so that twelve of them fit a page as well as two.
@@ -145,13 +145,13 @@ def parallel(space: Space, done: Sequence[Attempt], objective: Objective) -> Fig
     return figure
 
 
-def slices(space: Space, attempts: Sequence[Attempt], objective: Objective) -> Figure:
+def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
     figure = new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    done = scored(attempts)
+    done = [trial for trial in attempts if trial.has_score]
     best, edges = objective.best(done, lambda a: a.score or 0.0), limits(_scores(done), objective)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
@@ -202,7 +202,7 @@ def limits(scores: Sequence[float] | np.ndarray, objective: Objective) -> tuple[
     return float(low - margin), float(high + margin)
 
 
-def _scores(done: Sequence[Attempt]) -> np.ndarray:
+def _scores(done: Sequence[TrialRun]) -> np.ndarray:
     return np.array([attempt.score for attempt in done], dtype=float)
 
 
@@ -234,7 +234,7 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
 
 def _dots(
     axes: Axes,
-    points: Sequence[tuple[float, Attempt]],
+    points: Sequence[tuple[float, TrialRun]],
     objective: Objective,
     edges: tuple[float, float],
     size: float = 22,
@@ -263,7 +263,7 @@ def _dots(
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
-def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.ndarray:
+def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np.ndarray:
     """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
     ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
     if any("…" in word for _, word in ticks):
