@@ -44,7 +44,7 @@ def with_tracking(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--uri", help="Another store; by default MLFLOW_TRACKING_URI, if it is set.")
     @functools.wraps(command)
     def wrapped(*args: Any, folder: str, uri: str | None, **keys: Any) -> Any:
-        return command(*args, settings=Tracking(enabled=True, uri=uri, experiment="", folder=folder), **keys)
+        return command(*args, settings=Tracking(uri=uri, folder=folder), **keys)
 
     return wrapped
 

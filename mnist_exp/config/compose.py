@@ -91,7 +91,7 @@ def compose_command_line() -> list[Composed]:
         paths = {provider: [one.path for one in node.runtime.config_sources if one.provider == provider]
                  for provider in ("main", "command-line")}  # fmt: skip
         source = Source(str(node.job.config_name), str(paths["main"][0]), tuple(paths["command-line"]))
-        whole = OmegaConf.merge({"hydra": node}, config)
+        whole = config if "hydra" in config else OmegaConf.merge({"hydra": node}, config)
         assert isinstance(whole, DictConfig)
         found.append((whole, list(node.overrides.task), source))
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp.config.compose import CONF, GROUPS, choices_of
 from mnist_exp.config.run_config import format_value
 
-WIDTH, COMMENT = 100, 40  # columns of a line, and before a comment
+WIDTH, COMMENT = 80, 36  # columns of a line, and before a comment
 
 
 def register_help() -> None:
@@ -52,7 +52,8 @@ def _keys(*, _root_: DictConfig) -> str:
             if path.is_file() and group not in ("experiment", "sweeps"):
                 known |= {f"{group}.{key}": text for key, text in comments(path).items() if text or name == "default"}
     config: Any = OmegaConf.to_container(_root_)
-    return "\n".join(_lines({key: value for key, value in config.items() if key != "hydra"}, known, ""))
+    lines = _lines({key: value for key, value in config.items() if key != "hydra"}, known, "")
+    return "\n".join(lines).replace("$", "$$")  # Hydra fills in a template with it
 
 
 def _lines(values: dict[str, Any], known: dict[str, str], prefix: str) -> Iterator[str]:

@@ -17,11 +17,12 @@ LIBRARIES = (
     "mlflow.keras",
     "sklearn.metrics",
     "matplotlib.backends.backend_agg",
-    "mnist_exp.artifacts",
-    "mnist_exp.callbacks",
-    "mnist_exp.compiled",
-    "mnist_exp.tracking.mlflow_record",
-    "mnist_exp.sweep.trial",
+    "mnist_exp.evaluation.run_files",
+    "mnist_exp.training.checkpoint",
+    "mnist_exp.training.callbacks",
+    "mnist_exp.training.compiled",
+    "mnist_exp.tracking.mlflow_run",
+    "mnist_exp.sweep.worker",
 )
 PARENT_NAMES = frozenset(os.environ)  # before any library adds a variable of its own
 
