@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
 from mnist_exp.evaluation.plots import (
@@ -60,6 +61,7 @@ def _curves(store: Store, runs: Sequence[StoredRun]) -> Figure:
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=run.label)
         axes.set_title(f"Validation {name}", loc="left", size=12, weight="bold", color=INK)
         axes.set_xlabel("epoch", size=9, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
         remove_frame(axes)
     figure.legend(

@@ -46,7 +46,7 @@ def architecture(model: "keras.Model") -> Figure:
         rows = (f"{place}  {box.title}", box.shape, 9.5, INK), (", ".join(note + box.details), parameters, 8.5, MUTED)
         for line, (left, right, points, colour) in zip((y + 0.17, y + 0.37), rows, strict=True):
             style: dict[str, Any] = {"size": points, "color": colour, "va": "center", "parse_math": False}
-            axes.text(LEFT + 0.12, line, shorten(left, 52), **style)
+            axes.text(LEFT + 0.12, line, shorten(left, 46 if right else 72), **style)
             axes.text(LEFT + WIDTH - 0.12, line, right, ha="right", **style)
     return figure
 

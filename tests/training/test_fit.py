@@ -177,7 +177,7 @@ def test_an_accuracy_that_keras_does_not_confirm_is_an_error(monkeypatch):
     evaluations = {"val": Evaluation(np.array([0, 1, 1, 0]), probabilities, ("a", "b"))}
     history = History([{"val_accuracy": 1.0}], used_epoch=1)
     training.check_accuracy(history, evaluations)
-    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, Keras reports 0\.75"):
+    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
         training.check_accuracy(History([{"val_accuracy": 0.75}], used_epoch=1), evaluations)
 
     class Half(keras.metrics.SparseCategoricalAccuracy):
