@@ -49,7 +49,7 @@ def main(count: int) -> None:
         run = mnist_exp.run(*given, quiet=True)
         assert run.run_id is not None
         multiply(Path("mlruns/mlflow.db"), run.run_id, count)
-        store = connect_existing(Tracking(enabled=True, uri=None, experiment="", folder="mlruns"))
+        store = connect_existing(Tracking(folder="mlruns"))
         for what, search in {
             "compare": lambda: comparing.all_compared(
                 store, comparing.search(store, None, {}, "val/accuracy", False, 10)

@@ -32,7 +32,7 @@ def of_scikit_learn() -> list[tuple[Image.Image, int]]:
 
 
 def main(run: str, folder: str) -> None:
-    store = connect_existing(Tracking(enabled=True, uri=None, experiment="", folder=folder))
+    store = connect_existing(Tracking(folder=folder))
     predictor = replace(Predictor.of(store, run), preparation="mnist")
     right: dict[str, list[bool]] = defaultdict(list)
     given = [(one.image, one.label, one.convention) for one in drawings()]

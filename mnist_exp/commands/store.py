@@ -61,7 +61,7 @@ def copy(folder: Path, uri: str, as_json: bool) -> None:
     """
     from mnist_exp.tracking.copy import copy_store
 
-    here = Tracking(enabled=True, uri=uri_of(folder.resolve() / DATABASE), experiment="", folder=str(folder))
+    here = Tracking(uri=uri_of(folder.resolve() / DATABASE), folder=str(folder))
     source = connect_existing(here)
     with long_retries():
         done = copy_store(source, open_store(uri, folder), click.echo if not as_json else lambda label: None)
