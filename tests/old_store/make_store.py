@@ -168,7 +168,7 @@ def make() -> None:
 
 
 def _write_inputs() -> None:
-    """The files beside the store: a net, a data set, ten images to predict, all in a repository with one commit."""
+    """The files beside the store: a net, a data set, validation images to predict, in a repository with one commit."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -181,9 +181,10 @@ def _write_inputs() -> None:
     small, labels = load_digits(return_X_y=True)
     few = np.flatnonzero(labels < 3)[:90]
     np.savez_compressed("three.npz", x_train=(small[few].reshape(-1, 8, 8) * 15).astype("uint8"), y_train=labels[few])
-    Path("images").mkdir()
-    for row, image in enumerate(load_data(compose(SMALL)[0].dataset).validation.images[:10]):
-        Image.fromarray(image[..., 0]).save(f"images/validation-{row}.png")
+    for name, overrides in {"digits": SMALL, "three": RUNS["own-classes"]}.items():
+        Path("images", name).mkdir(parents=True)
+        for row, image in enumerate(load_data(compose(overrides)[0].dataset).validation.images[:10]):
+            Image.fromarray(image[..., 0]).save(f"images/{name}/validation-{row}.png")
     who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
            for key, value in (("NAME", "user"), ("EMAIL", "user@host"), ("DATE", "2026-01-01T00:00:00Z"))}  # fmt: skip
     for command in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--no-gpg-sign", "-m", "A net")):
@@ -247,7 +248,7 @@ def _promote() -> None:
 
 
 def _expected() -> dict[str, object]:
-    """What version 4bcc55e says of its own store: `compare` of the finished runs, status and trials of each sweep."""
+    """What version 4bcc55e says of its own store: `compare`, `predict`, status and trials of each sweep."""
     from mlflow import MlflowClient
 
     from mnist_exp.composition import CONF
@@ -272,17 +273,29 @@ def _expected() -> dict[str, object]:
                 for one in reversed(trials)
             },
         }
-    with redirect_stdout(io.StringIO()) as out:
-        assert _main("compare", *sorted(finished), "--json") == 0
-    rows = json.loads(out.getvalue().partition("\n")[2])  # after the line that _main prints
+    rows = json.loads(_said("compare", *sorted(finished), "--json"))
     return {
         "version": "4bcc55e",
         "targets": sorted({target for path in CONF.glob("*/*.yaml") for target in _targets(path.read_text())}),
         "folder": str(HOME),
         "compare": {row["name"]: {key: row[key] for key in row if key in COMPARED} for row in rows},
+        "answers": {name: _answers(name) for name in (*finished, "grid-done-001", "hyperband-cut-001", "seeds-000")},
         "runs": {run.info.run_name: run.info.status for run in found if run.data.tags["kind"] == "run"},
         "sweeps": sweeps,
     }
+
+
+def _said(*arguments: str) -> str:
+    with redirect_stdout(io.StringIO()) as out:
+        assert _main(*arguments) == 0
+    return out.getvalue().partition("\n")[2]  # after the line that _main prints
+
+
+def _answers(run: str) -> list[list[object]]:
+    """Class and probability of the validation images."""
+    folder = "images/three" if run == "own-classes" else "images/digits"
+    lines = map(json.loads, _said("predict", folder, "--run", run, "--json").splitlines())
+    return [[line["label"], line["probability"]] for line in lines]
 
 
 def _targets(text: str) -> list[str]:
