@@ -48,7 +48,7 @@ class Result:
     def load_model(self) -> "keras.Model":
         """The trained model, from the tracking store. Raises TrackingError where the run kept none."""
         if self.run_id is None:
-            raise TrackingError(Problem("tracking", "must be on for a run to keep its model", "off"))
+            raise TrackingError(Problem("the model of a run", "is kept only if the run is tracked", "tracking=off"))
         return tracking.load_model(self.uri, self.run_id)
 
 

@@ -59,4 +59,4 @@ def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) ->
     assert out.splitlines()[1:] == ["trials   0 of 10 ended", "running  0"]
     status, _, err = run_main("sweep", "status", "other")
     assert status == 1
-    assert "'other' must be a sweep's id, its name or latest" in err
+    assert "the sweep must be an id, a name or latest, but got 'other'" in err
