@@ -83,4 +83,4 @@ def test_a_seven_is_read_as_it_is_drawn_and_ctrl_c_ends_it(server, browser: Page
 def test_without_gradio_it_says_what_to_install(run_main, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     status, _, err = run_main("demo")
-    assert (status, err) == (1, 'error: the demo needs gradio: pip install "mnist_exp[demo]"\n')
+    assert (status, err) == (1, 'error: the demo needs gradio; install it with: pip install "mnist_exp[demo]"\n')

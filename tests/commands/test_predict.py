@@ -59,8 +59,8 @@ def test_what_is_no_image_gets_a_line_and_the_others_an_answer(run_main, photos)
     assert len(out.splitlines()) == 10
     assert "broken.png is not a readable image" in err
     assert "empty.png: an image to predict must show something" in err
-    assert "missing.png: there is no such file" in err
-    assert "nothing: a folder needs images" in err
+    assert "missing.png does not exist" in err
+    assert "nothing must contain images" in err
     assert "Traceback" not in err
 
 
@@ -92,7 +92,7 @@ def test_from_python_a_file_pixels_or_an_image(runs, photos, monkeypatch) -> Non
     assert len({answer.probability for answer in answers}) == 1
     with pytest.raises(DataError, match="not a readable image"):
         mnist_exp.predict_digit(photos / "missing.png")
-    with pytest.raises(TrackingError, match="must be a run's id"):
+    with pytest.raises(TrackingError, match="must be an id"):
         mnist_exp.predict_digit(image, "nobody")
 
 

@@ -70,7 +70,7 @@ def tracking(*overrides: str) -> Tracking:
 def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
     with pytest.raises(
-        TrackingError, match=r"needs 200 MB on disk, but 5 MB are free; make room.*tracking\.folder=PATH"
+        TrackingError, match=r"must have 200 MB of free space for a run, but got 5; make room.*tracking\.folder=PATH"
     ):
         start_run(tracking("tracking=off", f"tracking.folder={tmp_path}"), "mine")
 
