@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import at_metric, die, start
 
 import mnist_exp
 from mnist_exp import experiment, tracking
@@ -28,22 +28,6 @@ from mnist_exp.tracking.stored_run import fetch_run
 
 BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
 QUICK = (*BASE, "training.compiled_epoch=off")  # XLA's compilation takes most of a short run
-# Dies by SIGKILL once the metrics of epoch 4 were sent, before its checkpoint is written.
-DIES = """
-import os, signal, sys
-import mnist_exp
-from mnist_exp.tracking.mlflow_run import MlflowRun
-
-send = MlflowRun.log_metrics
-
-def metrics(self, values, step):
-    send(self, values, step)
-    if step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-MlflowRun.log_metrics = metrics
-mnist_exp.run(*sys.argv[1:], quiet=True)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +101,11 @@ def assert_as_undisturbed(store: Store, run_id: str, resumed: Result, undisturbe
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callable[..., Result]) -> None:
     noisy = (*BASE, "model.dropout=0.3")
-    command = [sys.executable, "-c", DIES, *noisy, "name=killed", f"tracking.folder={root}"]
-    dying = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        undisturbed = run(*noisy)
-        _, said = dying.communicate(timeout=180)
-    finally:
-        dying.kill()
-    assert dying.returncode == -signal.SIGKILL, said
+    between_metrics_and_checkpoint = at_metric("train/loss", 4, die, before=False)
+    command = [*noisy, "name=killed", f"tracking.folder={root}"]
+    dying = start(*command, cwd=root.parent, prepare=between_metrics_and_checkpoint)
+    undisturbed = run(*noisy)
+    assert dying.wait() == -signal.SIGKILL, dying.stderr
     store = open_store(None, root)
     killed = find_run(store, "killed")
     assert (killed.status, killed.metrics["train/loss"] > 0) == ("RUNNING", True)

@@ -1,10 +1,9 @@
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -74,10 +73,7 @@ def test_originals_and_tiles_are_shown_side_by_side(run_main, photos, tmp_path) 
 
 
 def test_an_image_comes_from_standard_input_too(runs, photos) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mnist_exp", "predict", "-", "--json", "--run", "good"],
-        cwd=runs[0], input=(photos / "0.png").read_bytes(), capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = processes.run("predict", "-", "--json", "--run", "good", cwd=runs[0], stdin=photos / "0.png")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"] == "0"
     assert json.loads(done.stdout)["path"] == "-"

@@ -20,6 +20,7 @@ from PIL import Image
 from mnist_exp.commands.predict import Predictor
 from mnist_exp.tracking.store import open_store
 
+pytestmark = pytest.mark.servers
 OPENER = build_opener(ProxyHandler({}))  # never through a proxy
 
 

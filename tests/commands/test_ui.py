@@ -75,6 +75,7 @@ def health(port: int) -> bytes:
     return build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/health", timeout=30).read()
 
 
+@pytest.mark.servers
 def test_it_serves_this_machine_alone_until_ctrl_c(serve: Callable[..., subprocess.Popen[str]]) -> None:
     server = serve("--port", "0")
     port = port_of(line(server))
@@ -89,6 +90,7 @@ def test_it_serves_this_machine_alone_until_ctrl_c(serve: Callable[..., subproce
     assert psutil.wait_procs(processes, timeout=10)[1] == []
 
 
+@pytest.mark.servers
 def test_it_takes_a_free_port_and_leaves_no_process_on_sigterm(serve: Callable[..., subprocess.Popen[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]

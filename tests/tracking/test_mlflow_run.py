@@ -394,6 +394,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(timeout=30)
 
 
+@pytest.mark.servers
 def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     result = mnist_exp.run(*SMALL, f"tracking.uri={server}", f"tracking.folder={tmp_path}/mlruns")
     assert "View run" not in capfd.readouterr().out

@@ -13,6 +13,8 @@ from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
 from mnist_exp.tracking.store import open_store
 from mnist_exp.tracking.stored_run import fetch_run
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Mlflow]:
