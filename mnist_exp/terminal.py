@@ -42,14 +42,16 @@ def duration(seconds: float) -> str:
 class Speaker:
     """Says things in lines with a label before them, wrapped to the terminal."""
 
+    label = LABEL
+
     def __init__(self) -> None:
         self.console = Console(highlight=False)
 
     def say(self, label: str, text: str) -> None:
         """One paragraph."""
-        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
-        indented = ("\n" + " " * LABEL).join(lines)
-        self.line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
+        lines = textwrap.wrap(text, self.console.width - self.label, break_long_words=False, break_on_hyphens=False)
+        indented = ("\n" + " " * self.label).join(lines)
+        self.line(Text.assemble((f"{label:<{self.label}}", "bold"), indented))
 
     def line(self, line: str | Text) -> None:
         """As it is; a terminal may break it."""

@@ -37,6 +37,8 @@ class TrialRow:
 class SweepDisplay(Speaker):
     """Shows running and finished trials in the terminal."""
 
+    label = 11
+
     def __init__(self) -> None:
         super().__init__()
         self.running: dict[int, TrialRow] = {}

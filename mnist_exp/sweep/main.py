@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 WHY = {
     "done": "all of them",
-    "exhausted": "the space holds no other",
+    "exhausted": "every combination was tried",
     "timeout": "sweep.timeout is over",
     "stopped": "stopped",
     "failures": "stopped",
@@ -41,7 +41,7 @@ WHY = {
 def sweep(config: DictConfig, overrides: Sequence[str]) -> float | None:
     """Runs the sweep of a command line and returns the best score.
 
-    Raises SystemExit, with what to do said, where the sweep cannot start or did not come to its end.
+    Raises SystemExit, after a line that says what to do, if the sweep cannot start, was stopped or found nothing.
     """
     display = SweepDisplay()
     try:
@@ -51,7 +51,9 @@ def sweep(config: DictConfig, overrides: Sequence[str]) -> float | None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except (KeyboardInterrupt, Terminated) as stop:
-        display.say("stopped", "at once; the trials that ran are run again by sweep.resume=latest")
+        display.say(
+            "stopped", "the running trials were ended; continue with: python -m mnist_exp -m sweep.resume=latest"
+        )
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
 
 
@@ -84,7 +86,7 @@ def _sweep(config: DictConfig, overrides: list[str], display: SweepDisplay) -> f
 def _recorded(
     study: Study | None, cfg: DictConfig, overrides: list[str], tracking: Tracking, store: "Store"
 ) -> "tuple[Study, SweepRecord]":
-    """The study, else the one to resume, and its record, which this process holds from here on."""
+    """Returns the study, or the one to resume, and its record, which now belongs to this process."""
     from mnist_exp.tracking.sweep_run import SweepRecord
 
     if study is not None:
@@ -105,19 +107,30 @@ def _run(
             display.begin_sweep(study, total(study), slots.width, lambda run: record.curve(run, study.objective.metric))
             engine = search(study, record, tracking, slots, display)
         best = _conclude(study, record, engine, display)
+        problem = _problem(engine, best)
     except BaseException as error:
         record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
-    record.end({"stopped": "KILLED", "failures": "FAILED"}.get(engine.stop_reason, "FINISHED"))  # type: ignore[arg-type]
+    record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if problem else "FINISHED")
     display.say("sweep", f"{record.name} ({record.id[:8]})")
     display.say("open", where(record.store.uri))
     if engine.stop_reason == "stopped":
-        display.say("go on", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
+        display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         raise SystemExit(130)
-    if engine.stop_reason == "failures":
-        display.say("error", f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}")
+    if problem:
+        display.say("error", problem)
         raise SystemExit(1)
     return best
+
+
+def _problem(engine: "Engine", best: float | None) -> str:
+    """Why a sweep has failed; empty if it has not."""
+    if engine.stop_reason == "failures":
+        return f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}"
+    if best is None and engine.stop_reason != "stopped":
+        last = f"; the last one failed: {engine.failures[-1]}" if engine.failures else ""
+        return f"no trial is complete, so there is no winner{last}"
+    return ""
 
 
 def _conclude(study: Study, record: "SweepRecord", engine: "Engine", display: SweepDisplay) -> float | None:

@@ -95,7 +95,7 @@ def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(folder: Path) -
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     (parent,) = store_in(folder).runs("tags.kind = 'sweep'")
-    assert f"go on    python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
+    assert f"resume     python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
     runs = trials(store_in(folder))
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert 1 <= len(runs) < 6
@@ -115,7 +115,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_no_process(folder: Path, executor
         time.sleep(0.5)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopped  at once" in out
+    assert "stopped    the running trials were ended" in out
     assert "Traceback" not in err
     assert not psutil.wait_procs(family, timeout=15)[1]
     store = store_in(folder)
