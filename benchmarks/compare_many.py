@@ -21,7 +21,7 @@ import mnist_exp
 from mnist_exp.commands import compare as comparing
 from mnist_exp.config.schema import Tracking
 from mnist_exp.tracking.find import find_run
-from mnist_exp.tracking.store import existing_store
+from mnist_exp.tracking.store import connect_existing
 
 TABLES = {"runs": "run_uuid", "params": "run_uuid", "tags": "run_uuid", "latest_metrics": "run_uuid"}
 
@@ -49,7 +49,7 @@ def main(count: int) -> None:
         run = mnist_exp.run(*given, quiet=True)
         assert run.run_id is not None
         multiply(Path("mlruns/mlflow.db"), run.run_id, count)
-        store = existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns"))
+        store = connect_existing(Tracking(folder="mlruns"))
         for what, search in {
             "compare": lambda: comparing.all_compared(
                 store, comparing.search(store, None, {}, "val/accuracy", False, 10)

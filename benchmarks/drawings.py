@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from mnist_exp.commands.predict import Predictor
 from mnist_exp.config.schema import Tracking
-from mnist_exp.tracking.store import existing_store
+from mnist_exp.tracking.store import connect_existing
 
 
 def of_scikit_learn() -> list[tuple[Image.Image, int]]:
@@ -32,7 +32,7 @@ def of_scikit_learn() -> list[tuple[Image.Image, int]]:
 
 
 def main(run: str, folder: str) -> None:
-    store = existing_store(Tracking(enabled=True, uri=None, experiment="", folder=folder))
+    store = connect_existing(Tracking(folder=folder))
     predictor = replace(Predictor.of(store, run), preparation="mnist")
     right: dict[str, list[bool]] = defaultdict(list)
     given = [(one.image, one.label, one.convention) for one in drawings()]

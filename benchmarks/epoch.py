@@ -17,11 +17,11 @@ import numpy as np
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import build
 from mnist_exp.config.schema import Training
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.optimizers import build_optimizer
-from mnist_exp.training.compiled import Order, feed, mode_for
-from mnist_exp.training.fit import loss_of, targets_of
+from mnist_exp.training.compiled import BatchOrder, choose_mode, prepare_fit
+from mnist_exp.training.fit import build_loss, encode_labels
 
 
 def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
@@ -36,8 +36,9 @@ def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, setting
 
 def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
     """The same through mnist_exp.compiled."""
-    order = Order(len(targets), settings.batch_size, seed=0)
-    batches, new_order = feed(model, splits.train.images, targets, order, mode_for(model, settings.compiled_epoch))
+    order = BatchOrder(len(targets), settings.batch_size, seed=0)
+    mode = choose_mode(model, settings.compiled_epoch)
+    batches, new_order = prepare_fit(model, splits.train.images, targets, order, mode)
 
     def epoch() -> None:
         model.fit(batches, shuffle=False, callbacks=[new_order], verbose=0)
@@ -48,11 +49,11 @@ def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings:
 def prepared(experiment: str, path: str, kind: Callable[..., Callable[[], None]]) -> Callable[[], None]:
     """One epoch of this experiment, compiled and run once already."""
     cfg, _ = compose([f"experiment={experiment}", f"dataset.path={path}"])
-    splits, settings = load_data(cfg.dataset), Training(**cfg.training)
+    splits, settings = load_splits(cfg.dataset), Training(**cfg.training)
     keras.utils.set_random_seed(0)
     model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
-    model.compile(build_optimizer(cfg.optimizer, 1), loss_of(settings), metrics=["accuracy"])
-    epoch = kind(splits, targets_of(splits.train, settings, splits), model, settings)
+    model.compile(build_optimizer(cfg.optimizer, 1), build_loss(settings), metrics=["accuracy"])
+    epoch = kind(splits, encode_labels(splits.train.labels, settings, len(splits.class_names)), model, settings)
     epoch()
     return epoch
 

@@ -19,20 +19,20 @@ from mnist_exp.sweep.display import Board
 from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.study import define
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 class Sleepers(ThreadPoolExecutor):
     """Threads in place of workers."""
 
-    alone, tries = False, 3
+    retry_alone, max_deaths = False, 3
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.width = width
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         pass
 
     def kill(self, future: Future) -> None:
@@ -64,7 +64,7 @@ def main(widths: list[int], seconds: float, rounds: int, algorithms: list[str]) 
                 fixed = [f"tracking.folder={folder}", f"sweep.max_trials={trials}", f"sweep.algorithm={algorithm}"]
                 cfg, choices = compose(fixed)
                 study, tracking = define(cfg, choices, [*fixed, *swept]), Tracking(**cfg.tracking)
-                record = SweepRecord.begin(store_of(tracking), "workers", "workers", study.frozen())
+                record = SweepRun.create(connect(tracking), "workers", "workers", study.frozen())
                 begun, used = time.perf_counter(), time.process_time()
                 search(study, record, tracking, slots, Silent(), sleep)
                 wall, parent = time.perf_counter() - begun, (time.process_time() - used) / trials

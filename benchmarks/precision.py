@@ -16,7 +16,7 @@ import numpy as np
 
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import build
-from mnist_exp.training.compiled import Order, feed
+from mnist_exp.training.compiled import BatchOrder, prepare_fit
 
 IMAGES, BATCH = 128 * 40, 128
 
@@ -29,7 +29,7 @@ def prepared(policy: str) -> Callable[[], float]:
     keras.config.set_dtype_policy(policy)
     model = build(cfg.model, image_shape=(28, 28, 1), classes=10)
     model.compile("adamw", "sparse_categorical_crossentropy")
-    batches, new_order = feed(model, images, labels, Order(IMAGES, BATCH, 0), "windows")
+    batches, new_order = prepare_fit(model, images, labels, BatchOrder(IMAGES, BATCH, 0), "windows")
 
     def epoch() -> float:
         begun = time.perf_counter()

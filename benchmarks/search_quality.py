@@ -23,7 +23,7 @@ import keras_tuner
 import numpy as np
 from omegaconf import OmegaConf
 
-from mnist_exp.sweep.executors import Local
+from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.samplers.base import Random, Replayable, hyperparameters
 from mnist_exp.sweep.samplers.tpe import Tpe
 from mnist_exp.sweep.space import Space, Values

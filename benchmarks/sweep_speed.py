@@ -100,11 +100,11 @@ def ours(path: str, net: str, trials: int) -> float:
     from mnist_exp.config.compose import compose
     from mnist_exp.config.schema import Tracking
     from mnist_exp.sweep.display import Board
-    from mnist_exp.sweep.executors import Local
+    from mnist_exp.sweep.executors.local import Local
     from mnist_exp.sweep.recorder import search
     from mnist_exp.sweep.study import define
-    from mnist_exp.tracking.store import store_of
-    from mnist_exp.tracking.sweep_run import SweepRecord
+    from mnist_exp.tracking.store import connect
+    from mnist_exp.tracking.sweep_run import SweepRun
 
     nets = {"dense": ["model=mlp", "model.widths=[128]"], "conv": ["model=cnn"]}
     fixed = [
@@ -118,11 +118,11 @@ def ours(path: str, net: str, trials: int) -> float:
         cfg, choices = compose([*fixed, f"tracking.folder={folder}"])
         tracking = Tracking(**cfg.tracking)
         study = define(cfg, choices, [*fixed, *swept])
-        store, slots = store_of(tracking), Local(2)
+        store, slots = connect(tracking), Local(2)
 
         def run(most: int) -> float:
             given = replace(study, settings=replace(study.settings, max_trials=most))
-            record = SweepRecord.begin(store, "speed", "speed", given.frozen())
+            record = SweepRun.create(store, "speed", "speed", given.frozen())
             begun = time.perf_counter()
             search(given, record, tracking, slots, Board())
             return time.perf_counter() - begun

@@ -31,8 +31,8 @@ from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.study import define
 from mnist_exp.tracking.find import find_run
-from mnist_exp.tracking.store import existing_store
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect_existing
+from mnist_exp.tracking.sweep_run import SweepRun
 
 TABLES, TRIALS = ("runs", "params", "tags", "latest_metrics"), 200
 TEN = None, {}, "val/accuracy", False, 10  # compare's defaults
@@ -83,10 +83,10 @@ def main(count: int) -> None:
             os.chdir(made(folder / "work"))
             tracking = Tracking(enabled=True, uri=server.uri, experiment="digits", folder="mlruns")
             run = mnist_exp.run(*SMALL, f"tracking.uri={server.uri}", quiet=True)
-            store = existing_store(tracking)
+            store = connect_existing(tracking)
             fixed = [*SMALL, "sweep.max_trials=300"]
             study = define(*compose(fixed), [*fixed, "model.dropout=interval(0,0.5)"])
-            record = SweepRecord.begin(store, "digits", "study", study.frozen())
+            record = SweepRun.create(store, "digits", "study", study.frozen())
             begun = time.perf_counter()
             multiply(postgres.uri, str(run.run_id), record.id, count)
             print(f"{count:,} runs written in {time.perf_counter() - begun:.0f} s", flush=True)

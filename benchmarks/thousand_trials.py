@@ -24,14 +24,14 @@ from mlflow.entities import Metric
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import Board
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.recorder import Ledger, search
 from mnist_exp.sweep.samplers.base import Replayable
 from mnist_exp.sweep.study import define
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.sweep.trial_configs import Configs
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 SPENT: dict[str, list[float]] = defaultdict(list)
 
@@ -74,7 +74,7 @@ def main(trials: int, algorithm: str) -> None:
         fixed = [f"tracking.folder={folder}", f"sweep.max_trials={trials}", f"sweep.algorithm={algorithm}"]
         cfg, choices = compose(fixed)
         study, tracking = define(cfg, choices, [*fixed, *swept]), Tracking(**cfg.tracking)
-        store = store_of(tracking)
+        store = connect(tracking)
         client: MlflowClient = store.client
         starts: list[float] = []
         memory: list[float] = []
@@ -87,7 +87,7 @@ def main(trials: int, algorithm: str) -> None:
             client.set_terminated(job.run_id)
             return Outcome(score=score, curve=(score,))
 
-        record = SweepRecord.begin(store, "thousand", "thousand", study.frozen())
+        record = SweepRun.create(store, "thousand", "thousand", study.frozen())
         search(study, record, tracking, Inline(), Silent(), trivial)
     whole = [after - before for before, after in pairwise(starts)]
     edge = max(10, trials // 10)

@@ -4,53 +4,67 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     from PIL import Image
 
-    from mnist_exp.commands.predict import Answer
+    from mnist_exp.commands.predict import Prediction
     from mnist_exp.experiment import Result
 
-__all__ = ["predict_digit", "run"]
+__all__ = ["load_model", "predict_digit", "run"]
 
 
 def run(*overrides: str, quiet: bool = False) -> "Result":
-    """Composes a config from overrides such as "model=cnn", trains, evaluates and records it, as the command line does.
+    """Trains, evaluates and records one run, as the command line does.
 
-    Raises a UserError (mnist_exp.errors) where a config, data or store cannot be used. quiet: print nothing.
+    overrides: such as "model=cnn". quiet: print nothing. Raises a UserError (mnist_exp.errors) if the config, the data
+    or the store cannot be used.
     """
     from mnist_exp.config.compose import compose
-    from mnist_exp.config.resume import continued
+    from mnist_exp.experiment import configure
     from mnist_exp.experiment import run as run_experiment
-    from mnist_exp.terminal import Terminal
+    from mnist_exp.terminal import RunDisplay
 
-    cfg, choices = continued(*compose(overrides), overrides)
+    config = configure(compose(overrides))
     if quiet:
-        return run_experiment(cfg, choices)
-    terminal = Terminal()
-    with terminal.cleared():
-        result = run_experiment(cfg, choices, terminal)
-    terminal.result(result)
+        return run_experiment(config)
+    display = RunDisplay()
+    with display.cleared():
+        result = run_experiment(config, display)
+    display.show_result(result)
     return result
 
 
-def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Answer":
-    """What the model of a run says of one image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]).
+def load_model(run: str = "best") -> "keras.Model":
+    """Returns the model of a run in the store of this folder.
 
-    run: an id, a name, latest, best or models:/NAME@ALIAS, in the store of this folder. Raises DataError for what is no
-    image or shows nothing, TrackingError where there is no such run.
+    run: an id, a name, latest, best or models:/NAME@ALIAS. Raises TrackingError if there is no such run or model.
+    """
+    from mnist_exp.commands.predict import Predictor
+    from mnist_exp.config.schema import Tracking
+    from mnist_exp.tracking.store import connect_existing
+
+    return Predictor.load(connect_existing(Tracking()), run).model
+
+
+def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Prediction":
+    """Returns what the model of a run answers about one image.
+
+    image: a file, a Pillow image, or pixels 0-255 (height, width[, channels]). run: as for load_model. Raises DataError
+    if it is not an image or shows nothing, TrackingError if there is no such run.
     """
     import numpy as np
     from PIL import Image
 
     from mnist_exp.commands.predict import Predictor
     from mnist_exp.config.schema import Tracking
-    from mnist_exp.data.images import eight_bits, read_image
-    from mnist_exp.tracking.store import existing_store
+    from mnist_exp.data.images import read_image, to_8_bit
+    from mnist_exp.tracking.store import connect_existing
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
-    predictor = Predictor.of(existing_store(Tracking(enabled=True, uri=None, experiment="", folder="mlruns")), run)
-    tile = predictor.tile(eight_bits(image, "the image").convert("RGBA"))
-    return predictor.answers([tile])[0]
+    predictor = Predictor.load(connect_existing(Tracking()), run)
+    tile = predictor.tile(to_8_bit(image, "the image").convert("RGBA"))
+    return predictor.predict([tile])[0]

@@ -1,190 +1,161 @@
-"""The story of one run: data, model, training, evaluation, record."""
+"""One run: load the data, build the model, train, evaluate, record."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
-
-from omegaconf import DictConfig
 
 from mnist_exp import tracking
 from mnist_exp.config.check import check
-from mnist_exp.config.run_config import build, differences
-from mnist_exp.config.schema import Tracking, Training
-from mnist_exp.data.load import load_data
+from mnist_exp.config.compose import Composed
+from mnist_exp.config.resume import check_single, resume_run, wanted_run
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import General, Tracking, Training
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation.history import History
+from mnist_exp.errors import ConfigError, Problem, TrackingError
+from mnist_exp.evaluation import run_files
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.optimizers import build_optimizer
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.active_run import Clock, Record
-from mnist_exp.training import fit as training
-from mnist_exp.training.fit import predict, prepare_keras
+from mnist_exp.tracking.active_run import ActiveRun, Timer
+from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
+from mnist_exp.training.fit import check_accuracy, fit, predict, prepare_keras
+from mnist_exp.training.model_files import export
 
 if TYPE_CHECKING:
     import keras
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run returns: plain values, and where its model is.
+    """The result of a run.
 
-    metrics: val/ and test/ numbers of the weights used; history: one list an epoch of each of Keras's metrics; seconds:
-    wall time of each part of the run.
+    metrics: `val/` and `test/` metrics of the weights that were kept.
+    history: one list per Keras metric, one value per epoch.
+    used_epoch: the epoch, counted from 1, whose weights were kept.
+    seconds: wall time of each part of the run.
+    undelivered: a folder with the data that the store has not accepted, else None.
     """
 
     name: str
     run_id: str | None
-    metrics: dict[str, float]
-    history: dict[str, list[float]]
+    metrics: Mapping[str, float]
+    history: Mapping[str, list[float]]
     used_epoch: int
     parameters: int
     class_names: tuple[str, ...]
-    seconds: dict[str, float]
-    trouble: str | None = None
+    seconds: Mapping[str, float]
+    undelivered: str | None = None
     uri: str | None = None
 
     def load_model(self) -> "keras.Model":
-        """The trained model, from the tracking store. Raises TrackingError where the run kept none."""
+        """Returns the trained model from the tracking store. Raises TrackingError if the run was not tracked."""
         if self.run_id is None:
-            raise TrackingError("a run keeps its model only while it is tracked, but got tracking=off")
-        return tracking.load_model(self.uri, self.run_id)
+            raise TrackingError(Problem("the model of a run", "is kept only if the run is tracked", "tracking=off"))
+        from mnist_exp.tracking.registry import load_model
+
+        return load_model(self.uri, self.run_id)
 
 
 class Listener:
-    """Hears how a run goes; this one keeps silent."""
+    """Receives the progress of a run. The base class ignores it. Epochs and steps are counted from 1."""
 
-    def data(self, splits: Splits) -> None:
-        """The data set is loaded and split."""
+    def on_data(self, splits: Splits) -> None:
+        """The data set was loaded and split."""
 
-    def record(self, record: Record) -> None:
-        """The run's folder is there."""
+    def on_start(self, active: ActiveRun) -> None:
+        """The run exists in the store, and its folder on this machine."""
 
-    def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
-        """Training is about to begin; differing() tells what sets the config apart from the defaults."""
+    def on_model(self, model: "keras.Model", config: RunConfig) -> None:
+        """The model was built. Training starts next."""
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        """So many steps of this epoch (from 1) are done."""
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        """A training step ended."""
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool | None:
-        """An epoch (from 1) is over; True ends the training here."""
+    def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool | None:
+        """An epoch ended. Return True to stop the training."""
 
-    def evaluating(self) -> None:
-        """Training is over; evaluation, figures and tracking follow."""
+    def on_evaluation(self) -> None:
+        """Training ended. Evaluation starts next."""
 
 
-def run(cfg: DictConfig, choices: Mapping[str, str], listener: Listener | None = None) -> Result:
-    """Trains, evaluates and records what the config says.
+def configure(composed: Composed) -> RunConfig:
+    """Returns the checked config of a run: as composed, or as recorded by the run named in training.resume.
 
-    choices: the choice made in each config group, recorded beside the values. Raises a UserError before training where
-    the config, the data or the store cannot be used, and leaves a failed or interrupted run recorded as such.
+    Raises ConfigError with every problem, TrackingError if the run to be resumed is unknown or cannot go on.
     """
-    check(cfg)
+    check_single(composed)
+    wanted = wanted_run(composed)
+    if wanted is None:
+        return check(composed)
+    settings = Tracking(**{str(key): value for key, value in composed.config.tracking.items()})
+    if not settings.enabled:
+        rule = "needs the tracking store that knows the run"
+        raise ConfigError(Problem("training.resume", rule, "tracking=off", "leave tracking=off out"))
+    run_id, recorded, choices = tracking.read_resumable(settings, wanted)
+    return resume_run(composed, recorded, choices, run_id)
+
+
+def run(config: RunConfig, listener: Listener | None = None) -> Result:
+    """Trains, evaluates and records one run.
+
+    Raises a UserError before training if the data or the store cannot be used. If the run fails or is interrupted,
+    the store shows it as FAILED or KILLED.
+    """
     listener = listener or Listener()
-    clock = Clock()
-    with clock("data"):
-        splits = load_data(cfg.dataset)
-    listener.data(splits)
-    with clock("tracking"):
-        name = cfg.name or name_of(choices, cfg.seed)
-        record = tracking.start(Tracking(**cfg.tracking), name, cfg.training.resume)
-    with recording.ended(record):
-        return recorded(record, cfg, choices, splits, listener, clock)
+    timer = Timer()
+    with timer("data"):
+        splits = load_splits(config)
+    listener.on_data(splits)
+    resume = config.settings(Training).resume
+    with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
+        return train_and_evaluate(config, splits, active, listener)
 
 
-def recorded(
-    record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits, listener: Listener, clock: Clock
-) -> Result:
-    """The part of a run that its record tells of: from the imports to the stored model."""
-    listener.record(record)
-    settings = Training(**cfg.training)
-    with clock("imports"):
+def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener) -> Result:
+    """Trains and evaluates a run that exists in the store. A sweep's worker calls this for each trial.
+
+    splits: has no test set in a trial, so that the trial cannot use it.
+    """
+    listener.on_start(active)
+    settings = config.settings(Training)
+    with active.timer("imports"):
         import tensorflow  # noqa: F401
-    with clock("tracking"):
-        recording.start(record, cfg, choices, splits)
-    with clock("building"):
-        prepare_keras(cfg.seed, settings)
-        model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
-        optimizer = build_optimizer(cfg.optimizer, settings.steps(len(splits.train)))
-    listener.model(model, settings, partial(differences, cfg, choices))
-    with clock("training"):
-        history = train(model, splits, optimizer, settings, cfg.seed, record, listener)
-    listener.evaluating()
-    with clock("evaluation"):
-        evaluations = evaluate(model, splits, history)
-    metrics = {f"{split}/{key}": value for split, found in evaluations.items() for key, value in found.metrics.items()}
-    with clock("artifacts"):
-        from mnist_exp.evaluation import run_files as artifacts
+    with active.timer("tracking"):
+        log_start(active, config, splits)
+    with active.timer("building"):
+        prepare_keras(config.seed, settings)
+        model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
+        optimizer = build_optimizer(config, settings.steps(len(splits.train)))
+    listener.on_model(model, config)
 
-        artifacts.write(record.artifacts, model, splits, history, evaluations)
-    with clock("tracking"):
-        recording.finish(record, cfg, model, splits, history, metrics, clock.seconds)
+    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool | None:
+        log_epoch(active, epoch, metrics)
+        return listener.on_epoch(epoch, metrics)
+
+    with active.timer("training"):
+        history = fit(model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch)
+    listener.on_evaluation()
+    with active.timer("evaluation"):
+        evaluations = {
+            name: Evaluation(part.labels, predict(model, part.images), splits.class_names)
+            for name, part in splits.scored.items()
+        }
+        check_accuracy(history, evaluations)  # Keras must have reported the same
+    with active.timer("artifacts"):
+        run_files.write(active.artifacts, model, splits, history, evaluations)
+    with active.timer("tracking"):
+        metrics = log_results(active, config, model, splits, history, evaluations)
+        if name := config.settings(General).export:
+            export(model, "h5", active.artifacts / name, list(splits.scored.values())[-1].images[:1000])
     return Result(
-        name=record.name,
-        run_id=record.id,
+        name=active.name,
+        run_id=active.id,
         metrics=metrics,
         history=history.curves(),
         used_epoch=history.used_epoch,
         parameters=model.count_params(),
         class_names=splits.class_names,
-        seconds=clock.seconds,
-        trouble=record.trouble,
-        uri=record.uri,
+        seconds=active.seconds,
+        undelivered=active.undelivered,
+        uri=active.uri,
     )
-
-
-def name_of(choices: Mapping[str, str], seed: int) -> str:
-    """The name of a run that was given none."""
-    chosen = choices.get("experiment") or f"{choices.get('model', 'model')}-{choices.get('optimizer', 'optimizer')}"
-    return f"{chosen}-s{seed}"
-
-
-def train(
-    model: "keras.Model",
-    splits: Splits,
-    optimizer: "keras.optimizers.Optimizer",
-    settings: Training,
-    seed: int,
-    record: Record,
-    listener: Listener,
-) -> History:
-    """Fits the model, each epoch recorded."""
-    begun = time.perf_counter()
-
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> bool | None:
-        named = {recording.tracked_name(key): value for key, value in metrics.items()}
-        record.metrics({**named, "wall_seconds/elapsed": time.perf_counter() - begun}, step=epoch)
-        return listener.epoch(epoch, metrics)
-
-    return training.fit(
-        model,
-        splits,
-        optimizer,
-        settings,
-        seed=seed,
-        folder=record.checkpoints,
-        on_step=listener.step,
-        on_epoch=on_epoch,
-    )
-
-
-def evaluate(model: "keras.Model", splits: Splits, history: History) -> dict[str, Evaluation]:
-    """One pass over what is scored, validation and test, each checked against what Keras reports.
-
-    Raises RuntimeError where the accuracies differ: the weights, the order or the counting would be wrong.
-    """
-    found = {}
-    for name, part in splits.scored.items():
-        probabilities, reported = predict(model, part.images, part.labels)
-        found[name] = Evaluation(part.labels, probabilities, splits.class_names)
-        _check_accuracy(name, found[name].accuracy, reported, len(part))
-    watched = history.epochs[history.used_epoch - 1]["val_accuracy"]
-    _check_accuracy("val", found["val"].accuracy, watched, len(splits.validation))
-    return found
-
-
-def _check_accuracy(name: str, ours: float, reported: float, n: int) -> None:
-    if abs(ours - reported) * n >= 0.5:
-        raise RuntimeError(f"{name}: the confusion matrix gives an accuracy of {ours}, but Keras reports {reported}")

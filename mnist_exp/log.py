@@ -1,4 +1,4 @@
-"""Sends the output of libraries to a file."""
+"""Sends the output of libraries to a file instead of the terminal."""
 
 import contextlib
 import os
@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import IO
 
 
-class Chatter:
-    """Standard error, file descriptor 2, in a file: what TensorFlow, absl, MLflow and alembic say is for the log."""
+class LibraryOutput:
+    """Redirects standard error (file descriptor 2) to a file: TensorFlow, absl, MLflow and alembic write to it."""
 
     def __init__(self) -> None:
         sys.stderr.flush()
         self._stderr = os.dup(2)
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives until end()
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # open until end()
         os.dup2(self._file.fileno(), 2)
 
     def move_to(self, path: Path) -> None:
-        """Goes on in this file, which begins with what was said so far."""
+        """Continues in this file, after what was written so far."""
         sys.stderr.flush()
         self._file.seek(0)
-        said = self._file.read()
+        written = self._file.read()
         self._file.close()
         self._file = path.open("ab")
-        self._file.write(said)
+        self._file.write(written)
         self._file.flush()
         os.dup2(self._file.fileno(), 2)
 
     def end(self) -> None:
-        """Gives standard error back."""
+        """Restores standard error."""
         sys.stderr.flush()
         os.dup2(self._stderr, 2)
         os.close(self._stderr)
@@ -38,10 +38,10 @@ class Chatter:
 
 
 @contextlib.contextmanager
-def chatter_in_log() -> Iterator[Chatter]:
-    """Keeps the libraries' chatter out of the terminal while the block runs; errors after it are seen again."""
-    chatter = Chatter()
+def hide_library_output() -> Iterator[LibraryOutput]:
+    """Keeps the output of libraries out of the terminal while the block runs. Errors after the block are shown."""
+    output = LibraryOutput()
     try:
-        yield chatter
+        yield output
     finally:
-        chatter.end()
+        output.end()

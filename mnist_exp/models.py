@@ -1,14 +1,14 @@
 """Networks as plain functions: (image_shape, classes, **keys) -> an uncompiled keras.Model.
 
-Every net takes raw pixels, 0-255, of shape (height, width, channels), rescales them in its first layer and ends in a
-softmax over the classes, so that a saved model needs no companion code. Ask one that augments with model.predict(x) or
-model(x, training=False): Keras's random layers also act in a bare model(x).
+Every network takes raw pixels, 0-255, of shape (height, width, channels), rescales them in its first layer and ends in
+a softmax over the classes, so that a saved model needs no other code. Call a network that augments as model.predict(x)
+or model(x, training=False), because Keras's random layers are also active in model(x).
 """
 
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.schema import Augmentation, Count, Share
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +27,7 @@ def mlp(
     batch_norm: bool,
     augmentation: Augmentation,
 ) -> "keras.Model":
-    """A dense net: one hidden layer for each of `widths`; none makes it a logistic regression."""
+    """A dense network with one hidden layer for each of `widths`. Without any it is a logistic regression."""
     from keras import layers
 
     inputs, x = _pixels(image_shape, augmentation)
@@ -51,9 +51,9 @@ def cnn(
     batch_norm: bool,
     augmentation: Augmentation,
 ) -> "keras.Model":
-    """A convolutional net: the convolutions of each block, a max-pooling after each block, then dense layers.
+    """A convolutional network: blocks of convolutions, each followed by max-pooling, then dense layers.
 
-    Raises ConfigError where the blocks would shrink the image to nothing.
+    Raises ConfigError if the blocks would leave no pixel of the image.
     """
     from keras import layers
 
@@ -81,18 +81,17 @@ def resnet(
     dropout: Share,
     augmentation: Augmentation,
 ) -> "keras.Model":
-    """A small residual net (He et al. 2015): a stem at full size, then stages that halve the image.
+    """A small residual network (He et al. 2015): a stem at full size, then stages that halve the image.
 
-    Raises ConfigError where the stages would shrink the image to nothing.
+    Raises ConfigError if the stages would leave no pixel of the image.
     """
     from keras import layers
 
     if min(image_shape[:2]) < 2 ** len(stages):
         height, width, _ = image_shape
-        raise ConfigError(
-            f"model.stages halve the image once each, so {height}x{width} pixels allow "
-            f"{min(height, width).bit_length() - 1} stages, but got {len(stages)}: {stages}"
-        )
+        most = min(height, width).bit_length() - 1
+        rule = f"must have at most {most} stages for {height}x{width} pixels, because each halves the image"
+        raise ConfigError(Problem("model.stages", rule, stages))
     inputs, x = _pixels(image_shape, augmentation)
     x = layers.Activation("relu")(_normed_convolution(x, stem))
     for filters in stages:
@@ -105,16 +104,16 @@ def resnet(
 
 
 def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, Any]:
-    """Input and rescaled, in training augmented, pixels."""
+    """Returns the input and its pixels, rescaled and, in training, augmented."""
     import keras
     from keras import layers
 
-    # Places in an image are too fine for a lower training.precision, and so are probabilities.
+    # training.precision is too low for positions in an image, and for probabilities.
     kept = {"fill_mode": "constant", "dtype": "float32"}
     inputs = keras.Input(image_shape, name="pixels")
     x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
     if share := augmentation.get("translation"):
-        # Whole pixels: each interpolation blurs, and what follows interpolates.
+        # Whole pixels, because each interpolation blurs, and the layers that follow interpolate.
         x = layers.RandomTranslation(share, share, interpolation="nearest", **kept)(x)
     if share := augmentation.get("rotation"):
         x = layers.RandomRotation(share, **kept)(x)
@@ -175,7 +174,7 @@ def _check_depth(image_shape: ImageShape, blocks: list[list[int]], kernel: int, 
         sides.append(max(0, sides[-1] - len(filters_of_block) * (kernel - 1)) // pooling)
         if sides[-1] < 1:
             smaller = ", a smaller model.kernel, model.padding=same" if kernel > 1 else ""
-            raise ConfigError(
-                f"model.blocks must leave at least one pixel, but block {number} of {blocks} leaves none (shorter "
-                f"side: {' -> '.join(map(str, sides))}); use fewer blocks{smaller} or a smaller model.pooling"
-            )
+            shrinking = " -> ".join(map(str, sides))
+            rule = f"must leave at least one pixel, but block {number} leaves none (shorter side: {shrinking})"
+            remedy = f"use fewer blocks{smaller} or a smaller model.pooling"
+            raise ConfigError(Problem("model.blocks", rule, blocks, remedy))

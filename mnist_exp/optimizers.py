@@ -1,40 +1,34 @@
-"""Optimizers as plain functions of their keys; keras loads only when one is built."""
+"""Optimizers as plain functions of their keys. Keras loads only when one is built."""
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from mnist_exp import optimizers
-from mnist_exp.config.run_config import build
-
-if TYPE_CHECKING:
-    import keras
-
-
-from typing import TYPE_CHECKING
-
-from mnist_exp.config.schema import NotNegative, Positive, Schedule, Share, UpToOne
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import NotNegative, Positive, Schedule, UpToOne
 
 if TYPE_CHECKING:
     from keras.optimizers import Optimizer
     from keras.optimizers.schedules import LearningRateSchedule
 
 
-def learning_rate_schedule(
-    steps: int, learning_rate: Positive, schedule: Schedule, warmup: Share
-) -> "float | LearningRateSchedule":
-    """The learning rate over `steps` batches: a number, or a cosine that ends at zero.
+def build_optimizer(config: RunConfig, steps: int) -> "Optimizer":
+    """Builds the optimizer of a config. Its learning rate is scheduled over `steps` batches."""
+    return config.build("optimizer", schedule_learning_rate(config.settings(Schedule), steps))
 
-    warmup: share of the steps in which the cosine first rises linearly from zero (Loshchilov and Hutter 2017).
+
+def schedule_learning_rate(settings: Schedule, steps: int) -> "float | LearningRateSchedule":
+    """Returns the learning rate over `steps` batches: a number, or a cosine that ends at zero.
+
+    settings.warmup: the share of the steps in which the cosine first rises linearly from zero (Loshchilov and Hutter
+    2017).
     """
-    if schedule == "constant":
-        return learning_rate
+    if settings.schedule == "constant":
+        return settings.learning_rate
     from keras.optimizers.schedules import CosineDecay
 
-    rising = round(warmup * steps)
+    rising = round(settings.warmup * steps)
     if not rising:
-        return CosineDecay(learning_rate, steps)
-    return CosineDecay(0.0, steps - rising, warmup_target=learning_rate, warmup_steps=rising)
+        return CosineDecay(settings.learning_rate, steps)
+    return CosineDecay(0.0, steps - rising, warmup_target=settings.learning_rate, warmup_steps=rising)
 
 
 def adam(rate: "float | LearningRateSchedule", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":
@@ -84,10 +78,3 @@ def rmsprop(rate: "float | LearningRateSchedule", *, rho: UpToOne, momentum: UpT
     from keras.optimizers import RMSprop
 
     return RMSprop(rate, rho=rho, momentum=momentum, epsilon=epsilon)
-
-
-def build_optimizer(section: DictConfig, steps: int) -> "keras.optimizers.Optimizer":
-    """The optimizer, its learning rate scheduled over `steps` batches."""
-    keys = dict(section)
-    schedule = {key: keys.pop(key) for key in ("learning_rate", "schedule", "warmup")}
-    return build(keys, optimizers.learning_rate_schedule(steps, **schedule))

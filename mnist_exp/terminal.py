@@ -1,37 +1,52 @@
-"""What a run says in the terminal, and where the chatter of the libraries goes instead."""
+"""What a run prints: labelled lines, and a progress bar in an interactive terminal."""
 
 import contextlib
-import re
 import shlex
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import rich.console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from mnist_exp.config.compose import Composed
+from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.config.schema import Training
-from mnist_exp.experiment import Listener, Result
-from mnist_exp.log import Chatter
-from mnist_exp.tracking.active_run import Record
+from mnist_exp.experiment import Listener, Result, configure, run
+from mnist_exp.log import LibraryOutput, hide_library_output
+from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
+from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
+from mnist_exp.tracking.store import hide_password
 
 if TYPE_CHECKING:
     import keras
 
     from mnist_exp.data.splits import Splits
 
-LABEL = 9  # columns before the text of a line
+LABEL = 11  # columns before the text of a line
 
 
-def duration(seconds: float) -> str:
-    """In the largest unit that says it well."""
+def run_and_show(composed: Composed) -> int:
+    """Runs what a command line asks for, shows it in the terminal and returns the exit status."""
+    display = RunDisplay()
+    try:
+        with raise_on_sigterm(), hide_library_output() as display.output, display.cleared():
+            result = run(configure(composed), display)
+    except (KeyboardInterrupt, Terminated) as stop:
+        return display.show_stop(exit_status(stop))
+    display.show_result(result)
+    return 0
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a duration in seconds, minutes or hours, with two or three digits."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -39,40 +54,57 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class Speaker:
-    """Says things in lines with a label before them, wrapped to the terminal."""
+def command_to_open(uri: str) -> str:
+    """Returns the command or the address that shows the runs of this store, without a password."""
+    if uri == uri_of(Path("mlruns", DATABASE).resolve()):
+        return "python -m mnist_exp ui"
+    shown = hide_password(uri)
+    return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"
 
-    label = LABEL
+
+class Console:
+    """Prints lines with a label before them, wrapped to the width of the terminal."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = rich.console.Console(highlight=False)
 
     def say(self, label: str, text: str) -> None:
-        """One paragraph."""
-        lines = textwrap.wrap(text, self.console.width - self.label, break_long_words=False, break_on_hyphens=False)
-        indented = ("\n" + " " * self.label).join(lines)
-        self.line(Text.assemble((f"{label:<{self.label}}", "bold"), indented))
+        """Prints one paragraph."""
+        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
+        indented = ("\n" + " " * LABEL).join(lines)
+        self.line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
 
     def line(self, line: str | Text) -> None:
-        """As it is; a terminal may break it."""
+        """Prints a line as it is; a terminal may break it."""
         self.console.print(line, markup=False, soft_wrap=True)
 
+    def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+        """Prints a table between empty lines: the first column to the left, the others to the right."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, justify="left" if not column else "right")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print()
+        self.console.print(table)
+        self.console.print()
 
-class Terminal(Speaker, Listener):
-    """Tells the story of a run: a progress bar in a terminal, plain lines in a log."""
+
+class RunDisplay(Console, Listener):
+    """Shows the progress of a run: a progress bar in an interactive terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.chatter: Chatter | None = None
-        self._record: Record | None = None
+        self.output: LibraryOutput | None = None
+        self._active: ActiveRun | None = None
         self._progress: Progress | None = None
-        self._said = ""  # beside the bar
-        # Rich would hand what libraries write to standard error to the terminal.
+        self._last_epoch = ""  # beside the bar
+        # Rich would send to the terminal what libraries write to standard error.
         self._waiting = Live(console=self.console, transient=True, redirect_stderr=False)
         self._settings: Training | None = None
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
 
-    def data(self, splits: "Splits") -> None:
+    def on_data(self, splits: "Splits") -> None:
         height, width, channels = splits.image_shape
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in splits.parts.items())
         self.say("data", splits.description)
@@ -80,69 +112,64 @@ class Terminal(Speaker, Listener):
         self.say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
         for where, count in splits.repeated.items():
             self.say("", f"{count:,} identical images in {where}")
-        self._busy("loading the libraries")
+        self._wait_for("loading the libraries")
 
-    def record(self, record: Record) -> None:
-        self._record = record
-        if self.chatter:
-            self.chatter.move_to(record.log)
+    def on_start(self, active: ActiveRun) -> None:
+        self._active = active
+        if self.output:
+            self.output.move_to(active.log)
 
-    def model(self, model: "keras.Model", settings: Training, differing: Callable[[], list[str]]) -> None:
+    def on_model(self, model: "keras.Model", config: RunConfig) -> None:
         self._waiting.stop()
-        self._settings = settings
-        self.say("differs", ", ".join(differing()) or "nothing from the defaults")
+        self._settings = settings = config.settings(Training)
+        choices, values = config.differences()
+        changed = [f"{group}={choice}" for group, choice in choices.items()]
+        changed += [f"{key}={format_value(value)}" for key, value in values.items()]
+        self.say("changed", ", ".join(changed) or "nothing; all values are the defaults")
         self.say("model", f"{model.name}, {model.count_params():,} parameters")
         self.say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
         if self.console.is_interactive:
-            self._progress = Progress(
+            columns: list[Any] = [
                 TextColumn("{task.description}"),
                 BarColumn(None),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[last]}"),
                 TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-                redirect_stderr=False,
-            )
-            self._progress.add_task(f"epoch 0/{settings.epochs}", total=settings.epochs, said="compiling")
+            ]
+            self._progress = Progress(*columns, console=self.console, transient=True, redirect_stderr=False)
+            self._progress.add_task(f"epoch 0/{settings.epochs}", total=settings.epochs, last="compiling")
             self._progress.start()
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
         if self._progress and self._settings:
-            where, done = f"epoch {epoch}/{self._settings.epochs}", epoch - 1 + step / steps
-            self._progress.update(self._progress.task_ids[0], completed=done, description=where, said=self._said)
+            description, done = f"epoch {epoch}/{self._settings.epochs}", epoch - 1 + step / steps
+            task = self._progress.task_ids[0]
+            self._progress.update(task, completed=done, description=description, last=self._last_epoch)
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         assert self._settings
         if self._progress:
-            self._said = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
-            self._progress.update(self._progress.task_ids[0], completed=epoch, said=self._said)
+            self._last_epoch = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
+            self._progress.update(self._progress.task_ids[0], completed=epoch, last=self._last_epoch)
             return
         loss = f"loss {metrics['loss']:.4f}, val {metrics['val_loss']:.4f}"
         accuracy = f"accuracy {metrics['accuracy']:.2%}, val {metrics['val_accuracy']:.2%}"
-        seconds = time.perf_counter() - self._begun
+        seconds = time.perf_counter() - self._started
         self.line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
 
-    def evaluating(self) -> None:
+    def on_evaluation(self) -> None:
         self._stop_progress()
-        self._busy("evaluating, drawing and saving")
+        self._wait_for("evaluating, drawing and saving")
 
-    def result(self, result: Result) -> None:
-        """The table at the end of a run."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("", "accuracy", "95% interval", "macro F1", "loss"):
-            table.add_column(column, justify="left" if not column else "right")
+    def show_result(self, result: Result) -> None:
+        """Prints the table at the end of a run."""
+        rows = []
         for split, label in (("val", "validation"), ("test", "test")):
-            numbers = {key.removeprefix(f"{split}/"): value for key, value in result.metrics.items()}
-            table.add_row(
-                label,
-                f"{numbers['accuracy']:.2%}",
-                f"{numbers['accuracy_low']:.2%} - {numbers['accuracy_high']:.2%}",
-                f"{numbers['macro_f1']:.4f}",
-                f"{numbers['loss']:.4f}",
+            accuracy, low, high, f1, loss = (
+                result.metrics[f"{split}/{name}"]
+                for name in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss")
             )
-        self.console.print()
-        self.console.print(table)
-        self.console.print()
+            rows.append((label, f"{accuracy:.2%}", f"{low:.2%} - {high:.2%}", f"{f1:.4f}", f"{loss:.4f}"))
+        self.table(("", "accuracy", "95% interval", "macro F1", "loss"), rows)
         if self._settings and self._settings.batches:
             last = {name: values[-1] for name, values in result.history.items()}
             self.say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")
@@ -152,24 +179,24 @@ class Terminal(Speaker, Listener):
         training = f"{result.seconds['training']:.1f} s of it training {_epochs(epochs)}{used}"
         self.say("time", f"{sum(result.seconds.values()):.1f} s, {training}")
         if result.uri:
-            self.say("open", where(result.uri))
-        if result.trouble:
-            self.say("warning", result.trouble)
+            self.say("open", command_to_open(result.uri))
+        if result.undelivered:
+            self.say("warning", _undelivered(result.undelivered))
 
-    def stopped(self, status: int) -> int:
-        """The last words of a run that was interrupted (130) or terminated (143); returns the exit status."""
-        self.say("stopped", "interrupted" if status == 130 else "terminated")
-        if self._record and self._record.id:
-            short = f"{self._record.name} ({self._record.id[:8]})"
-            trouble = self._record.trouble
-            self.say("run", f"{short}: {trouble}" if trouble else f"{short} is recorded as KILLED")
-            if self._record.resumable:
-                self.say("go on", f"python -m mnist_exp training.resume={self._record.id[:8]}")
+    def show_stop(self, status: int) -> int:
+        """Prints how a run that was interrupted or terminated can be resumed. Returns the exit status."""
+        self.say("stopped", "interrupted" if status == INTERRUPTED else "terminated")
+        if self._active and self._active.id:
+            name = f"{self._active.name} ({self._active.id[:8]})"
+            undelivered = self._active.undelivered
+            self.say("run", f"{name}: {_undelivered(undelivered)}" if undelivered else f"{name} is recorded as KILLED")
+            if self._active.resumable:
+                self.say("resume", f"python -m mnist_exp training.resume={self._active.id[:8]}")
         return status
 
     @contextlib.contextmanager
     def cleared(self) -> Iterator[None]:
-        """Clears what moves when the block is left, however."""
+        """Removes the progress bar when the block ends, also if it fails."""
         try:
             yield
         finally:
@@ -181,19 +208,15 @@ class Terminal(Speaker, Listener):
             self._progress.stop()
             self._progress = None
 
-    def _busy(self, what: str) -> None:
+    def _wait_for(self, what: str) -> None:
         if self.console.is_interactive:
             self._waiting.update(Spinner("dots", what))
             self._waiting.start()
 
 
+def _undelivered(folder: str) -> str:
+    return f"the store has not accepted everything; the data of the run is kept in {folder}"
+
+
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
-
-
-def where(uri: str) -> str:
-    """What shows the runs of this store; a password in its address is not repeated."""
-    if uri == uri_of(Path("mlruns", DATABASE).resolve()):
-        return "python -m mnist_exp ui"
-    shown = re.sub("//[^/@]*@", "//", uri)
-    return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"

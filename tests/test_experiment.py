@@ -8,8 +8,6 @@ import mnist_exp
 from mnist_exp import experiment
 from mnist_exp.config.compose import compose
 from mnist_exp.errors import TrackingError
-from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def test_the_result_is_plain_values(done):
 
 
 def test_the_model_comes_back_and_takes_raw_pixels(done, artifacts):
-    splits = experiment.load_data(compose([])[0].dataset)
+    splits = experiment.load_splits(compose([])[0].dataset)
     probabilities = done.result.load_model().predict(splits.test.images, verbose=0)
     with np.load(artifacts / "predictions.npz") as kept:
         assert np.array_equal(kept["test_predicted"], probabilities.argmax(axis=1))
@@ -87,7 +85,7 @@ def test_every_figure_and_report_is_kept(artifacts):
 def test_the_classic_h5_answers_like_the_model(done, artifacts):
     import keras
 
-    few = experiment.load_data(compose([])[0].dataset).test.images[:20]
+    few = experiment.load_splits(compose([])[0].dataset).test.images[:20]
     again = keras.models.load_model(artifacts / "mnist.h5", compile=False)
     assert np.allclose(again.predict(few, verbose=0), done.result.load_model().predict(few, verbose=0), atol=1e-6)
 
@@ -104,22 +102,6 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
     assert result.run_id is None
     with pytest.raises(TrackingError, match="got tracking=off"):
         result.load_model()
-
-
-def test_an_accuracy_that_keras_does_not_confirm_stops_the_run(monkeypatch):
-    """The check between the confusion matrix, Keras's metric and the last epoch's validation can fail, and does."""
-    labels, names = np.array([0, 1, 1, 0]), ("a", "b")
-    probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
-    part = experiment.data.Part(np.zeros((4, 2, 2, 1), np.uint8), labels)
-    splits = experiment.Splits("four", part, part, part, names, "made up", "0" * 64)
-    history = History([{"val_accuracy": 1.0}], used_epoch=1)
-    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 1.0))
-    assert isinstance(experiment.evaluate(None, splits, history)["val"], Evaluation)
-    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
-        experiment.evaluate(None, splits, History([{"val_accuracy": 0.75}], used_epoch=1))
-    monkeypatch.setattr(experiment, "predict", lambda *_: (probabilities, 0.5))
-    with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
-        experiment.evaluate(None, splits, history)
 
 
 @pytest.mark.parametrize(

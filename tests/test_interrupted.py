@@ -65,13 +65,13 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
 def test_a_signal_ends_a_run_as_killed(stopped: dict[str, SimpleNamespace], how: str) -> None:
     left = stopped[how]
     assert left.status == SIGNALS[how][1]
-    assert left.run.info.status == "KILLED"
-    assert left.run.data.tags["error"] in ("KeyboardInterrupt", "Terminated")
+    assert left.run.status == "KILLED"
+    assert left.run.tags["error"] in ("KeyboardInterrupt", "Terminated")
     said = left.out.splitlines()
     assert said[-3].split() == ["stopped", how]
-    assert said[-2].split() == ["run", how, f"({left.run.info.run_id[:8]})", "is", "recorded", "as", "KILLED"]
-    assert said[-1].endswith(f"python -m mnist_exp training.resume={left.run.info.run_id[:8]}")
-    folder = Path(left.run.data.tags["folder"])
+    assert said[-2].split() == ["run", how, f"({left.run.id[:8]})", "is", "recorded", "as", "KILLED"]
+    assert said[-1].endswith(f"python -m mnist_exp training.resume={left.run.id[:8]}")
+    folder = Path(left.run.tags["folder"])
     assert (folder / "checkpoints" / "state.json").is_file()
 
 
@@ -84,7 +84,7 @@ def test_the_chatter_of_libraries_is_in_the_log_and_not_in_the_terminal(
     assert left.err == ""
     labels = {line[:9].strip() for line in left.out.splitlines()} - {""}
     assert labels <= {"data", "differs", "model", "training", "stopped", "run", "go on", *epochs(left.out)}
-    log = Path(left.store.client.download_artifacts(left.run.info.run_id, "run.log", str(tmp_path))).read_text()
+    log = Path(left.store.client.download_artifacts(left.run.id, "run.log", str(tmp_path))).read_text()
     assert "mlflow.store.db.utils: Creating initial MLflow database tables" in log
     assert "XLA" in log
     assert "Traceback" not in left.out + log
@@ -118,10 +118,10 @@ def test_a_mistake_during_the_run_fails_it_without_a_traceback(
     *_, last = err.splitlines()  # pytest's standard error takes the chatter that a process would have in its log
     store = the_store()
     run = find_run(store, "latest")
-    assert run.info.status == "FAILED"
-    assert run.data.tags["error"].startswith(message)
-    assert last == f"error: {run.data.tags['error'].partition(': ')[2]}"
-    assert {"config.yaml", "run.log"} <= {file.path for file in store.client.list_artifacts(run.info.run_id)}
+    assert run.status == "FAILED"
+    assert run.tags["error"].startswith(message)
+    assert last == f"error: {run.tags['error'].partition(': ')[2]}"
+    assert {"config.yaml", "run.log"} <= {file.path for file in store.client.list_artifacts(run.id)}
     assert not Path("mlruns/running").exists(), "without a checkpoint there is nothing to keep"
 
 
@@ -138,7 +138,7 @@ def test_a_bug_fails_the_run_with_its_traceback(tmp_path: Path, monkeypatch: pyt
         mnist_exp.run("model=custom", "model._target_=my_broken_nets.broken", "training=smoke", quiet=True)
     store = the_store()
     run = find_run(store, "latest")
-    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "KeyError: 'no such layer'")
-    text = Path(store.client.download_artifacts(run.info.run_id, "traceback.txt", str(tmp_path))).read_text()
+    assert (run.status, run.tags["error"]) == ("FAILED", "KeyError: 'no such layer'")
+    text = Path(store.client.download_artifacts(run.id, "traceback.txt", str(tmp_path))).read_text()
     assert 'my_broken_nets.py", line 3, in broken' in text
     assert text.endswith("KeyError: 'no such layer'\n")

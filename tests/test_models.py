@@ -151,11 +151,15 @@ def test_the_seed_decides_the_weights() -> None:
 @pytest.mark.parametrize(
     ("overrides", "shape", "said"),
     [
-        (["model=cnn", "model.blocks=[[4],[4],[4],[4]]"], (28, 28, 1), ["block 4 of", "28 -> 13 -> 5 -> 1 -> 0"]),
-        (["model=cnn", "model.blocks=[[4,4,4,4]]"], (8, 8, 1), ["block 1 of", "8 -> 0", "model.padding=same"]),
-        (["model=cnn", "model.blocks=[[4],[4]]"], (40, 5, 3), ["block 2 of", "5 -> 1 -> 0"]),
-        (["model=cnn", "model.kernel=9", "model.blocks=[[4,4]]"], (8, 8, 1), ["block 1 of", "8 -> 0"]),
-        (["model=resnet", "model.stages=[4,4,4,4]"], (8, 8, 1), ["8x8 pixels allow 3 stages, but got 4: [4, 4, 4, 4]"]),
+        (["model=cnn", "model.blocks=[[4],[4],[4],[4]]"], (28, 28, 1), ["block 4 leaves", "28 -> 13 -> 5 -> 1 -> 0"]),
+        (["model=cnn", "model.blocks=[[4,4,4,4]]"], (8, 8, 1), ["block 1 leaves", "8 -> 0", "model.padding=same"]),
+        (["model=cnn", "model.blocks=[[4],[4]]"], (40, 5, 3), ["block 2 leaves", "5 -> 1 -> 0"]),
+        (["model=cnn", "model.kernel=9", "model.blocks=[[4,4]]"], (8, 8, 1), ["block 1 leaves", "8 -> 0"]),
+        (
+            ["model=resnet", "model.stages=[4,4,4,4]"],
+            (8, 8, 1),
+            ["at most 3 stages for 8x8 pixels", "[4, 4, 4, 4]"],
+        ),
     ],
 )
 def test_a_net_too_deep_for_the_image_names_the_block(

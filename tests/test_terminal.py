@@ -20,7 +20,7 @@ from rich.console import Console
 from mnist_exp import terminal as module
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Training
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.experiment import Result
 from mnist_exp.log import chatter_in_log
@@ -62,7 +62,7 @@ def settings(**changed: Any) -> Training:
 
 
 def splits(description: str) -> Splits:
-    part = Part(np.zeros((3, 28, 28, 1), np.uint8), np.arange(3))
+    part = ImageSet(np.zeros((3, 28, 28, 1), np.uint8), np.arange(3))
     return Splits("digits", part, part, part, ("a", "b", "c"), description, "0" * 64)
 
 
@@ -167,7 +167,7 @@ def test_weights_of_an_earlier_epoch_are_named(log: Made) -> None:
 
 def test_colour_images_and_repeated_ones_are_named(log: Made) -> None:
     terminal, written = log
-    part = Part(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
+    part = ImageSet(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3))
     repeated = {"train and validation": 1234}
     terminal.data(Splits("mine", part, part, part, ("a", "b", "c"), "mine", "0" * 64, repeated))
     assert "8x8 colour, 3 classes" in written.getvalue()
@@ -199,14 +199,14 @@ def test_a_run_without_tracking_has_nothing_to_open(log: Made) -> None:
 
 def test_trouble_is_the_last_word(log: Made) -> None:
     terminal, written = log
-    terminal.result(result(trouble="the store broke; everything is kept in mlruns/running/x"))
-    assert written.getvalue().splitlines()[-1].startswith("warning  the store broke;")
+    terminal.result(result(undelivered="mlruns/running/x"))
+    assert written.getvalue().splitlines()[-1].endswith("everything that the run logged is kept in mlruns/running/x")
 
 
 @pytest.mark.parametrize(("status", "word"), [(130, "interrupted"), (143, "terminated")])
 def test_a_stopped_run_says_how_it_goes_on(status: int, word: str, log: Made) -> None:
     terminal, written = log
-    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True, trouble=None)
+    record: Any = SimpleNamespace(id="0123456789abcdef", name="mlp-adam-s0", resumable=True, undelivered=None)
     terminal.record(record)
     assert terminal.stopped(status) == status
     assert written.getvalue().splitlines() == [

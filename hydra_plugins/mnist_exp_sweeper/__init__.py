@@ -1,19 +1,34 @@
-"""Hydra's way to our sweeps: `-m` hands its arguments to mnist_exp.sweep."""
+"""Hydra's way to our sweeps and to the folders that hold our studies. Hydra finds it by the folder's name."""
 
+import os
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
 class MnistExpSweeper(Sweeper):
-    """Hydra looks for it here because of the folder's name."""
+    """Hands the config of a sweep to the task function once; the command line runs the sweep after Hydra returned."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.composed = config
+        self.task, self.composed = task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from mnist_exp.sweep.main import sweep
+        HydraConfig.instance().set_config(self.composed)
+        return self.task(self.composed)
 
-        return sweep(self.composed, arguments)
+
+class MnistExpSearchPath(SearchPathPlugin):
+    """Lets this program, and no other that uses Hydra, find studies beside conf/ and in the current folder."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        from mnist_exp.config.compose import CONF, ROOT
+
+        if not any(element.path.removeprefix("file://") == str(CONF) for element in search_path.get_path()):
+            return
+        for folder in dict.fromkeys((str(ROOT), os.getcwd())):
+            search_path.append("mnist_exp", f"file://{folder}")

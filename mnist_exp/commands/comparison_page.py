@@ -2,34 +2,60 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
-from mnist_exp.evaluation.plots import BLUE, DPI, INK, NUMBERED, ORANGE, RED, laid_out, matrix, numbers, plain, save
-from mnist_exp.tracking.store import Store, answering
-from mnist_exp.tracking.stored_run import Compared
+from mnist_exp.evaluation.plots import (
+    BLUE,
+    DPI,
+    INK,
+    NUMBERED,
+    ORANGE,
+    RED,
+    draw_matrix,
+    new_figure,
+    remove_frame,
+    save,
+    write_numbers,
+)
+from mnist_exp.tracking.store import Store
+from mnist_exp.tracking.stored_run import StoredRun, read_metric_history
 
 COLOURS = (BLUE, ORANGE, "#4f9d69", RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
-MATRICES = 3  # confusion matrices that stand side by side
+MATRICES = 3  # most confusion matrices side by side
+
+Part = tuple[tuple[float, float], Callable[[FigureBase], None]]  # size in inches, and what draws it
 
 
-def write_figure(path: Path, store: Store, runs: Sequence[Compared]) -> None:
-    """Curves above, matrices below, as an image of the kind the path names."""
-    top, below = _curves(store, runs), _matrices(runs)
-    pictures = [_png(figure) for figure in (top, below) if figure]
-    _stacked(pictures).savefig(path, dpi=DPI)
+def write_figure(path: Path, store: Store, runs: Sequence[StoredRun]) -> None:
+    """Draws curves above and matrices below. The suffix of the path chooses the format of the image."""
+    parts = _parts(store, runs)
+    heights = [height for (_, height), _ in parts]
+    figure = new_figure(max(width for (width, _), _ in parts), sum(heights))
+    subfigures = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights).ravel()
+    for subfigure, (_, draw) in zip(subfigures, parts, strict=True):
+        draw(subfigure)
+    figure.savefig(path, dpi=DPI)
 
 
-def write_html(path: Path, store: Store, runs: Sequence[Compared], rows: Sequence[Mapping[str, Any]]) -> None:
-    """One file that needs nothing beside it."""
-    figures = [base64.b64encode(_png(figure)).decode() for figure in (_curves(store, runs), _matrices(runs)) if figure]
+def write_html(path: Path, store: Store, runs: Sequence[StoredRun], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a page that needs no other file."""
+    figures = []
+    for size, draw in _parts(store, runs):
+        figure = new_figure(*size)
+        draw(figure)
+        image = io.BytesIO()
+        save(figure, image)
+        figures.append(base64.b64encode(image.getvalue()).decode())
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_exp.commands", "."), autoescape=True, trim_blocks=True
     )
@@ -37,55 +63,59 @@ def write_html(path: Path, store: Store, runs: Sequence[Compared], rows: Sequenc
     path.write_text(page, encoding="utf-8")
 
 
-def _curves(store: Store, runs: Sequence[Compared]) -> Figure:
-    """Loss and accuracy on validation, epoch by epoch."""
-    figure = laid_out(10.5, 4.4)
+def _parts(store: Store, runs: Sequence[StoredRun]) -> list[Part]:
+    """Returns the curves and, if there are predictions, the matrices."""
+    parts: list[Part] = [((10.5, 4.4), partial(_draw_curves, store=store, runs=runs))]
+    shown = [run for run in runs if run.predictions and "val_labels" in run.predictions][:MATRICES]
+    if shown:
+        classes = max(len(_confusion(run)) for run in shown)
+        side = min(max(0.4 * classes, 2.6), 5)
+        panels = len(shown) + _is_comparable(shown)
+        parts.append(((panels * (side + 0.6) + 0.7, side + 1.4), partial(_draw_matrices, runs=shown)))
+    return parts
+
+
+def _draw_curves(figure: FigureBase, store: Store, runs: Sequence[StoredRun]) -> None:
+    """Draws loss and accuracy on validation by epoch."""
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
         for colour, run in zip(COLOURS, runs, strict=False):
             points = _history(store, run.id, f"val/{name}")
             marker = "o" if len(points) <= 30 else ""
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=_named(run))
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=run.label)
         axes.set_title(f"Validation {name}", loc="left", size=12, weight="bold", color=INK)
         axes.set_xlabel("epoch", size=9, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
-        plain(axes)
+        remove_frame(axes)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
-    return figure
 
 
-def _matrices(runs: Sequence[Compared]) -> Figure | None:
-    """Confusion matrices on validation side by side, and for the first two what the second changed."""
-    shown = [run for run in runs if run.predictions and "val_labels" in run.predictions][:MATRICES]
-    if not shown:
-        return None
-    counts = [_confusion(run.predictions) for run in shown if run.predictions]
-    compared = len(counts) > 1 and counts[0].shape == counts[1].shape
-    side = min(max(0.4 * len(counts[0]), 2.6), 5)
-    panels = len(counts) + compared
-    figure = laid_out(panels * (side + 0.6) + 0.7, side + 1.4)
-    axes = figure.subplots(1, panels, squeeze=False).ravel()
-    for place, run, found in zip(axes, shown, counts, strict=False):
-        _panel(place, found, _named(run))
+def _draw_matrices(figure: FigureBase, runs: Sequence[StoredRun]) -> None:
+    """Draws confusion matrices on validation side by side and, for the first two, their difference."""
+    counts = [_confusion(run) for run in runs]
+    compared = _is_comparable(runs)
+    axes = figure.subplots(1, len(counts) + compared, squeeze=False).ravel()
+    for place, run, found in zip(axes, runs, counts, strict=False):
+        _panel(place, found, run.label)
     if compared:
         _difference(axes[-1], counts[1] - counts[0])
     figure.suptitle("Validation: true classes in rows, predicted in columns", x=0.01, ha="left", size=12, weight="bold")
-    return figure
 
 
 def _panel(axes: Any, counts: np.ndarray, title: str) -> None:
-    image = matrix(axes, counts, [str(number) for number in range(len(counts))])
+    image = draw_matrix(axes, counts, [str(number) for number in range(len(counts))])
     axes.set_title(title, size=10, color=INK, parse_math=False)
     if len(counts) <= NUMBERED:
-        numbers(axes, image, str, size=8)
+        write_numbers(axes, image, str, size=8)
 
 
 def _difference(axes: Any, change: np.ndarray) -> None:
     """More in the second run blue, fewer red; the diagonal are right answers."""
     most = max(int(np.abs(change).max()), 1)
-    matrix(axes, np.zeros_like(change), [str(number) for number in range(len(change))])
+    draw_matrix(axes, np.zeros_like(change), [str(number) for number in range(len(change))])
     axes.imshow(change, cmap=colormaps["RdBu"], vmin=-most, vmax=most)
     axes.set_title("second minus first", size=10, color=INK)
     for row, column in np.argwhere(change) if len(change) <= NUMBERED else ():
@@ -94,38 +124,20 @@ def _difference(axes: Any, change: np.ndarray) -> None:
         text.set_in_layout(False)
 
 
-def _confusion(predictions: Mapping[str, np.ndarray]) -> np.ndarray:
-    classes = range(predictions["val_probabilities"].shape[1])
-    return np.asarray(confusion_matrix(predictions["val_labels"], predictions["val_predicted"], labels=classes))
+def _is_comparable(runs: Sequence[StoredRun]) -> bool:
+    """Whether the first two runs have the same classes."""
+    return len(runs) > 1 and _confusion(runs[0]).shape == _confusion(runs[1]).shape
+
+
+def _confusion(run: StoredRun) -> np.ndarray:
+    assert run.predictions is not None
+    classes = range(run.predictions["val_probabilities"].shape[1])
+    found = confusion_matrix(run.predictions["val_labels"], run.predictions["val_predicted"], labels=classes)
+    return np.asarray(found)
 
 
 def _history(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
-    with answering(store.uri):
-        values = sorted(store.client.get_metric_history(run_id, key), key=lambda metric: metric.timestamp)
     found: dict[int, float] = {}
-    for metric in values:  # what the final evaluation found, without label smoothing, is no part of the curve
-        found.setdefault(metric.step, metric.value)
+    for step, value in read_metric_history(store, run_id, key):
+        found.setdefault(step, value)  # the final evaluation, without label smoothing, is no part of the curve
     return sorted(found.items()) or [(0, float("nan"))]
-
-
-def _named(run: Compared) -> str:
-    return f"{run.name} ({run.id[:8]})"
-
-
-def _png(figure: Figure) -> bytes:
-    image = io.BytesIO()
-    save(figure, image)
-    return image.getvalue()
-
-
-def _stacked(pictures: Sequence[bytes]) -> Figure:
-    """Pictures below each other, none resized."""
-    from matplotlib.image import imread
-
-    arrays = [imread(io.BytesIO(picture)) for picture in pictures]
-    width, height = max(array.shape[1] for array in arrays), sum(array.shape[0] for array in arrays)
-    figure, y = Figure((width / DPI, height / DPI), dpi=DPI), height
-    for array in arrays:
-        y -= array.shape[0]
-        figure.figimage(array, 0, y)
-    return figure

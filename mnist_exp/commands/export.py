@@ -1,62 +1,74 @@
-"""python -m mnist_exp export RUN --format h5: a run's model in another format, read again and compared."""
+"""python -m mnist_exp export RUN --format h5: writes a run's model in another format, and compares what it answers."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mnist_exp.commands.options import with_tracking
-from mnist_exp.config.schema import Tracking
-from mnist_exp.errors import ConfigError, DataError
-from mnist_exp.log import chatter_in_log
-from mnist_exp.tracking.store import existing_store
+from mnist_exp.commands.options import json_option, print_json, with_store
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.errors import ConfigError, DataError, Problem
+from mnist_exp.log import hide_library_output
+from mnist_exp.tracking.store import Store
+from mnist_exp.tracking.stored_run import read_config
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mnist_exp.training.model_files import Format
+    from mnist_exp.training.model_files import Export, Format
 
 IMAGES = 1000
 NAMES: "dict[Format, str]" = {"h5": "mnist.h5", "savedmodel": "saved_model"}
 
 
+def export_run(store: Store, wanted: str, kind: "Format", path: Path) -> "tuple[Export, str]":
+    """Writes the model of a run, and returns how it compares with the stored one, and on which images.
+
+    Raises ConfigError if the path cannot be used, TrackingError if the run has no model.
+    """
+    from mnist_exp.commands.predict import Predictor
+    from mnist_exp.training.model_files import export
+
+    if path.exists():
+        raise ConfigError(Problem(str(path), "already exists", remedy="choose another path with --to"))
+    if not path.parent.is_dir():
+        raise ConfigError(
+            Problem(str(path.parent), "is not a folder", remedy="create it, or choose another path with --to")
+        )
+    predictor = Predictor.load(store, wanted)
+    config = RunConfig(read_config(store, predictor.run), predictor.run.choices)
+    images, source = _images(config, predictor.shape)
+    return export(predictor.model, kind, path, images), source
+
+
+def _images(config: RunConfig, shape: tuple[int, int, int]) -> "tuple[np.ndarray, str]":
+    """Returns validation images of the run, or noise if its data are not on this machine."""
+    import numpy as np
+
+    from mnist_exp.data.load import load_splits
+
+    try:
+        return load_splits(config).validation.images[:IMAGES], "validation images"
+    except DataError:
+        noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
+        return noise, "images of noise, because its data are not on this machine"
+
+
 @click.command(help=__doc__)
 @click.argument("run")
 @click.option("--format", "kind", type=click.Choice(list(NAMES)), default="h5", show_default=True)
-@click.option("--to", type=click.Path(path_type=Path), help="The file or folder to write; mnist.h5 or saved_model.")
-@with_tracking
-def command(run: str, kind: "Format", to: Path | None, tracking: Tracking) -> None:
-    """Says where it is and how far its probabilities are from the model's."""
-    from mnist_exp.commands.predict import Predictor
-    from mnist_exp.commands.reproduce import recorded
-    from mnist_exp.training.model_files import export
-
-    to = to or Path(NAMES[kind])
-    if to.exists():
-        raise ConfigError(f"{to} is there already; move it away, or name another with --to")
-    if not to.parent.is_dir():
-        raise ConfigError(f"{to.parent} is no folder; create it, or name another file with --to")
-    with chatter_in_log():
-        store = existing_store(tracking)
-        predictor = Predictor.of(store, run)
-        images, source = _images(recorded(store, run).config.dataset, predictor.shape)
-        done = export(predictor.model, kind, to, images)
+@click.option("--to", type=click.Path(path_type=Path), help="By default mnist.h5 or the folder saved_model.")
+@json_option("an object: path, largest (the largest difference of a probability), images, source.")
+@with_store
+def command(run: str, kind: "Format", to: Path | None, as_json: bool, store: Store) -> None:
+    """Prints the path, and how far its probabilities are from those of the stored model."""
+    with hide_library_output():
+        done, source = export_run(store, run, kind, to or Path(NAMES[kind]))
+    if as_json:
+        print_json({**asdict(done), "source": source})
+        return
     click.echo(
         f"{done.path}: read again, the same answers on {done.images:,} {source}, "
         f"largest difference of a probability {done.largest:.2g}"
     )
-
-
-def _images(dataset: object, shape: tuple[int, int, int]) -> "tuple[np.ndarray, str]":
-    """Validation images of the run, or noise where its data are not here."""
-    import numpy as np
-    from omegaconf import DictConfig
-
-    from mnist_exp.data.load import load_data
-
-    assert isinstance(dataset, DictConfig)
-    try:
-        return load_data(dataset).validation.images[:IMAGES], "validation images"
-    except DataError:
-        noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
-        return noise, "images of noise, since its data are not here"

@@ -1,45 +1,91 @@
-"""What the commands have in common: where the store is."""
+"""Options and output that several commands share: the store, the run, the port, JSON."""
 
 import functools
+import json
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
 from mnist_exp.config.schema import Tracking
-
-
-def with_tracking(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --folder and --uri to a command, and hands it what they say as `tracking`."""
-
-    @click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
-    @click.option("--uri", help="Another store; MLFLOW_TRACKING_URI counts too.")
-    @functools.wraps(function)
-    def command(*args: Any, folder: str, uri: str | None, **keys: Any) -> Any:
-        return function(*args, tracking=Tracking(enabled=True, uri=uri, experiment="", folder=folder), **keys)
-
-    return command
-
+from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.log import hide_library_output
+from mnist_exp.tracking.store import connect_existing
 
 HOST = "127.0.0.1"
+RUN = "An id, a name, latest, best or models:/NAME@ALIAS."
+
+run_option = click.option("--run", default="best", show_default=True, help=RUN)
 
 
-def usable(port: int) -> int:
-    """The port itself, or one that is free where it is taken, which is said, or 0."""
-    if port and not listening(port):
+def port_option(default: int) -> Callable[..., Any]:
+    """Adds --port to a command."""
+    kind = click.IntRange(0, 65535)
+    return click.option("--port", type=kind, default=default, show_default=True, help="0 takes any free port.")
+
+
+def json_option(shape: str) -> Callable[..., Any]:
+    """Adds --json to a command, which gets it as `as_json`. shape: what is printed, for --help."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print JSON: {shape}")
+
+
+def print_json(values: Any) -> None:
+    """Prints plain values, and paths as text, as JSON."""
+    click.echo(json.dumps(values, indent=1, default=str))
+
+
+def with_tracking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --folder and --uri to a command, which gets them as `settings`."""
+
+    @click.option("--folder", default="mlruns", show_default=True, help="The folder of the local store.")
+    @click.option("--uri", help="Another store; by default MLFLOW_TRACKING_URI, if it is set.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, folder: str, uri: str | None, **keys: Any) -> Any:
+        return command(*args, settings=Tracking(uri=uri, folder=folder), **keys)
+
+    return wrapped
+
+
+def with_store(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --folder and --uri to a command, which gets the opened store as `store`."""
+
+    @with_tracking
+    @functools.wraps(command)
+    def wrapped(*args: Any, settings: Tracking, **keys: Any) -> Any:
+        with hide_library_output():
+            store = connect_existing(settings)
+        return command(*args, store=store, **keys)
+
+    return wrapped
+
+
+@contextmanager
+def write_errors(option: str, path: Path) -> Iterator[None]:
+    """Raises ConfigError if a file cannot be written: the folder is missing, or its suffix is not a known format."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        rule, remedy = f"{path} cannot be written ({error})", "name a file with a known suffix in a folder that exists"
+        raise ConfigError(Problem(option, rule, remedy=remedy)) from error
+
+
+def choose_port(port: int) -> int:
+    """Returns the port, or a free one if it is in use or 0. Prints which one it is if it is in use."""
+    if port and not is_listening(port):
         return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         free = int(probe.getsockname()[1])
     if port:
-        click.echo(f"port {port} is in use; this is {free}")
+        click.echo(f"port {port} is in use; using port {free}")
     return free
 
 
-def listening(port: int) -> bool:
-    """Whether something answers there."""
+def is_listening(port: int) -> bool:
+    """Returns whether a process answers on the port."""
     with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
         return True
     return False

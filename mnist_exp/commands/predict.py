@@ -1,157 +1,43 @@
-"""python -m mnist_exp predict photo.png folder/: what a stored model says of images; - reads one from stdin."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-from PIL import Image
-
-from mnist_exp.data.dataset import Preparation
-from mnist_exp.data.preparation import prepare
-from mnist_exp.errors import TrackingError
-
-if TYPE_CHECKING:
-    import keras
-
-    from mnist_exp.tracking.store import Store
-
+"""python -m mnist_exp predict photo.png folder/: what a stored model predicts for images; - reads one from stdin."""
 
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+import numpy as np
+from PIL import Image
 
-from mnist_exp.commands.options import with_tracking
-from mnist_exp.config.schema import Tracking
+from mnist_exp.commands.options import json_option, run_option, with_store, write_errors
+from mnist_exp.data.dataset import Preparation
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
-from mnist_exp.errors import DataError
-from mnist_exp.log import chatter_in_log
-from mnist_exp.tracking.store import existing_store
+from mnist_exp.data.preparation import prepare
+from mnist_exp.errors import DataError, Problem
+from mnist_exp.log import hide_library_output
+from mnist_exp.tracking.find import find_finished
+from mnist_exp.tracking.registry import load_model, read_metadata
+from mnist_exp.tracking.store import Store, store_errors
+from mnist_exp.tracking.stored_run import StoredRun
+
+if TYPE_CHECKING:
+    import keras
 
 TOGETHER = 256  # images in memory at a time
-SHOWN, THUMBNAIL = 24, (300, 300)  # images that --show has room for, and the most pixels of one
-NAMES = 34  # letters of a path in a line of 80
-
-
-@click.command(help=__doc__)
-@click.argument("paths", nargs=-1, required=True)
-@click.option("--run", default="best", show_default=True, help="An id, name, latest, best or models:/NAME@ALIAS.")
-@click.option("--experiment", help="Where best is looked for; else where the newest run is.")
-@click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="A figure: originals beside tiles.")
-@click.option("--json", "as_json", is_flag=True, help="One object a line: path, label, probability.")
-@with_tracking
-def command(
-    paths: Sequence[str],
-    run: str,
-    experiment: str | None,
-    show: Path | None,
-    as_json: bool,
-    tracking: Tracking,
-) -> None:
-    """Prints a line for each image; exits with 1 where one could not be read."""
-
-    with chatter_in_log():
-        predictor = Predictor.of(existing_store(tracking), run, experiment)
-    if not as_json:
-        click.echo(f"model: {predictor.name}")
-    shown: list[tuple[Image.Image, Answer]] = []
-    failed = False
-    for name, image, answer in _answered(predictor, _files(paths)):
-        if isinstance(answer, str):
-            failed = True
-            click.echo(f"error: {answer}", err=True)
-            continue
-        click.echo(_as_json(name, answer) if as_json else _as_line(name, answer))
-        if image and len(shown) < SHOWN:
-            shown.append((image, answer))
-    if show and shown:
-        _show(show, shown)
-    if failed:
-        raise SystemExit(1)
-
-
-def _files(paths: Sequence[str]) -> Iterator[str]:
-    """The files meant, folders opened."""
-    for path in paths:
-        if path != "-" and Path(path).is_dir():
-            inside = sorted(str(file) for file in Path(path).rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
-            yield from inside or [path]  # an empty folder is said to be no image
-        else:
-            yield path
-
-
-def _answered(predictor: "Predictor", names: Iterator[str]) -> "Iterator[tuple[str, Image.Image | None, Answer | str]]":
-    """Name, image and answer of each file in turn; in place of an answer what is wrong with it."""
-    while some := list(islice(names, TOGETHER)):
-        images, tiles, wrong = [], [], {}
-        for place, name in enumerate(some):
-            try:
-                image = _read(name)
-                tiles.append(predictor.tile(image))
-                image.thumbnail(THUMBNAIL)
-                images.append(image)
-            except DataError as error:
-                wrong[place] = str(error) if name in str(error) else f"{name}: {error}"
-        with chatter_in_log():
-            good = iter(zip(images, predictor.answers(tiles), strict=True))
-        for place, name in enumerate(some):
-            yield (name, None, wrong[place]) if place in wrong else (name, *next(good))
-
-
-def _read(name: str) -> Image.Image:
-    if name == "-":
-        return read_image(io.BytesIO(sys.stdin.buffer.read()), "standard input")
-    if Path(name).is_dir():
-        raise DataError(f"{name}: a folder needs images in it, but has none ({', '.join(sorted(SUFFIXES))})")
-    if not Path(name).exists():
-        raise DataError(f"{name}: there is no such file or folder, seen from {Path.cwd()}")
-    return read_image(Path(name), name)
-
-
-def _show(path: Path, shown: "Sequence[tuple[Image.Image, Answer]]") -> None:
-    from mnist_exp.evaluation.figures import originals_and_tiles
-    from mnist_exp.evaluation.plots import DPI
-
-    pictures = [
-        (_flat(image), answer.tile, f"{answer.label} ({answer.probability:.1%})", answer.unsure)
-        for image, answer in shown
-    ]
-    try:
-        originals_and_tiles(pictures).savefig(path, dpi=DPI)
-    except (OSError, ValueError) as error:  # no such folder, or no format of that name
-        raise DataError(f"--show {path} cannot be written: {error}; name a .png in a folder that exists") from error
-
-
-def _flat(image: Image.Image) -> np.ndarray:
-    """On grey, so that transparent drawings show, black and white ones."""
-    paper = Image.new("RGBA", image.size, (215, 215, 215, 255))
-    return np.asarray(Image.alpha_composite(paper, image).convert("RGB"))
-
-
-def _as_line(name: str, answer: "Answer") -> str:
-    shown = name if len(name) <= NAMES else f"…{name[1 - NAMES :]}"
-    words = f"{shown:<{NAMES}}  {answer.label}  {answer.probability:6.1%}"
-    return f"{words}, then {answer.second} {answer.second_probability:.1%}{'  unsure' * answer.unsure}"
-
-
-def _as_json(name: str, answer: "Answer") -> str:
-    return json.dumps({"path": name, "label": answer.label, "probability": round(answer.probability, 6)})
-
-
-UNSURE = 0.6  # the probability below which an answer is said to be unsure
+UNSURE = 0.6  # a prediction with a lower probability is unsure
+SHOWN, THUMBNAIL = 24, (300, 300)  # the number of images in the figure of --show, and the most pixels of one
+NAMES = 34  # characters of a path in a line of 80
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a model says of one image: its class and the next best, with probabilities; tile: the pixels it saw."""
+class Prediction:
+    """What a model predicts for one image: its class and the next one, with probabilities. tile: the pixels it saw."""
 
     label: str
     probability: float
@@ -161,71 +47,165 @@ class Answer:
 
     @property
     def unsure(self) -> bool:
-        """Whether other classes are together nearly as probable."""
+        """Whether the other classes together are nearly as probable."""
         return self.probability < UNSURE
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model with what it must be used with; name: of its run."""
+    """A model with the metadata that it needs to be used. run: where it was trained."""
 
     model: "keras.Model"
-    name: str
+    run: StoredRun
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]
     preparation: Preparation
 
     @classmethod
-    def of(cls, store: "Store", wanted: str, experiment: str | None = None) -> Self:
-        """The model of a run; wanted, experiment: as find_run has them. Raises TrackingError where it kept none."""
-        from mnist_exp.tracking.find import find_run, model_run
-        from mnist_exp.tracking.store import answering
-
-        run = find_run(store, wanted, experiment)
-        name = f"{run.info.run_name} ({run.info.run_id[:8]})"
-        if run.info.status != "FINISHED":
-            raise TrackingError(f"a run keeps its model when it finishes, but {name} is {run.info.status}")
-        with answering(store.uri):
-            model, known = _loaded(store.uri, model_run(run))
-        size = known["input"]
+    def load(cls, store: Store, wanted: str, experiment: str | None = None) -> Self:
+        """Loads the model of a run, which `find_run` finds. Raises TrackingError if the run has no model."""
+        run = find_finished(store, wanted, experiment)
+        with store_errors(store.uri):
+            model, metadata = _load(store.uri, run.model_run_id)
+        size = metadata["input"]
         return cls(
             model,
-            name,
-            tuple(known["class_names"]),
+            run,
+            tuple(metadata["class_names"]),
             (size["height"], size["width"], size["channels"]),
-            known.get("preparation", "resize"),
+            metadata.get("preparation", "resize"),
         )
 
     def tile(self, image: Image.Image) -> np.ndarray:
-        """The pixels the model sees of an RGBA image: uint8 (height, width, channels).
+        """Returns what the model sees of an RGBA image: uint8 (height, width, channels).
 
-        Raises DataError where nothing is drawn.
+        Raises DataError if nothing is drawn.
         """
         return prepare(image, self.preparation, self.shape)
 
-    def answers(self, tiles: Sequence[np.ndarray]) -> list[Answer]:
-        """One for each tile, in order."""
+    def predict(self, tiles: Sequence[np.ndarray]) -> list[Prediction]:
+        """Returns a prediction for each tile, in order."""
         if not tiles:
             return []
         probabilities = self.model.predict(np.stack(tiles), batch_size=256, verbose=0).astype(np.float64)
-        return [self._answer(*pair) for pair in zip(probabilities, tiles, strict=True)]
+        return [self._prediction(*pair) for pair in zip(probabilities, tiles, strict=True)]
 
     def probabilities(self, tile: np.ndarray) -> dict[str, float]:
-        """Of each class by its name, in order; one image at a time, for who waits for it."""
-        found = np.asarray(self.model(tile[None], training=False), np.float64)[0]
-        return dict(zip(self.class_names, map(float, found), strict=True))
+        """Returns the probability of each class by name. Takes one image at a time, for interactive use."""
+        values = np.asarray(self.model(tile[None], training=False), np.float64)[0]
+        return dict(zip(self.class_names, map(float, values), strict=True))
 
-    def _answer(self, probabilities: np.ndarray, tile: np.ndarray) -> Answer:
+    def _prediction(self, probabilities: np.ndarray, tile: np.ndarray) -> Prediction:
         best, second = probabilities.argsort()[::-1][:2]
         names = self.class_names
-        return Answer(names[best], float(probabilities[best]), names[second], float(probabilities[second]), tile)
+        return Prediction(names[best], float(probabilities[best]), names[second], float(probabilities[second]), tile)
 
 
 @lru_cache(maxsize=2)
-def _loaded(uri: str, run_id: str) -> "tuple[keras.Model, dict[str, Any]]":
-    """Model and metadata of a run, which never change."""
-    from mlflow.models import Model
+def _load(uri: str, run_id: str) -> "tuple[keras.Model, dict[str, Any]]":
+    """Returns model and metadata of a run, which never change."""
+    return load_model(uri, run_id), read_metadata(uri, run_id)
 
-    from mnist_exp.tracking.registry import load_model
 
-    return load_model(uri, run_id), Model.load(f"runs:/{run_id}/model").metadata or {}
+def predict_files(
+    predictor: Predictor, names: Iterator[str]
+) -> Iterator[tuple[str, Image.Image | None, Prediction | str]]:
+    """Yields name, image and prediction of each file. If a file cannot be used, the error replaces the prediction."""
+    while some := list(islice(names, TOGETHER)):
+        images, tiles, errors = [], [], {}
+        for place, name in enumerate(some):
+            try:
+                image = _read(name)
+            except DataError as error:
+                errors[place] = str(error)
+                continue
+            try:
+                tiles.append(predictor.tile(image))
+            except DataError as error:
+                errors[place] = f"{name}: {error}"
+                continue
+            image.thumbnail(THUMBNAIL)
+            images.append(image)
+        with hide_library_output():
+            predictions = iter(zip(images, predictor.predict(tiles), strict=True))
+        for place, name in enumerate(some):
+            yield (name, None, errors[place]) if place in errors else (name, *next(predictions))
+
+
+def _read(name: str) -> Image.Image:
+    if name == "-":
+        return read_image(io.BytesIO(sys.stdin.buffer.read()), "standard input")
+    if Path(name).is_dir():
+        raise DataError(Problem(name, f"must contain images ({', '.join(sorted(SUFFIXES))})"))
+    if not Path(name).exists():
+        raise DataError(Problem(name, "does not exist", remedy=f"the current folder is {Path.cwd()}"))
+    return read_image(Path(name), name)
+
+
+@click.command(help=__doc__)
+@click.argument("paths", nargs=-1, required=True)
+@run_option
+@click.option("--experiment", help="The experiment in which best is searched; by default that of the newest run.")
+@click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="Draw originals beside tiles.")
+@json_option("an object per line: path, label, probability.")
+@with_store
+def command(
+    paths: Sequence[str], run: str, experiment: str | None, show: Path | None, as_json: bool, store: Store
+) -> None:
+    """Prints a line for each image; exits with 1 if one of them could not be read."""
+    with hide_library_output():
+        predictor = Predictor.load(store, run, experiment)
+    if not as_json:
+        click.echo(f"model: {predictor.run.label}")
+    shown: list[tuple[Image.Image, Prediction]] = []
+    failed = False
+    for name, image, prediction in predict_files(predictor, _files(paths)):
+        if isinstance(prediction, str):
+            failed = True
+            click.echo(f"error: {prediction}", err=True)
+            continue
+        click.echo(_json_line(name, prediction) if as_json else _line(name, prediction))
+        if image and len(shown) < SHOWN:
+            shown.append((image, prediction))
+    if show and shown:
+        _draw(show, shown)
+    if failed:
+        raise SystemExit(1)
+
+
+def _files(paths: Sequence[str]) -> Iterator[str]:
+    """Yields the files, those of folders included."""
+    for path in paths:
+        if path != "-" and Path(path).is_dir():
+            inside = sorted(str(file) for file in Path(path).rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
+            yield from inside or [path]  # an empty folder becomes an error
+        else:
+            yield path
+
+
+def _draw(path: Path, shown: Sequence[tuple[Image.Image, Prediction]]) -> None:
+    from mnist_exp.evaluation.figures import originals_and_tiles
+    from mnist_exp.evaluation.plots import DPI
+
+    pictures = [
+        (_flatten(image), prediction.tile, f"{prediction.label} ({prediction.probability:.1%})", prediction.unsure)
+        for image, prediction in shown
+    ]
+    with write_errors("--show", path):
+        originals_and_tiles(pictures).savefig(path, dpi=DPI)
+
+
+def _flatten(image: Image.Image) -> np.ndarray:
+    """Returns the image on grey, on which transparent drawings are visible, black and white ones."""
+    paper = Image.new("RGBA", image.size, (215, 215, 215, 255))
+    return np.asarray(Image.alpha_composite(paper, image).convert("RGB"))
+
+
+def _line(name: str, prediction: Prediction) -> str:
+    shown = name if len(name) <= NAMES else f"…{name[1 - NAMES :]}"
+    words = f"{shown:<{NAMES}}  {prediction.label}  {prediction.probability:6.1%}"
+    return f"{words}, then {prediction.second} {prediction.second_probability:.1%}{'  unsure' * prediction.unsure}"
+
+
+def _json_line(name: str, prediction: Prediction) -> str:
+    return json.dumps({"path": name, "label": prediction.label, "probability": round(prediction.probability, 6)})

@@ -1,165 +1,143 @@
-"""python -m mnist_exp reproduce RUN: trains a recorded run again and says whether the same came out."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp import experiment
-from mnist_exp.config.compose import GROUPS
-from mnist_exp.config.schema import Tracking
-from mnist_exp.errors import DataError, TrackingError
-from mnist_exp.evaluation.statistics import Paired, paired
-from mnist_exp.experiment import Listener
-from mnist_exp.tracking.find import find_run, model_run
-from mnist_exp.tracking.registry import load_model
-from mnist_exp.tracking.store import Store, answering
-from mnist_exp.tracking.stored_run import Compared, compared
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
+"""python -m mnist_exp reproduce RUN: trains a recorded run again and says whether the result is the same."""
 
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
 import click
+import numpy as np
 
-from mnist_exp.commands.options import with_tracking
-from mnist_exp.log import chatter_in_log
-from mnist_exp.terminal import Terminal
-from mnist_exp.tracking.store import existing_store
+from mnist_exp import experiment
+from mnist_exp.commands.options import json_option, print_json, with_tracking
+from mnist_exp.config.check import check_values
+from mnist_exp.config.schema import Tracking
+from mnist_exp.data.load import load_splits
+from mnist_exp.errors import DataError, Problem
+from mnist_exp.evaluation.statistics import PairedTest, test_pair
+from mnist_exp.experiment import Listener
+from mnist_exp.log import hide_library_output
+from mnist_exp.terminal import RunDisplay
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.find import experiment_name, find_finished
+from mnist_exp.tracking.registry import load_model
+from mnist_exp.tracking.store import Store, connect_existing, store_errors
+from mnist_exp.tracking.stored_run import StoredRun, fetch_run, read_config, read_run
 
-
-@click.command(help=__doc__)
-@click.argument("run")
-@click.option("--check", is_flag=True, help="Only compare versions, commit and hardware; train nothing.")
-@click.option("--experiment", help="Where the new run is recorded; else where the first one is.")
-@with_tracking
-def command(run: str, check: bool, experiment: str | None, tracking: Tracking) -> None:
-    """Exits with 1 where the result is different, or with --check where anything around it is."""
-    from mnist_exp.tracking import environment
-
-    store = existing_store(tracking)
-    first = recorded(store, run)
-    experiment = experiment or store.client.get_experiment(first.run.info.experiment_id).name
-    tracking = replace(tracking, experiment=experiment)
-    with tempfile.TemporaryDirectory() as empty, chatter_in_log():
-        found = changes(first.run, environment.tags(Path(empty)))
-    for key, (before, now) in found.items():
-        click.echo(f"{key}: {before} then, {now} now")
-    if not found:
-        click.echo("versions, commit and hardware are those of the run")
-    if check:
-        raise SystemExit(bool(found))
-    terminal = Terminal()
-    with chatter_in_log() as terminal.chatter, terminal.cleared():
-        again = reproduce(store, tracking, first, terminal)
-    first_accuracy, accuracy = again.accuracies
-    click.echo(f"validation accuracy {first_accuracy:.4%} then, {accuracy:.4%} now")
-    click.echo(f"largest difference of a weight {again.largest:.2g}")
-    if again.test and again.verdict != "identical":
-        click.echo(
-            f"of {again.test.images:,} validation images only the new one has {again.test.first_only} right, only the "
-            f"first {again.test.second_only}; p={again.test.p:.2g}"
-        )
-    click.echo(f"verdict: {again.verdict}  ({again.name}, {again.run_id[:8]})")
-    raise SystemExit(again.verdict == "different")
-
-
-SURROUNDINGS = ("version.", "hardware.", "mlflow.source.git.commit", "git.dirty", "system")
+ENVIRONMENT = (tags.VERSION, tags.HARDWARE, tags.COMMIT, tags.DIRTY, tags.SYSTEM)
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A run as it can be trained again: its config, the choices in its groups, and the digest of its data."""
-
-    run: "Run"
-    config: DictConfig
-    choices: dict[str, str]
-    digest: str
-
-
-@dataclass(frozen=True)
-class Reproduced:
+class Reproduction:
     """How a second training compares with the first.
 
-    largest: difference of any weight; test: McNemar's on the validation images; accuracies: before and now.
+    largest: the largest difference of a weight. accuracies: on validation, of the first and the second training.
+    test: McNemar's test of the second against the first on the validation images.
     """
 
     name: str
     run_id: str
     largest: float
     accuracies: tuple[float, float]
-    test: Paired | None
+    test: PairedTest | None
 
     @property
     def verdict(self) -> Literal["identical", "within tolerance", "different"]:
-        """Identical: every weight; within tolerance: no difference shown on the same validation images."""
+        """Identical: every weight. Within tolerance: no difference shown on the same validation images."""
         if self.largest == 0 and self.accuracies[0] == self.accuracies[1]:
             return "identical"
         return "within tolerance" if self.test and self.test.verdict == "no difference shown" else "different"
 
 
-def recorded(store: Store, wanted: str) -> Recorded:
-    """A finished run; wanted: as find_run has it. Raises TrackingError where it did not finish or kept no config."""
-    run = find_run(store, wanted)
-    with answering(store.uri):
-        run = store.client.get_run(model_run(run))  # of a trial with several seeds the best
-    name = f"{run.info.run_name} ({run.info.run_id[:8]})"
-    if run.info.status != "FINISHED":
-        raise TrackingError(f"only a finished run can be reproduced, but {name} is {run.info.status}")
-    with answering(store.uri):
-        config = OmegaConf.load(Path(store.client.download_artifacts(run.info.run_id, "config.yaml")))
-    assert isinstance(config, DictConfig)
-    params = run.data.params
-    return Recorded(
-        run, config, {group: params[group] for group in GROUPS if group in params}, params["dataset.digest"]
+def find_changes(run: StoredRun, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Returns what is different in the environment now: the value then and now, by tag."""
+    keys = sorted(key for key in {*run.tags, *now} if key.startswith(ENVIRONMENT))
+    pairs = {key: (run.tags.get(key, "unknown"), now.get(key, "unknown")) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def reproduce(store: Store, settings: Tracking, first: StoredRun, listener: Listener) -> Reproduction:
+    """Trains the run again, as a run of its own. Raises DataError if the data have changed."""
+    config = check_values(
+        {**read_config(store, first), "tracking": settings.model_dump(), "name": f"{first.name}-again"}, first.choices
     )
-
-
-def changes(run: "Run", now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What surrounded the run and is different now, before and now."""
-    tags = run.data.tags
-    keys = sorted(key for key in {*tags, *now} if key.startswith(SURROUNDINGS))
-    found = {key: (tags.get(key, "unknown"), now.get(key, "unknown")) for key in keys}
-    return {key: pair for key, pair in found.items() if pair[0] != pair[1]}
-
-
-def reproduce(store: Store, tracking: Tracking, first: Recorded, listener: Listener) -> Reproduced:
-    """Trains the run again, as a run of its own. Raises DataError where the data are others by now."""
-    cfg = first.config.copy()
-    cfg.tracking = vars(tracking)
-    cfg.name = f"{first.run.info.run_name}-again"
-    digest = experiment.load_data(cfg.dataset).digest
-    if digest != first.digest:
-        raise DataError(f"a reproduction needs the data of the run, digest {first.digest}, but got {digest}")
-    result = experiment.run(cfg, first.choices, listener)
+    digest, before = load_splits(config).digest, first.params["dataset.digest"]
+    if digest != before:
+        raise DataError(Problem("dataset.digest", f"must be that of the run, {before}", digest, "put that data back"))
+    result = experiment.run(config, listener)
     assert result.run_id is not None
-    with answering(store.uri):
-        store.client.set_tag(result.run_id, "reproduces", first.run.info.run_id)
-        again = store.client.get_run(result.run_id)
-    pair = compared(store, first.run), compared(store, again)
-    return Reproduced(
+    store.set_tags(result.run_id, {tags.REPRODUCES: first.id})
+    one, two = read_run(store, first), read_run(store, fetch_run(store, result.run_id))
+    return Reproduction(
         result.name,
         result.run_id,
-        _largest(store, first.run.info.run_id, result.run_id),
-        _accuracies(*pair),
-        paired(pair[1].predictions, pair[0].predictions, "val"),
+        _largest_difference(store, one.id, two.id),
+        (one.metrics["val/accuracy"], two.metrics["val/accuracy"]),
+        test_pair(two.predictions, one.predictions, "val"),
     )
 
 
-def _largest(store: Store, *run_ids: str) -> float:
-    """The largest difference between any two weights of two models of one architecture."""
-    with answering(store.uri):
+def _largest_difference(store: Store, *run_ids: str) -> float:
+    """Returns the largest difference between two weights of the same place in two models."""
+    with store_errors(store.uri):
         first, second = (load_model(store.uri, run_id).get_weights() for run_id in run_ids)
-    return max(
-        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in zip(first, second, strict=True)
-    )
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in pairs)
 
 
-def _accuracies(first: Compared, second: Compared) -> tuple[float, float]:
-    return first.metrics["val/accuracy"], second.metrics["val/accuracy"]
+@click.command(help=__doc__)
+@click.argument("run")
+@click.option("--check", is_flag=True, help="Only compare versions, commit and hardware; train nothing.")
+@click.option("--experiment", help="The experiment of the new run; by default that of the first run.")
+@json_option("an object: changes; after a training also name, run_id, largest, accuracies, test, verdict.")
+@with_tracking
+def command(run: str, check: bool, experiment: str | None, as_json: bool, settings: Tracking) -> None:
+    """Exits with 1 if the result is different, or with --check if the environment is different."""
+    from mnist_exp.tracking.environment import collect_tags
+
+    store = connect_existing(settings)
+    first = fetch_run(store, find_finished(store, run).model_run_id)
+    settings = settings.model_copy(update={"experiment": experiment or experiment_name(store, first)})
+    with tempfile.TemporaryDirectory() as empty, hide_library_output():
+        changes = find_changes(first, collect_tags(Path(empty)))
+    if not as_json:
+        _print_changes(changes)
+    if check:
+        if as_json:
+            print_json({"changes": changes})
+        raise SystemExit(bool(changes))
+    again = _train(store, settings, first, quiet=as_json)
+    if as_json:
+        print_json({"changes": changes, **asdict(again), "verdict": again.verdict})
+    else:
+        _print_result(again)
+    raise SystemExit(again.verdict == "different")
+
+
+def _train(store: Store, settings: Tracking, first: StoredRun, quiet: bool) -> Reproduction:
+    if quiet:
+        with hide_library_output():
+            return reproduce(store, settings, first, Listener())
+    display = RunDisplay()
+    with hide_library_output() as display.output, display.cleared():
+        return reproduce(store, settings, first, display)
+
+
+def _print_changes(changes: Mapping[str, tuple[str, str]]) -> None:
+    for key, (then, now) in changes.items():
+        click.echo(f"{key}: {then} then, {now} now")
+    if not changes:
+        click.echo("versions, commit and hardware are those of the run")
+
+
+def _print_result(again: Reproduction) -> None:
+    before, accuracy = again.accuracies
+    click.echo(f"validation accuracy {before:.4%} then, {accuracy:.4%} now")
+    click.echo(f"largest difference of a weight {again.largest:.2g}")
+    if again.test and again.verdict != "identical":
+        click.echo(
+            f"of {again.test.images:,} validation images only the new run has {again.test.first_only} right, only the "
+            f"first {again.test.second_only}; p={again.test.p:.2g}"
+        )
+    click.echo(f"verdict: {again.verdict}  ({again.name}, {again.run_id[:8]})")

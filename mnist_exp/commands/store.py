@@ -1,12 +1,17 @@
 """python -m mnist_exp store: checks a local store, repairs one whose folder moved, copies one to a server."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from mnist_exp.commands.options import json_option, print_json
 from mnist_exp.config.schema import Tracking
-from mnist_exp.tracking.sqlite import DATABASE, check_store, move_store, uri_of
-from mnist_exp.tracking.store import existing_store
+from mnist_exp.tracking.sqlite import DATABASE, Missing, check_store, move_store, uri_of
+from mnist_exp.tracking.store import connect_existing, long_retries, open_store
+
+FOLDER = click.Path(path_type=Path)
 
 
 @click.group(help=__doc__)
@@ -15,45 +20,56 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("mlruns"))
-def check(folder: Path) -> None:
-    """Names the runs and models whose files are missing; exits with 1 where there are any."""
+@click.argument("folder", type=FOLDER, default=Path("mlruns"))
+@json_option("an array with an object per missing folder: kind, name, place.")
+def check(folder: Path, as_json: bool) -> None:
+    """Lists the runs and models whose files are missing; exits with 1 if there are any."""
     missing = check_store(folder)
-    for one in missing:
-        click.echo(f"{one.table} {one.name}: {one.place} is missing")
-    click.echo(f"{len(missing)} missing" if missing else "every finished run and model has its files")
+    if as_json:
+        print_json([asdict(one) for one in missing])
+    else:
+        _print_missing(missing)
+        click.echo(f"{len(missing)} missing" if missing else "every finished run and model has its files")
     raise SystemExit(bool(missing))
 
 
 @command.command()
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=FOLDER)
+@click.argument("new", type=FOLDER)
 def move(old: Path, new: Path) -> None:
     """Repairs the store in the folder NEW, which was moved there from OLD; the database is backed up first."""
     changed, backup = move_store(old, new)
     click.echo(f"{changed} places now point to {new.absolute()}; the database before is {backup.name}")
     missing = check_store(new)
-    for one in missing:
-        click.echo(f"{one.table} {one.name}: {one.place} is missing")
+    _print_missing(missing)
     raise SystemExit(bool(missing))
 
 
-@command.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("mlruns"))
-@click.option("--to", "uri", required=True, help="The other store, such as http://tracker:5000.")
-def copy(folder: Path, uri: str) -> None:
-    """Carries runs, metrics, artifacts and registered models to another store, such as the team's server.
+def _print_missing(missing: Sequence[Missing]) -> None:
+    for one in missing:
+        click.echo(f"{one.kind} {one.name}: {one.place} is missing")
 
-    What arrived is compared with what was sent; copied again after a crash, it goes on.
+
+@command.command()
+@click.argument("folder", type=FOLDER, default=Path("mlruns"))
+@click.option("--to", "uri", required=True, help="The other store, such as http://tracker:5000.")
+@json_option("an object: runs, before, metrics, files, models, versions.")
+def copy(folder: Path, uri: str, as_json: bool) -> None:
+    """Copies runs, metrics, artifacts and registered models to another store, such as the server of a team.
+
+    What arrived is compared with what was sent. After a crash, copy again: it continues.
     """
     from mnist_exp.tracking.copy import copy_store
-    from mnist_exp.tracking.store import open_store, patiently
 
-    here = Tracking(enabled=True, uri=uri_of(folder.resolve() / DATABASE), experiment="", folder=str(folder))
-    source = existing_store(here)
-    with patiently():
-        done = copy_store(source, open_store(uri, folder), click.echo)
+    here = Tracking(uri=uri_of(folder.resolve() / DATABASE), folder=str(folder))
+    source = connect_existing(here)
+    with long_retries():
+        done = copy_store(source, open_store(uri, folder), click.echo if not as_json else lambda label: None)
+    if as_json:
+        counts = {key: count for key, count in asdict(done).items() if isinstance(count, int)}
+        print_json(counts)
+        return
     click.echo(
-        f"{done.runs} runs copied, {done.before} were there; {done.metrics} metrics, {done.files} files, {done.models} "
-        f"models, {done.versions} registered versions arrived as sent"
+        f"{done.runs} runs copied, {done.before} were copied before; {done.metrics} metrics, {done.files} files, "
+        f"{done.models} models, {done.versions} registered versions arrived as sent"
     )

@@ -11,29 +11,29 @@ from pathlib import Path
 
 import click
 
-from mnist_exp.commands.options import HOST, listening, usable, with_tracking
+from mnist_exp.commands.options import HOST, choose_port, is_listening, port_option, with_tracking
 from mnist_exp.config.schema import Tracking
-from mnist_exp.errors import TrackingError
-from mnist_exp.signals import Terminated, terminable
-from mnist_exp.tracking.store import Store, existing_store, locate
+from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.signals import Terminated, raise_on_sigterm
+from mnist_exp.tracking.store import Store, connect_existing, locate
 
 PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
 
 
 @click.command(help=__doc__)
-@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
+@port_option(5000)
 @with_tracking
-def command(port: int, tracking: Tracking) -> None:
+def command(port: int, settings: Tracking) -> None:
     """Serves the pages until Ctrl-C."""
-    chosen = locate(tracking.uri, Path(tracking.folder).resolve())
+    chosen = locate(settings.uri, Path(settings.folder).resolve())
     if chosen.startswith("http"):
         click.echo(f"{chosen.rstrip('/')}{PAGE}")
         return
-    store = existing_store(tracking)
-    port = usable(port)
+    store = connect_existing(settings)
+    port = choose_port(port)
     try:
-        with terminable(), _server(store, port) as server:
-            while server.poll() is None and not listening(port):
+        with raise_on_sigterm(), _server(store, port) as server:
+            while server.poll() is None and not is_listening(port):
                 time.sleep(0.2)
             if server.poll() is None:
                 click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
@@ -46,7 +46,7 @@ def command(port: int, tracking: Tracking) -> None:
 
 @contextmanager
 def _server(store: Store, port: int) -> Iterator[subprocess.Popen]:
-    """MLflow's server, ended with its workers when the block is left. Raises TrackingError if it ended by itself."""
+    """Runs MLflow's server while the block runs. Raises TrackingError if the server ends before."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     if store.artifacts:
@@ -57,7 +57,8 @@ def _server(store: Store, port: int) -> Iterator[subprocess.Popen]:
         try:
             yield server
             log.seek(0)
-            raise TrackingError(f"MLflow's server ended with {server.returncode}:\n{''.join(log.readlines()[-10:])}")
+            lines = "".join(log.readlines()[-10:])
+            raise TrackingError(Problem("MLflow's server", f"ended with status {server.returncode}:\n{lines}"))
         finally:
             _end(server)
 

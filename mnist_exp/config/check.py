@@ -1,165 +1,218 @@
-"""Checks a composed config against the signatures of the functions that will receive it; nothing heavy loads."""
+"""Finds every problem of a config before anything is loaded or trained."""
 
-import inspect
-import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import hydra.utils
-from annotated_types import Len
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-from mnist_exp import data, optimizers
-from mnist_exp.config.compose import OF_SWEEPS, did_you_mean, explain
-from mnist_exp.config.schema import Executor, Seed, Sweep, Tracking, Training
-from mnist_exp.config.targets import _function, _hint
-from mnist_exp.errors import ConfigError
+from mnist_exp.config.compose import Composed, first_line, nearest
+from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import RunConfig, plain
+from mnist_exp.config.schema import SECTIONS, Flag, Rule, Section, flags_of, section_keys, section_model
+from mnist_exp.config.targets import import_target
+from mnist_exp.errors import ABSENT, ConfigError, Problem
 
-# What the program passes itself; a config does not hold these.
-GIVEN = {"image_shape", "classes", "steps", "source", "rate"}
-PIECES: dict[str, list[Callable]] = {
-    "dataset": [data.split],
-    "model": [],
-    "optimizer": [optimizers.learning_rate_schedule],
-    "training": [Training],
-    "tracking": [Tracking],
-    "sweep": [Sweep],
-    "executor": [Executor],
+# pydantic's error types in our words; `ctx` of an error fills in the numbers.
+RULES = {
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "dict_type": "must hold keys",
+    "mapping_type": "must hold keys",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} character",
+    "too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
 }
-# How pydantic says it: how we do.
-WORDS = {
-    r"^\w+ should": "must",
-    "a valid ": "a ",
-    "a integer": "an integer",
-    "a boolean": "true or false",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-}
-
-logging.getLogger(hydra.utils.__name__).disabled = True  # it would announce a wrong _target_ a second time
+EVERY_EPOCH = ("val/accuracy", "val/loss")  # the objectives that are known after every epoch
 
 
-def check(cfg: DictConfig) -> None:
-    """Raises one ConfigError that lists every unknown, missing or unusable value of the config."""
-    found = list(problems(cfg))
-    if found:
-        remedy = "--cfg job prints the whole config, with the defaults of what you leave out"
-        raise ConfigError("\n".join([*found, remedy]))
+def check(composed: Composed) -> RunConfig:
+    """Returns the config of a run. Raises one ConfigError that lists every unknown, missing or unusable value."""
+    return check_values(resolve(composed), composed.choices)
 
 
-def problems(cfg: DictConfig) -> Iterator[str]:
-    """What makes a config unusable, one line each."""
+def check_values(values: Mapping[str, Any], choices: Mapping[str, str]) -> RunConfig:
+    """Returns the config of these values, `~` expanded in paths. Raises ConfigError with every problem."""
+    if found := list(find_problems(values)):
+        raise ConfigError(found)
+    return RunConfig(_expand_paths(values), choices)
+
+
+def resolve(composed: Composed) -> dict[str, Any]:
+    """Returns the values of a composed config. Raises ConfigError if an interpolation cannot be resolved."""
     try:
-        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        return plain(composed.config)
     except OmegaConfBaseException as error:
-        yield explain(error)
-        return
-    yield from _section_problems("", {key: values[key] for key in values if key not in PIECES}, [_top_level])
-    for section, pieces in PIECES.items():
-        if section not in values and section in OF_SWEEPS:
-            continue
-        if not isinstance(values.get(section), dict):
-            yield f"{section} must hold keys, but got {_received(values.get(section))}; choose with {section}=..."
-            continue
-        keys = dict(values[section])
-        functions = list(pieces)
-        if missing := [key for key, value in keys.items() if value == "???"]:
-            yield from (f"{section}.{key} is missing; give {section}.{key}=..." for key in missing)
-            continue
-        if "_target_" in keys:
-            target = keys.pop("_target_")
-            try:
-                functions.append(_function(target))
-            except ImportError as error:
-                yield (
-                    f"{section}._target_ must be a function that can be imported, but got {_received(target)}: {error}"
-                )
-                continue
-        yield from _section_problems(f"{section}.", keys, functions)
-    yield from _relations(values)
+        raise ConfigError(Problem(str(error.full_key), "cannot be resolved", remedy=first_line(error))) from error
 
 
-def _top_level(seed: Seed, name: Annotated[str, Len(1, 200)] | None, export: str | None) -> None:
-    """The keys outside the sections, as a signature to check them against."""
+def find_problems(values: Mapping[str, Any], sections: Iterable[str] = tuple(SECTIONS)) -> Iterator[Problem]:
+    """Yields what makes a config unusable: in these sections, and between keys.
+
+    values: nested, resolved. Sections of sweeps may be absent.
+    """
+    for section in sections:
+        keys = values.get(section) if section else {key: values[key] for key in values if key not in SECTIONS}
+        if isinstance(keys, Mapping):
+            yield from _check_section(section, keys)
+        elif section in values or not SECTIONS[section].sweep_only:
+            yield Problem(section, "must hold keys", keys, f"choose with {section}=NAME")
+    yield from _check_rules(values)
 
 
-def _section_problems(prefix: str, keys: dict[str, Any], functions: list[Callable]) -> Iterator[str]:
-    fields: dict[str, Any] = {}
-    open_ended = False
-    for function in functions:
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in GIVEN]
-        open_ended |= any(p.kind is p.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        fields |= {p.name: (_hint(function, p), ... if p.default is p.empty else p.default) for p in named}
-    config = ConfigDict(
-        strict=True, extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, allow_inf_nan=False
-    )
+def check_value(key: str, info: FieldInfo, value: Any) -> Iterator[Problem]:
+    """Yields the problems of one value. key: dotted; info: of the key's field."""
     try:
-        create_model("Section", __config__=config, **fields)(**keys)
+        annotated: Any = Annotated[info.annotation, info]
+        TypeAdapter(annotated, config=Section.model_config).validate_python(value)
     except ValidationError as error:
-        # A union reports each of its branches; one line a key is what a reader needs.
-        seen: dict[str, list[Any]] = {}
-        for problem in error.errors():
-            seen.setdefault(str(problem["loc"][0]), []).append(problem)
-        for key, found in seen.items():
-            yield _sentence(prefix, key, found, list(fields))
+        yield from _problems(error, {key: value}, {key: info}, prefix=key)
 
 
-def _sentence(prefix: str, key: str, found: list[Any], known: list[str]) -> str:
+def field_of(values: Mapping[str, Any], key: str) -> FieldInfo | None:
+    """Returns the field of a dotted key in a config of these values; None if the config has no such key."""
+    section = key.rpartition(".")[0]
+    if section not in SECTIONS:
+        return None
+    keys = values.get(section) if section else values
+    target = import_target(keys["_target_"]) if isinstance(keys, Mapping) and "_target_" in keys else None
+    return section_keys(section, section_model(section, target)).get(key)
+
+
+def _check_section(section: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
+    dot = f"{section}." if section else ""
+    if missing := [key for key, value in keys.items() if value == "???"]:
+        yield from (Problem(f"{dot}{key}", "is missing", remedy=f"give {dot}{key}=...") for key in missing)
+        return
+    target = None
+    if "_target_" in keys:
+        try:
+            target = import_target(keys["_target_"])
+        except ImportError as error:
+            rule = "must be a function that can be imported"
+            yield Problem(f"{dot}_target_", rule, keys["_target_"], str(error))
+            return
+    kind = keys.get("kind")
+    model = section_model(section, target, kind if isinstance(kind, str) else None)
+    given = {key: value for key, value in keys.items() if key != "_target_"}
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        yield from _problems(error, given, model.model_fields, prefix=section)
+
+
+def _problems(error: ValidationError, given: Any, fields: Mapping[str, FieldInfo], prefix: str) -> Iterator[Problem]:
+    """One problem for each key; a union reports each of its branches."""
+    by_path: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        by_path.setdefault(_path(details["loc"], given), []).append(details)
+    for path, found in by_path.items():
+        info = fields.get(path.partition("[")[0].partition(".")[0])
+        key = ".".join(filter(None, (prefix, path))) if prefix not in fields else f"{prefix}{path}"
+        yield _problem(key, found, info, list(fields), prefix)
+
+
+def _problem(key: str, found: list[ErrorDetails], info: FieldInfo | None, known: list[str], section: str) -> Problem:
     first = found[0]
+    dot = f"{section}." if section else ""
     if first["type"] == "extra_forbidden":
-        return f"there is no key {prefix}{key}{did_you_mean(key, known)}; it takes {', '.join(known)}"
+        hint = nearest(key.removeprefix(dot), known).replace("mean ", f"mean {dot}")
+        return Problem(key, "does not exist", remedy=hint or f"{section or 'the top level'} has {', '.join(known)}")
     if first["type"] == "missing":
-        return f"{prefix}{key} is missing; give +{prefix}{key}=..."
-    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
-    place = f"{prefix}{key}" + (inside.removesuffix(".[key]") if len(found) == 1 else "")
-    rules = " or ".join(dict.fromkeys(_rule(problem["msg"]) for problem in found)).replace(" or must be ", " or ")
-    return f"{place} {rules}, but got {_received(first['input'])}"
+        return Problem(key, "is missing", remedy=f"give +{key}=...")
+    marks = info.metadata if info else []
+    own = [mark.text for mark in marks if isinstance(mark, Rule)]
+    rules = own or list(dict.fromkeys(map(_rule, found)))
+    value = ABSENT if Flag.SECRET in marks else first["input"]
+    return Problem(key, " or ".join(rules).replace(" or must be ", " or "), value)
 
 
-def _rule(message: str) -> str:
-    for theirs, ours in WORDS.items():
-        message = re.sub(theirs, ours, message)
-    return message
+def _rule(details: ErrorDetails) -> str:
+    if details["type"] not in RULES:
+        return f"cannot be used ({details['msg']})"
+    numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in details.get("ctx", {}).items()}
+    return RULES[details["type"]].format(**numbers)
 
 
-def _received(value: Any) -> str:
-    return "null" if value is None else repr(value)
+def _path(location: tuple[int | str, ...], value: Any) -> str:
+    """`widths[1]` of ("widths", 1). What pydantic adds to name the branch of a union is in no value and left out."""
+    path = ""
+    for part in location:
+        if isinstance(value, Mapping) and (part in value or not path):
+            value, path = value.get(part), f"{path}.{part}"
+        elif isinstance(value, list) and isinstance(part, int):
+            value, path = value[part], f"{path}[{part}]"
+    return path.removeprefix(".")
 
 
-def _relations(values: dict[str, Any]) -> Iterator[str]:
-    """Rules that tie several keys together."""
+def _expand_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values with `~` expanded in the keys that are files or folders."""
+    expanded: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    for section, keys in expanded.items():
+        if section not in SECTIONS:
+            continue
+        target = import_target(keys["_target_"]) if "_target_" in keys else None
+        model = section_model(section, target, keys.get("kind"))
+        for key, info in model.model_fields.items():
+            if Flag.PATH in flags_of(f"{section}.{key}", info) and isinstance(keys.get(key), str):
+                keys[key] = str(Path(keys[key]).expanduser()) if keys[key].startswith("~") else keys[key]
+    return expanded
+
+
+def _check_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Rules between several keys."""
     training, optimizer = (values.get(section) or {} for section in ("training", "optimizer"))
     smoothing = training.get("label_smoothing")
     if smoothing and training.get("loss") == "sparse_categorical_crossentropy":
-        yield (
-            "training.label_smoothing needs training.loss=categorical_crossentropy, "
-            f"but got {smoothing} with sparse labels"
-        )
+        rule = "must be 0 with training.loss=sparse_categorical_crossentropy"
+        yield Problem("training.label_smoothing", rule, smoothing, "give training.loss=categorical_crossentropy")
     if training.get("reduce_lr_patience") is not None and optimizer.get("schedule") == "cosine":
-        yield (
-            "training.reduce_lr_patience must be null with optimizer.schedule=cosine, which sets the rate itself, "
-            f"but got {training['reduce_lr_patience']}"
-        )
+        rule = "must be null with optimizer.schedule=cosine, which sets the rate itself"
+        yield Problem("training.reduce_lr_patience", rule, training["reduce_lr_patience"])
     if optimizer.get("warmup") and optimizer.get("schedule") == "constant":
-        yield f"optimizer.warmup needs optimizer.schedule=cosine, but got {optimizer['warmup']} with a constant rate"
-    if isinstance(export := values.get("export"), str) and (
-        Path(export).suffix != ".h5" or Path(export).name != export
+        rule = "must be 0 with a constant learning rate"
+        yield Problem("optimizer.warmup", rule, optimizer["warmup"], "give optimizer.schedule=cosine")
+    export = values.get("export")
+    if isinstance(export, str) and (Path(export).suffix != ".h5" or Path(export).name != export):
+        yield Problem("export", "must be a file name that ends in .h5, without a folder", export)
+    if export and not (values.get("tracking") or {}).get("enabled", True):
+        yield Problem("export", "must be null with tracking=off, because the file is kept with the tracked run", export)
+    yield from _check_sweep_rules(values.get("sweep") or {})
+
+
+def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
+    metric = sweep.get("objective")
+    if not isinstance(metric, str):
+        return
+    direction = Objective.from_metric(metric).direction
+    if sweep.get("direction") != direction:
+        yield Problem("sweep.direction", f"must be {direction} for {metric}", sweep.get("direction"))
+    if "median" in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
+        rule = f"must be {' or '.join(EVERY_EPOCH)} with sweep.pruner=median, which needs a score after every epoch"
+        yield Problem("sweep.objective", rule, metric)
+    if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")) and sweep.get("sampler", "auto") not in (
+        "auto",
+        "random",
     ):
-        yield f"export must be a file name that ends in .h5, without a folder, but got {export!r}"
-    sweep = values.get("sweep") or {}
-    if isinstance(objective := sweep.get("objective"), str):
-        wanted = "min" if objective.endswith(("loss", "error")) else "max"
-        if sweep.get("direction") != wanted:
-            yield f"sweep.direction must be {wanted} for {objective}, but got {_received(sweep.get('direction'))}"
-        if sweep.get("pruning") == "median" and objective not in ("val/accuracy", "val/loss"):
-            yield (
-                "sweep.pruning=median needs an objective that is known after every epoch, val/accuracy or val/loss, "
-                f"but got {objective}"
-            )
-    if values.get("export") and not (values.get("tracking") or {}).get("enabled", True):
-        yield f"export needs tracking, which keeps the file with the run, but got {export!r} with tracking=off"
+        rule = "must be auto or random with Hyperband, which draws its configurations at random"
+        yield Problem("sweep.sampler", rule, sweep["sampler"])
+    for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
+        if sweep.get(old) is not None and sweep.get(key, default) != default:
+            rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"
+            yield Problem(f"sweep.{old}", rule, sweep[old])

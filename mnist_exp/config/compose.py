@@ -1,116 +1,276 @@
-"""Composes a config from the choices in `conf`, and says what was meant when a name is wrong."""
+"""Composes a config from the choices in conf/. A failure becomes problems, each with its remedy."""
 
 import difflib
 import os
-import re
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+import hydra
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_exp.config.run_config import flatten
-from mnist_exp.errors import ConfigError
+from mnist_exp.config.schema import SWEEP_SECTIONS
+from mnist_exp.errors import ConfigError, Problem
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = next(folder for folder in (PACKAGE, PACKAGE.parent) if (folder / "conf").is_dir())  # wheel, checkout
 CONF = ROOT / "conf"
-os.environ["MNIST_EXP_SWEEPS"] = str(ROOT)  # conf/config.yaml looks for the group sweeps= there
 GROUPS = (*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), "sweeps")
-OF_SWEEPS = ("sweep", "executor")  # sections that a run or trial has no use for
-FAILURES = (HydraException, OmegaConfBaseException)
+FAILURES = (HydraException, OmegaConfBaseException, ValueError)  # Hydra raises a bare ValueError for model=null
+SWEEPER = "hydra_plugins.mnist_exp_sweeper.MnistExpSweeper"
 
 
-def compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """The config of these overrides, and the choice made in each group (`{"model": "cnn", ...}`).
+@dataclass(frozen=True)
+class Source:
+    """Where Hydra reads: the primary config, its folder, and the folders of --config-dir."""
 
-    Raises ConfigError for an override that names no key or choice, with the nearest that exist.
+    name: str = "config"
+    folder: str = str(CONF)
+    more: tuple[str, ...] = ()
+
+    @property
+    def folders(self) -> Iterator[Path]:
+        """The folders that hold config groups. Those of the user come last."""
+        yield from dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), Path.cwd()))
+
+
+PACKAGE_SOURCE = Source()
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config, unchecked, and what it was composed from.
+
+    config: without Hydra's own node; interpolations are not resolved. choices: the choice of each group that shapes a
+    run. launcher: what Hydra would launch the trials of a sweep with; None for a single run.
     """
-    GlobalHydra.instance().clear()
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    overrides: tuple[str, ...]
+    source: Source = PACKAGE_SOURCE
+    launcher: str | None = None
+
+
+def compose(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Composed:
+    """Composes the config of these overrides. Raises ConfigError with every override that cannot be followed."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3", job_name="mnist_exp"):
-            cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
-    except (*FAILURES, ValueError) as error:  # Hydra raises a bare ValueError for model=null
-        raise ConfigError(explain(error)) from error
-    ours = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return ours, chosen(cfg.hydra)
+        config = _compose(overrides, source)
+    except FAILURES as error:
+        raise ConfigError(_explain(error, overrides, source)) from error
+    return _composed(config, overrides, source)
 
 
-def chosen(hydra_config: Any) -> dict[str, str]:
-    """The choice made in each config group that shapes a run, from Hydra's own node."""
-    choices = hydra_config.runtime.choices
-    shaping = set(GROUPS) - set(OF_SWEEPS)
-    return {str(group): str(choice) for group, choice in choices.items() if group in shaping and choice}
+def compose_command_line() -> list[Composed]:
+    """Lets Hydra read `sys.argv`. Returns what is to be run, in order; nothing after --help, --cfg and the like.
+
+    Hydra has returned before anything runs, so that no error of a run is taken for one of composing. Raises
+    ConfigError.
+    """
+    found: list[tuple[DictConfig, list[str], Source]] = []
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def collect(config: DictConfig) -> None:
+        node = HydraConfig.get()
+        paths = {provider: [one.path for one in node.runtime.config_sources if one.provider == provider]
+                 for provider in ("main", "command-line")}  # fmt: skip
+        source = Source(str(node.job.config_name), str(paths["main"][0]), tuple(paths["command-line"]))
+        whole = config if "hydra" in config else OmegaConf.merge({"hydra": node}, config)
+        assert isinstance(whole, DictConfig)
+        found.append((whole, list(node.overrides.task), source))
+
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    HydraConfig.instance().cfg = None  # of an earlier call in this process
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us, to be told in our words
+    try:
+        collect()
+    except FAILURES as error:
+        if before:
+            raise
+        arguments = get_args_parser().parse_args(sys.argv[1:])
+        source = Source(more=(os.path.abspath(arguments.config_dir),) if arguments.config_dir else ())
+        raise ConfigError(_explain(error, arguments.overrides, source)) from error
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+    return [_composed(*one) for one in found]
+
+
+def choices_of(group: str, source: Source = PACKAGE_SOURCE) -> list[str]:
+    """Returns the choices of a config group; none if there is no such group."""
+    return sorted({path.stem for folder in source.folders for path in (folder / group).glob("*.yaml")})
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Returns the overrides as Hydra reads them. Raises Hydra's OverrideParseException for one that it cannot read."""
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def by_key(overrides: Sequence[str]) -> dict[str, str]:
-    """Overrides by the keys they set, a `+` before them left out."""
-    return {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    """Returns the text of overrides by the keys that they set; the last of two counts."""
+    return {override.key_or_group: str(override.input_line) for override in parse_overrides(overrides)}
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """` (did you mean X?)`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word.lower(), known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields pairs of dotted key and value of a nested dict; lists stay whole."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
-def explain(error: Exception) -> str:
-    """One paragraph for a failed composition: what was wrong, what exists, what to do."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return (
-            f"{group} has no choice {choice!r}{did_you_mean(choice, error.options)}; it has {', '.join(error.options)}"
-        )
-    if isinstance(error, OverrideParseException):
-        return f"an override must be key=value, lists 'key=[1,2]' in quotes, but got {error.override!r}; see --help"
-    if several := re.match("Ambiguous value for argument '(.+?)=(.+)'", text):
-        key, values = several.groups()
-        return f"{key} takes one value, but got {values}; '{key}=[{values}]' is one list, and -m runs once with each"
-    if again := re.search(r"Multiple values for (\S+)\.|force-add .+ not supported: '\+\+(\w+)", text):
-        group = again[1] or again[2]
-        return f"{group} is chosen already; leave out the + and give {group}=..."
-    if named := re.search(
-        r"Could not (?:override|delete) '([^']+)'|config\. '(.+)' does not|group '(.+)' does not", text
-    ):
-        key = next(filter(None, named.groups()))
-        inside = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a value that is a dictionary itself
-        return unknown_key(max(key, inside[1], key=len) if inside else key)
-    cause = f" ({error.__cause__})" if isinstance(error, ConfigCompositionException) and error.__cause__ else ""
-    return f"the config cannot be composed: {' '.join(text.split())}{cause}"
-
-
-def unknown_key(key: str) -> str:
-    """What to say of a key that is not there: the choices that have it, else the nearest there is."""
-    known = _known_keys()
-    if choices := known.get(key):
-        return f"there is no key {key!r} here; these choices have it: {', '.join(choices)}"
-    section, _, last = key.rpartition(".")
-    siblings = [name.removeprefix(f"{section}.") for name in known if section and name.startswith(f"{section}.")]
-    hint = did_you_mean(last, siblings) if siblings else did_you_mean(key, [*GROUPS, *known])
-    return f"there is no key {key!r}{hint}; --cfg job prints every key, +{key}=... adds one for code of your own"
-
-
-def _known_keys() -> dict[str, list[str]]:
-    """Every key there is, with the choices that have it: {"seed": [], "model.kernel": ["model=cnn"], ...}."""
-    found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml")}
-    for path in sorted(CONF.glob("*/*.yaml")):
-        for key, _ in flatten(OmegaConf.to_container(OmegaConf.load(path))):
-            found.setdefault(f"{path.parent.name}.{key}", []).append(f"{path.parent.name}={path.stem}")
+@lru_cache(maxsize=8)
+def known_keys(source: Source = PACKAGE_SOURCE) -> Mapping[str, Sequence[str]]:
+    """Returns every key of conf/ with the choices that have it: {"seed": (), "model.kernel": ("model=cnn",), ...}."""
+    found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml") if key != "hydra"}
+    for group in (group for group in GROUPS if group not in ("experiment", "sweeps")):
+        for path in sorted(path for folder in source.folders for path in (folder / group).glob("*.yaml")):
+            for key, _ in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
+                if key != "defaults":
+                    found.setdefault(f"{group}.{key}", []).append(f"{group}={path.stem}")
     return found
 
 
-def options(group: str) -> list[str]:
-    """The choices of a config group; none where there is no such group."""
-    folder = (ROOT if group == "sweeps" else CONF) / group
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def first_line(error: Exception) -> str:
+    """Returns the first line of a library's message, which a problem repeats as its remedy."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Returns `did you mean X?`, or an empty string if no known word is near."""
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:
+    """Returns the problem of a key that a config does not have."""
+    known = known_keys(source)
+    if choices := known.get(key):
+        return Problem(key, "does not exist in this config", remedy=f"use it with {', '.join(choices)}")
+    alike = [name for name in (*GROUPS, *known) if ("." in name) == ("." in key)]
+    return Problem(key, "does not exist", remedy=nearest(key, alike) or f"+{key}=... adds it")
+
+
+def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
+    """As `hydra.compose`, with the folders of --config-dir."""
+    search_path = create_config_search_path(source.folder)
+    assert isinstance(search_path, ConfigSearchPathImpl)
+    for folder in source.more:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
+    GlobalHydra.instance().clear()
+    try:
+        composer = Hydra.create_main_hydra2("mnist_exp", search_path)
+        return composer.compose_config(
+            source.name, list(overrides), RunMode.RUN, from_shell=False, with_log_configuration=False
+        )
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Composed:
+    """Splits Hydra's node off. Raises ConfigError for overrides that Hydra merges silently."""
+    node = whole.hydra
+    sweeping = node.mode == RunMode.MULTIRUN and node.sweeper._target_ == SWEEPER
+    parsed = parse_overrides(overrides)
+    if found := [problem for one in parsed for problem in _malformed(one, swept=sweeping)]:
+        raise ConfigError(found)
+    shaping = [group for group in GROUPS if group not in SWEEP_SECTIONS]
+    chosen = node.runtime.choices
+    return Composed(
+        OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]),
+        {group: str(chosen[group]) for group in shaping if chosen.get(group)},
+        tuple(overrides),
+        source,
+        str(node.launcher._target_) if sweeping else None,
+    )
+
+
+def _explain(error: Exception, overrides: Sequence[str], source: Source) -> list[Problem]:
+    """Why composing failed: from the exception's fields and the parsed overrides, never from a message."""
+    if isinstance(error, OverrideParseException):
+        return [_unreadable(error.override)]
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = sorted({*error.options, *choices_of(group, source)})
+        hint = nearest(choice, options)
+        return [Problem(group, "must be one of " + ", ".join(options), choice, hint)]
+    parsed = parse_overrides(overrides)
+    if found := [problem for one in parsed for problem in _malformed(one)] or list(_unknown(parsed, source)):
+        return found
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return [Problem(str(cause.full_key), "cannot be set", remedy=first_line(cause))]
+    return [Problem("the config", "cannot be composed", remedy=" ".join(str(error).split()))]
+
+
+def _unreadable(override: str) -> Problem:
+    """An override that Hydra's grammar does not read. Most often a value needs quotes within quotes."""
+    key, _, value = override.partition("=")
+    rule, remedy = "must be KEY=VALUE in Hydra's syntax", "see --help"
+    if key.strip("+~").replace(".", "").replace("_", "").isalnum() and value and value[0] not in "=[{":
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        line = f'{key}="{quoted}"'
+        with suppress(HydraException):
+            parse_overrides([line])
+            rule += ", where a value with special characters stands in quotes"
+            remedy = f"type {shlex.quote(line)}"
+    return Problem(override, rule, remedy=remedy)
+
+
+def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
+    """What is wrong with the form of an override, though Hydra may accept it."""
+    key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
+    if override.is_sweep_override() and not swept:
+        text = override.get_value_string()
+        yield Problem(key, "takes one value", text, f"'{key}=[{text}]' is one list, -m runs once for each value")
+    elif key in GROUPS and (override.is_add() or override.is_force_add()):
+        yield Problem(key, "is chosen already", remedy=f"write {key}={override.get_value_string()} without +")
+    elif override.package is not None:
+        yield Problem(str(override.input_line), "must not name a package", remedy=f"write {key}=NAME")
+    elif key in GROUPS and (isinstance(value, list) or (value is None and _is_needed(override))):
+        yield Problem(key, "must be one name", value, f"write {key}=NAME")
+
+
+def _is_needed(override: Override) -> bool:
+    return not override.is_delete() and override.key_or_group not in ("experiment", "sweeps")
+
+
+def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:
+    """The keys that the chosen groups do not have; the groups are composed once more without the other keys."""
+    chosen = [one for one in parsed if one.key_or_group in GROUPS and not isinstance(one.value(), dict)]
+    config = OmegaConf.create()
+    with suppress(*FAILURES):
+        config = _compose([str(one.input_line) for one in chosen if not one.is_sweep_override()], source)
+    for one in parsed:
+        key, value = one.key_or_group, one.value()
+        if one in chosen or one.is_add() or one.is_force_add():
+            continue
+        for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
+            if not _has(config, name):
+                yield unknown_key(name, source)
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    section, _, last = key.rpartition(".")
+    with suppress(*FAILURES):
+        found = OmegaConf.select(config, section) if section else config
+        return isinstance(found, DictConfig) and last in found
+    return False

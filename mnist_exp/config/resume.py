@@ -1,45 +1,71 @@
-"""training.resume: the config of an interrupted run, as it was recorded."""
+"""Resuming a run or a sweep: the recorded config, and the keys that may be given beside it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from mnist_exp.config.check import check_values, resolve
+from mnist_exp.config.compose import Composed, by_key
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, keys_with
+from mnist_exp.errors import ConfigError, Problem
 
-from mnist_exp import tracking
-from mnist_exp.config.compose import GROUPS, OF_SWEEPS, by_key
-from mnist_exp.config.schema import Tracking
-from mnist_exp.errors import ConfigError
-
-BESIDE = ("training.resume", "training.epochs", "tracking.uri", "tracking.folder", "tracking.experiment")
+OF_RUNS = ("training", "tracking")
+OF_SWEEPS = ("sweep", "executor", "tracking")
 
 
-def continued(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
-) -> tuple[DictConfig, Mapping[str, str]]:
-    """The config and choices themselves, or where training.resume names a run, its recorded ones with what may change.
+def check_single(composed: Composed) -> None:
+    """Raises ConfigError for overrides that only a sweep has a use for."""
+    own = {key: text for key, text in by_key(composed.overrides).items() if key.split(".")[0] in _only_of_sweeps()}
+    if own:
+        remedy = f"add -m: python -m mnist_exp -m {' '.join(own.values())}"
+        raise ConfigError(Problem(", ".join(own.values()), "can be given to a sweep only", remedy=remedy))
 
-    Raises ConfigError for an override that a single or resumed run cannot follow, TrackingError for a run that cannot
-    go on.
+
+def wanted_run(composed: Composed) -> str | None:
+    """Returns what training.resume names, as it was typed; None if no run is to be resumed."""
+    wanted = composed.config.training.resume
+    if wanted is None or isinstance(wanted, str):
+        return wanted
+    # the start of an id that reads as a number, such as 12345678 or 1234e567
+    return by_key(composed.overrides)["training.resume"].partition("=")[2]
+
+
+def resume_run(composed: Composed, recorded: Mapping[str, Any], choices: Mapping[str, str], run_id: str) -> RunConfig:
+    """Returns the recorded config of a run with the changes that a resumed run allows.
+
+    Raises ConfigError for an override that a resumed run does not allow.
     """
-    given = by_key(overrides)
-    if of_sweeps := [override for key, override in given.items() if key.split(".")[0] in ("sweeps", *OF_SWEEPS)]:
-        raise ConfigError(f"{', '.join(of_sweeps)} is for sweeps, but -m is missing: python -m mnist_exp -m ...")
-    if cfg.training.resume is None:
-        return cfg, choices
-    if not cfg.tracking.enabled:
-        raise ConfigError("training.resume needs the tracking store that knows the run, but got tracking=off")
-    if other := [override for key, override in given.items() if key not in BESIDE]:
-        raise ConfigError(
-            "a resumed run keeps its recorded config: beside training.resume it takes only "
-            f"{', '.join(BESIDE[1:])}, but got {', '.join(other)}"
-        )
-    wanted = cfg.training.resume
-    if not isinstance(wanted, str):  # the start of an id that reads as a number, such as 12345678 or 1234e567
-        wanted = given["training.resume"].partition("=")[2]
-    run_id, recorded, params = tracking.recorded_config(Tracking(**cfg.tracking), wanted)
-    old = OmegaConf.create(recorded)
-    assert isinstance(old, DictConfig)
-    old.training.resume = run_id
-    old.tracking = cfg.tracking
-    if "training.epochs" in given:
-        old.training.epochs = cfg.training.epochs
-    return old, {group: params[group] for group in GROUPS if group in params}
+    free = check_overrides(composed.overrides, OF_RUNS, "a resumed run")
+    now = resolve(composed)
+    training = {**recorded["training"], **{key: now["training"][key] for key in _inside("training", free)}}
+    values = {**recorded, "training": {**training, "resume": run_id}, "tracking": now["tracking"]}
+    return check_values(values, choices)
+
+
+def check_overrides(
+    overrides: Sequence[str], sections: Sequence[str], what: str, before: Sequence[str] = ()
+) -> set[str]:
+    """Returns the keys among the overrides that may change when something is resumed.
+
+    before: overrides that it began with, which may be repeated. Raises ConfigError for any other.
+    """
+    given, began = by_key(overrides), by_key(before)
+    allowed = {*keys_with(Flag.RESUME, *sections), *(name for name in sections if Flag.RESUME in SECTIONS[name].flags)}
+    free = {key for key in given if key in allowed or key.split(".")[0] in allowed}
+    if other := [given[key] for key in given if key not in free and began.get(key) != given[key]]:
+        named = [key for key in keys_with(Flag.RESUME, *sections) if key.split(".")[0] not in allowed]
+        groups = [f"{name}.*" for name in sections if Flag.RESUME in SECTIONS[name].flags]
+        rule = f"keeps its recorded config{f' ({chr(32).join(before)})' if before else ''}"
+        remedy = f"give only {', '.join([*named, *groups])} beside it"
+        raise ConfigError(Problem(what, rule, " ".join(sorted(other)), remedy))
+    return free
+
+
+def _inside(section: str, keys: set[str]) -> list[str]:
+    return [
+        key.removeprefix(f"{section}.") for key in keys if key.startswith(f"{section}.") and key != f"{section}.resume"
+    ]
+
+
+def _only_of_sweeps() -> set[str]:
+    return {*SWEEP_SECTIONS, "sweeps"}

@@ -1,66 +1,162 @@
 """The config of a run: its values, its choices, and what they build."""
 
-from collections.abc import Iterator, Mapping
+import copy
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_exp.config.compose import compose, flatten
+from mnist_exp.config.schema import (
+    SECTIONS,
+    SWEEP_SECTIONS,
+    Flag,
+    General,
+    Section,
+    keys_with,
+)
+from mnist_exp.config.targets import call_target
 
-def build(section: Any, *given: Any, **more: Any) -> Any:
-    """Calls the `_target_` of a section with its keys as plain values; errors arrive as the function raised them."""
-    try:
-        return instantiate(section, *given, **more, _convert_="all")
-    except InstantiationException as error:
-        raise error.__cause__ or error from None
-
-
-def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs of dotted key and value of a plain nested dict, lists left whole."""
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def find_changes(cfg: DictConfig, choices: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Returns the choices that differ from the defaults, and the values, by dotted key, that differ within them."""
-    from mnist_exp.config.compose import compose
-
-    plain, default_choices = compose([])
-    chosen = {group: choice for group, choice in choices.items() if group != "experiment"}
-    base, _ = compose([f"{group}={choice}" for group, choice in chosen.items()]) if chosen else (plain, {})
-    before = dict(flatten(OmegaConf.to_container(base)))
-    now = dict(flatten(OmegaConf.to_container(cfg)))
-    return (
-        {group: choice for group, choice in choices.items() if default_choices.get(group) != choice},
-        {key: value for key, value in now.items() if key not in before or before[key] != value},
-    )
-
-
-def differences(cfg: DictConfig, choices: Mapping[str, str]) -> list[str]:
-    """What sets a config apart from the defaults: choices that differ, then `key=value` of what differs within them."""
-    changed, values = find_changes(cfg, choices)
-    return [f"{group}={choice}" for group, choice in changed.items()] + [
-        f"{key}={_written(value)}" for key, value in values.items()
-    ]
-
-
-def _written(value: Any) -> str:
-    return "null" if value is None else str(value).replace(" ", "")
+S = TypeVar("S", bound=Section)
+WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
+RESERVED = ("null", "true", "false", "inf", "nan")
+SECTION_OF: Mapping[type[Section], str] = {layout.settings: name for name, layout in SECTIONS.items()}
 
 
 @dataclass(frozen=True)
-class Base:
-    """A composed config before the values of a trial, interpolations unresolved, and the choices of its groups."""
+class RunConfig:
+    """The values of a config, checked, interpolations resolved, and the choice of each of its groups."""
+
+    values: Mapping[str, Any]
+    choices: Mapping[str, str]
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, order of the batches, dropout and augmentation."""
+        return self.settings(General).seed
+
+    @property
+    def name(self) -> str:
+        """The name that was given, else the choices and the seed."""
+        made_of = f"{self.choices.get('model', 'model')}-{self.choices.get('optimizer', 'optimizer')}"
+        return self.settings(General).name or f"{self.choices.get('experiment') or made_of}-s{self.seed}"
+
+    @property
+    def hash(self) -> str:
+        """A hash of the values that affect training. Values that only say where a run is recorded are left out."""
+        kept = {key: value for key, value in self.values.items() if key not in ("tracking", "name")}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def settings(self, kind: type[S]) -> S:
+        """Returns the settings of this class, such as `config.settings(Training).epochs`."""
+        section = SECTION_OF[kind]
+        known = self.values[section] if section else self.values
+        chosen = SECTIONS[section].kinds.get(str(known.get("kind")), kind)
+        return chosen.model_validate({key: known[key] for key in chosen.model_fields if key in known})  # type: ignore[return-value]
+
+    def build(self, section: str, *given: Any, **more: Any) -> Any:
+        """Calls the `_target_` of a section with its own keys. given, more: what the program passes."""
+        own = {
+            key: value
+            for key, value in self.values[section].items()
+            if key not in SECTIONS[section].settings.model_fields
+        }
+        return call_target(own, *given, **more)
+
+    def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
+        """Returns this config with other values, by dotted key."""
+        changed = copy.deepcopy(dict(self.values))
+        for key, value in values.items():
+            *sections, last = key.split(".")
+            functools.reduce(dict.__getitem__, sections, changed)[last] = value
+        return RunConfig(changed, self.choices)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The values that a run records: without those of sweeps, and as if it was not resumed."""
+        kept = {key: value for key, value in self.values.items() if key not in SWEEP_SECTIONS}
+        return {**kept, "training": {**kept["training"], "resume": None}}
+
+    def to_yaml(self) -> str:
+        """Returns the values that a run records, as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.recorded))
+
+    def differences(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Returns what sets the config apart from the defaults: choices by group, and values within them by key."""
+        default = compose([])
+        chosen = {group: choice for group, choice in self.choices.items() if group not in ("experiment", "sweeps")}
+        base = compose([f"{group}={choice}" for group, choice in chosen.items()])
+        before, now = dict(flatten(plain(base.config))), dict(flatten(self.values))
+        choices = {group: choice for group, choice in self.choices.items() if default.choices.get(group) != choice}
+        return choices, {key: value for key, value in now.items() if key not in before or before[key] != value}
+
+    def experiment_file(self, *comments: str) -> str:
+        """Returns an experiment file that composes this config again: `experiment=NAME`, or --config-dir."""
+        choices, values = self.differences()
+        labels = keys_with(Flag.LABEL)
+        kept: DictConfig = OmegaConf.create()
+        for key, value in values.items():
+            if key not in labels and key.partition(".")[0] not in SWEEP_SECTIONS:
+                OmegaConf.update(kept, key, value)
+        groups = {
+            group: choice for group, choice in choices.items() if group not in ("experiment", "sweeps", "tracking")
+        }
+        defaults = [{f"override /{group}": choice} for group, choice in groups.items()]
+        body = OmegaConf.merge({"defaults": defaults} if defaults else {}, kept)
+        head = ["# @package _global_", *(f"# {comment}" for comment in comments)]
+        return "\n".join([*head, OmegaConf.to_yaml(body)])
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """A composed config before the values of a trial, interpolations not resolved, and the choices of its groups."""
 
     config: DictConfig
-    choices: dict[str, str]
+    choices: Mapping[str, str]
+
+    def with_values(self, values: Mapping[str, Any]) -> RunConfig:
+        """Returns the config with these values by dotted key. Raises OmegaConf's errors for an unknown key."""
+        config = copy.deepcopy(self.config)
+        OmegaConf.set_struct(config, True)  # an unknown key is an error
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
+        return RunConfig(plain(config), self.choices)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns plain values for the store."""
+        return {"config": OmegaConf.to_container(self.config), "choices": dict(self.choices)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Restores it from the store."""
+        config = OmegaConf.create(record["config"])
+        assert isinstance(config, DictConfig)
+        return cls(config, record["choices"])
 
 
-def _base(config: DictConfig, choices: dict[str, str]) -> Base:
-    OmegaConf.set_struct(config, True)  # an unknown key is an error
-    return Base(config, choices)
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Returns the values as a nested dict, interpolations resolved. Raises OmegaConf's errors if one cannot be."""
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return values
+
+
+def format_value(value: Any) -> str:
+    """Returns a value as it is typed in an override: null, true, [128,64], 'a b'. Hydra reads the same value back."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{','.join(map(format_value, value))}]"
+        case dict():
+            return f"{{{','.join(f'{key}:{format_value(item)}' for key, item in value.items())}}}"
+        case str() if not WORD.fullmatch(value) or value.lower() in RESERVED:
+            # Hydra doubles the backslashes before a quote and before the end.
+            return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
+    return str(value)

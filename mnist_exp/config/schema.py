@@ -1,11 +1,39 @@
-"""The kinds of values a config may hold, as annotations that `checks` enforces and a reader understands."""
+"""Every key of a config: type, limits and flags. Defaults and comments stand in conf/.
 
+A section of a config holds the keys of its class here, and the arguments of its `_target_`. A default here is for
+configs that were recorded before the key existed.
+"""
+
+import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import BaseModel, ConfigDict, create_model
+from pydantic.fields import FieldInfo
+
+from mnist_exp.config.targets import argument_type
+
+
+class Flag(Enum):
+    """What else is to be known of a key."""
+
+    RESUME = "may be given when a run or a sweep is resumed"
+    LABEL = "names a run or says where it is kept: not swept, compared or written to best.yaml"
+    SECRET = "never recorded, printed or put into a problem"
+    PATH = "a file or folder: ~ is expanded"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Our words for a union, which pydantic describes branch by branch."""
+
+    text: str
+
 
 Count = Annotated[int, Ge(1)]
 Seed = Annotated[int, Ge(0), Lt(2**31)]
@@ -13,30 +41,61 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 UpToOne = Annotated[float, Ge(0), Le(1)]
-FractionOrCount = Annotated[float, Gt(0), Lt(1)] | Count  # a fraction of the whole, or a count
+FractionOrCount = Annotated[Annotated[float, Gt(0), Lt(1)] | Count, Rule("must be a fraction below 1 or a count")]
+Name = Annotated[str, Len(1, 200)]
+FilePath = Annotated[str, Flag.PATH]
+OptionalPath = Annotated[str | None, Flag.PATH]
 
-Schedule = Literal["constant", "cosine"]
 Monitor = Literal["val_accuracy", "val_loss", "accuracy", "loss"]
 
 # Random changes of a training image: shares of its side, of a full turn and of its size; 0 switches one off.
 Augmentation = dict[Literal["translation", "rotation", "zoom"], Share]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tracking:
-    """Where runs are recorded; conf/tracking/mlflow.yaml explains each key."""
+class Section(BaseModel):
+    """The settings of a section."""
 
-    enabled: bool
-    uri: str | None
-    experiment: Annotated[str, Len(1, 200)]
-    folder: Annotated[str, Len(1)]
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
+class General(Section):
+    """The keys outside the sections."""
+
+    seed: Seed
+    name: Annotated[Name | None, Flag.LABEL]
+    export: str | None
+
+
+class Split(Section):
+    """How a data set is split; conf/dataset/digits.yaml explains each key."""
+
+    name: str
+    validation: FractionOrCount
+    method: Literal["tail", "stratified"]
+    test: FractionOrCount
+    limit: Count | None
+    seed: Seed
+
+
+class Schedule(Section):
+    """The learning rate over a training; conf/optimizer/adam.yaml explains each key."""
+
+    learning_rate: Positive
+    schedule: Literal["constant", "cosine"]
+    warmup: Share
+
+
+class Training(Section):
     """How to train; conf/training/default.yaml explains each key."""
 
-    epochs: Count
+    epochs: Annotated[Count, Flag.RESUME]
     batch_size: Count
     batches: Count | None
     loss: Literal["sparse_categorical_crossentropy", "categorical_crossentropy"]
@@ -51,67 +110,159 @@ class Training:
     compiled_epoch: Literal["auto", "on", "off"]
     precision: Literal["float32", "mixed_bfloat16"]
     deterministic: bool
-    resume: str | None
+    resume: Annotated[str | None, Flag.RESUME, Flag.LABEL]
 
     def images_used(self, available: int) -> int:
-        """How many of the available training images an epoch takes."""
+        """Returns how many of the available training images an epoch takes."""
         return available if self.batches is None else min(available, self.batches * self.batch_size)
 
     def steps(self, available: int) -> int:
-        """Batches of the whole training, the short last ones included."""
+        """Returns the batches of the whole training, the short last ones included."""
         return self.epochs * math.ceil(self.images_used(available) / self.batch_size)
 
 
+class Tracking(Section):
+    """Where runs are recorded; conf/tracking/mlflow.yaml explains each key."""
+
+    enabled: bool = True
+    uri: Annotated[str | None, Flag.SECRET] = None
+    experiment: Name = "mnist_exp"
+    folder: Annotated[str, Len(1), Flag.PATH] = "mlruns"
+
+
 # What a run logs of its validation images; the test set is not for choosing.
-Objective = Literal[
+Metric = Literal[
     "val/accuracy", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall", "val/calibration_error"
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(Section):
     """How to search; conf/sweep/default.yaml explains each key."""
 
-    name: Annotated[str, Len(1, 200)] | None
-    objective: Objective
+    name: Name | None
+    objective: Metric
     direction: Literal["max", "min"]
-    algorithm: Literal["auto", "grid", "random", "tpe", "hyperband"]
-    max_trials: Count | None
+    sampler: Literal["auto", "grid", "random", "tpe"] = "auto"
+    pruner: Literal["off", "median", "hyperband"] = "off"
+    algorithm: Literal["auto", "grid", "random", "tpe", "hyperband"] | None = None
+    pruning: Literal["median", "off"] | None = None
+    max_trials: Annotated[Count | None, Flag.RESUME]
     executions: Count
-    pruning: Literal["median", "off"]
     pruning_epochs: Count
     pruning_trials: Count
     factor: Annotated[int, Ge(2)]
     iterations: Count
     max_consecutive_failures: Count
-    trial_timeout: Positive | None
-    timeout: Positive | None
+    trial_timeout: Annotated[Positive | None, Flag.RESUME]
+    timeout: Annotated[Positive | None, Flag.RESUME]
     seed: Seed
-    resume: str | None
+    resume: Annotated[str | None, Flag.RESUME]
     plan: bool
-    save_best: str | None
+    save_best: Annotated[str | None, Flag.RESUME, Flag.PATH]
     space: Mapping[str, Any]
 
     @property
-    def sign(self) -> int:
-        """What a score is multiplied by, so that more is better."""
-        return 1 if self.direction == "max" else -1
+    def hyperband(self) -> bool:
+        """Whether trials are stopped and promoted by Hyperband."""
+        return "hyperband" in (self.pruner, self.algorithm)
+
+    @property
+    def median(self) -> bool:
+        """Whether trials below the median of their finished siblings end early."""
+        return "median" in (self.pruner, self.pruning)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Executor:
-    """Where trials run; conf/executor/ explains each key."""
+class Executor(Section):
+    """Where trials run; conf/executor/ explains each key of each kind."""
 
     kind: Literal["inline", "local", "dask", "slurm"]
     workers: Count | None
-    address: str | None = None
+
+
+class ClusterExecutor(Executor):
+    """What workers on other machines need."""
+
     gpus: Annotated[int, Ge(0)] = 0
-    dataset_path: str | None = None
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
+    dataset_path: OptionalPath = None
+
+
+class DaskExecutor(ClusterExecutor):
+    """The workers of a Dask scheduler."""
+
+    address: str
+    tls_ca: OptionalPath = None
+    tls_cert: OptionalPath = None
+    tls_key: OptionalPath = None
+
+
+class SlurmExecutor(ClusterExecutor):
+    """Jobs of a Slurm cluster, one worker each."""
+
     partition: str | None = None
     cpus: Count = 1
     memory: str = "4GB"
     walltime: str = "24:00:00"
     interface: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a section consists of.
+
+    settings: the class of its keys. kinds: the class by the value of the key `kind`. passed: arguments of its
+    `_target_` that the program gives, not the config. flags: those of all its keys. sweep_only: of no use to a run.
+    """
+
+    settings: type[Section] = Section
+    kinds: Mapping[str, type[Section]] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    sweep_only: bool = False
+
+
+SECTIONS: Mapping[str, Layout] = {
+    "": Layout(General),
+    "dataset": Layout(Split),
+    "model": Layout(passed=("image_shape", "classes")),
+    "optimizer": Layout(Schedule, passed=("rate",)),
+    "training": Layout(Training),
+    "tracking": Layout(Tracking, flags=(Flag.RESUME, Flag.LABEL)),
+    "sweep": Layout(Sweep, sweep_only=True),
+    "executor": Layout(
+        Executor, kinds={"dask": DaskExecutor, "slurm": SlurmExecutor}, flags=(Flag.RESUME,), sweep_only=True
+    ),
+}
+SWEEP_SECTIONS = tuple(name for name, layout in SECTIONS.items() if layout.sweep_only)
+
+
+@lru_cache(maxsize=256)
+def section_model(name: str, target: Callable[..., Any] | None = None, kind: str | None = None) -> type[Section]:
+    """Returns the settings of a section and the arguments of its `_target_` as one pydantic model."""
+    layout = SECTIONS[name]
+    settings = layout.kinds.get(kind or "", layout.settings)
+    if target is None:
+        return settings
+    arguments = [a for a in inspect.signature(target).parameters.values() if a.name not in layout.passed]
+    named = [a for a in arguments if a.kind in (a.KEYWORD_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    fields: Any = {a.name: (argument_type(target, a), ... if a.default is a.empty else a.default) for a in named}
+    extra: Any = {"extra": "allow"} if any(a.kind is a.VAR_KEYWORD for a in arguments) else {}
+    return create_model(name or "general", __base__=settings, __cls_kwargs__=extra, **fields)
+
+
+def section_keys(name: str, model: type[Section]) -> dict[str, FieldInfo]:
+    """Returns the fields of a section's model by dotted key."""
+    return {f"{name}.{key}".lstrip("."): info for key, info in model.model_fields.items()}
+
+
+def flags_of(key: str, info: FieldInfo) -> set[Flag]:
+    """Returns the flags of a key, its own and its section's."""
+    section = key.rpartition(".")[0]
+    own = {mark for mark in info.metadata if isinstance(mark, Flag)}
+    return own | set(SECTIONS[section].flags if section in SECTIONS else ())
+
+
+def keys_with(flag: Flag, *sections: str) -> list[str]:
+    """Returns the keys of these sections, else of all, that carry a flag. Keys of a `_target_` carry none."""
+    models = {name: section_model(name) for name in sections or SECTIONS}
+    known = {key: info for name, model in models.items() for key, info in section_keys(name, model).items()}
+    return [key for key, info in known.items() if flag in flags_of(key, info)]

@@ -1,13 +1,18 @@
 """Imports the function that a `_target_` names and reads its signature."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from mnist_exp.config.check import hydra
+import hydra.utils
+from hydra.errors import InstantiationException
+
+logging.getLogger(hydra.utils.__name__).disabled = True  # it would announce a wrong _target_ a second time
 
 
-def _function(target: str) -> Callable:
+def import_target(target: str) -> Callable[..., Any]:
+    """Returns the function or class of this dotted name. Raises ImportError if it cannot be called or inspected."""
     try:
         found = hydra.utils.get_method(target)
         inspect.signature(found)  # builtins may have none
@@ -16,12 +21,20 @@ def _function(target: str) -> Callable:
         raise ImportError(" ".join(str(error.__cause__ or error).split())) from error
 
 
-def _hint(function: Callable, parameter: inspect.Parameter) -> Any:
-    """What a parameter may hold; Any where nothing is said, or only a name that a type checker knows."""
-    if parameter.annotation is parameter.empty:
+def argument_type(function: Callable[..., Any], argument: inspect.Parameter) -> Any:
+    """Returns the annotation of an argument; Any if there is none, or one that only a type checker can import."""
+    if argument.annotation is argument.empty:
         return Any
-    holder = type("Key", (), {"__annotations__": {"key": parameter.annotation}, "__module__": function.__module__})
+    holder = type("Key", (), {"__annotations__": {"key": argument.annotation}, "__module__": function.__module__})
     try:
         return get_type_hints(holder, include_extras=True)["key"]
     except NameError:
         return Any
+
+
+def call_target(section: dict[str, Any], *given: Any, **more: Any) -> Any:
+    """Calls the `_target_` of a section with its keys as plain values. An error arrives as the function raised it."""
+    try:
+        return hydra.utils.instantiate(section, *given, **more, _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ or error from None

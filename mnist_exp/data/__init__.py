@@ -1,9 +1,9 @@
-"""Labelled images: where they come from, and how they are split into train, validation and test."""
+"""Labelled images: built-in data sets, files and folders, split into train, validation and test."""
 
 from mnist_exp.data.builtin import digits, fashion_mnist, mnist
-from mnist_exp.data.dataset import Part, Source
+from mnist_exp.data.dataset import Dataset, ImageSet
 from mnist_exp.data.files import npz
 from mnist_exp.data.folder import folder
 from mnist_exp.data.splits import Splits, sample, split
 
-__all__ = ["Part", "Source", "Splits", "digits", "fashion_mnist", "folder", "mnist", "npz", "sample", "split"]
+__all__ = ["Dataset", "ImageSet", "Splits", "digits", "fashion_mnist", "folder", "mnist", "npz", "sample", "split"]

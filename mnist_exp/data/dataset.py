@@ -1,4 +1,4 @@
-"""Labelled images, checked: what every data set delivers."""
+"""Labelled images and a data set made of them, with the checks that every data set has to pass."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,14 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from mnist_exp.errors import DataError
+from mnist_exp.errors import DataError, Problem
 
 Preparation = Literal["mnist", "digits", "resize"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """images: uint8 (n, height, width, channels), 0-255; labels: int64 (n,), 0 to classes - 1."""
+class ImageSet:
+    """Images with their labels.
+
+    images: uint8 (n, height, width, channels), 0-255. labels: int64 (n,), 0 to classes - 1.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -22,9 +25,9 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: np.ndarray | slice) -> "Part":
-        chosen = Part(self.images[index], self.labels[index])
-        if "digests" in self.__dict__:  # computed already: 0.15 s for MNIST not spent again
+    def __getitem__(self, index: np.ndarray | slice) -> "ImageSet":
+        chosen = ImageSet(self.images[index], self.labels[index])
+        if "digests" in self.__dict__:  # already computed: saves 0.15 s for MNIST
             chosen.__dict__["digests"] = self.digests[index]
         return chosen
 
@@ -36,47 +39,43 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set as it was found. `test` is None where it brings no test set of its own.
+class Dataset:
+    """A data set before it is split. `test` is None if the data set has no test set of its own.
 
-    preparation: how an image from elsewhere is made like these, a recipe of mnist_exp.preparation.
+    preparation: the recipe in mnist_exp.data.preparation that makes other images look like these.
     """
 
-    train: Part
-    test: Part | None
+    train: ImageSet
+    test: ImageSet | None
     class_names: tuple[str, ...]
     description: str
     preparation: Preparation = "resize"
 
 
-def labelled(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
-    """Checked images and labels as a Part, a channel axis added where there is none.
+def check_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> ImageSet:
+    """Returns the arrays as an ImageSet. Grey images get a channel axis.
 
-    where: names the file. Raises DataError for a wrong dtype or rank, unequal counts, or labels not whole numbers.
+    where: the name of the file, for errors. Raises DataError for a wrong dtype or shape, for unequal counts and for
+    labels that are not integers.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
-        raise DataError(f"{where}: images must be uint8, 0-255, but got {images.dtype}; {_to_uint8(images)}")
+        raise DataError(Problem(f"{where}: images", "must be uint8, 0-255", str(images.dtype), _to_uint8(images)))
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
-        raise DataError(
-            f"{where}: images must be (n, height, width) or (n, height, width, 1 or 3), but got {images.shape}; "
-            "reshape them, or move the channels to the end with numpy.moveaxis(images, 1, -1)"
-        )
+        remedy = "reshape them, or move the channels to the end with numpy.moveaxis(images, 1, -1)"
+        rule = "must have the shape (n, height, width) or (n, height, width, 1 or 3)"
+        raise DataError(Problem(f"{where}: images", rule, images.shape, remedy))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{where}: labels must be whole numbers of shape (n,), but got {labels.dtype} of shape {labels.shape}; "
-            f"{_to_whole_numbers(labels)}"
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise DataError(Problem(f"{where}: labels", "must be integers of shape (n,)", found, _to_integers(labels)))
     if len(images) != len(labels):
-        raise DataError(
-            f"{where}: every image needs one label, but got {len(images)} images and {len(labels)} labels; "
-            "save both from the same selection"
-        )
+        found = f"{len(images)} images and {len(labels)} labels"
+        raise DataError(Problem(where, "must hold one label per image", found, "save both from the same selection"))
     if not images.size:
-        raise DataError(f"{where}: must hold images, but got none, shape {images.shape}; check how it was written")
-    return Part(images[..., None] if images.ndim == 3 else images, labels.astype(np.int64))
+        raise DataError(Problem(where, "must hold images", images.shape, "check how the file was written"))
+    return ImageSet(images[..., None] if images.ndim == 3 else images, labels.astype(np.int64))
 
 
 def _to_uint8(images: np.ndarray) -> str:
@@ -88,14 +87,14 @@ def _to_uint8(images: np.ndarray) -> str:
     if low >= 0 and high <= 255:
         return "these lie in 0-255: save images.round().astype('uint8')"
     return (
-        f"these lie in {low:g} to {high:g}: scale all by one range, "
+        f"these lie in {low:g} to {high:g}: scale all of them by the same range, "
         "((images - low) / (high - low) * 255).round().astype('uint8')"
     )
 
 
-def _to_whole_numbers(labels: np.ndarray) -> str:
+def _to_integers(labels: np.ndarray) -> str:
     if labels.ndim == 2:
-        return "one-hot labels become such with labels.argmax(axis=1)"
+        return "convert one-hot labels with labels.argmax(axis=1)"
     if labels.dtype.kind in "bf":
         return "save labels.astype(int)"
-    return "names become numbers with names, labels = numpy.unique(labels, return_inverse=True)"
+    return "convert names with names, labels = numpy.unique(labels, return_inverse=True)"

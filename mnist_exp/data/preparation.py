@@ -1,8 +1,8 @@
-"""From an image as people make it to the pixels a model was trained on.
+"""Turns a photo or a drawing into an image like those that a model was trained on.
 
-Three recipes, kept with each model. `mnist` does what MNIST's makers did (LeCun et al. 1998): the digit alone, light on
-black, its longer side 20 of 28 pixels, its centre of mass in the middle. `digits` does the same without a margin, as
-scikit-learn's digits are. `resize` only brings a picture to the size and the channels of the training images.
+There are three recipes; each model is stored with the name of its own. `mnist` does what the makers of MNIST did
+(LeCun et al. 1998): it cuts out the digit, light on black, scales its longer side to 20 of 28 pixels and centres it by
+mass. `digits` does the same without a margin, like scikit-learn's digits. `resize` only changes size and channels.
 """
 
 from collections.abc import Callable
@@ -13,30 +13,31 @@ from PIL import Image
 from scipy import ndimage
 
 from mnist_exp.data.dataset import Preparation
-from mnist_exp.data.images import fitted
-from mnist_exp.errors import DataError
+from mnist_exp.data.images import resize_image
+from mnist_exp.errors import DataError, Problem
 
-LARGEST = 800  # pixels of the longer side that is worked on; larger images are reduced first
+LARGEST = 800  # pixels of the longer side; larger images are reduced first
 FINE = 160  # pixels of the longer side of a digit while its strokes are measured and changed
-THINNEST, THICKEST = 0.09, 0.18  # nine in ten of MNIST's digits have strokes between these shares of the longer side
-FAINTEST = 12  # grey levels between ink and paper below which nothing is drawn
+THINNEST, THICKEST = 0.09, 0.18  # shares of the longer side; 90% of MNIST's digits have strokes between them
+FAINTEST = 12  # grey levels between ink and paper; an image with less shows nothing
+EMPTY = Problem("an image to predict", "must show something, but its pixels are all alike")
 
 
 def prepare(image: Image.Image, recipe: Preparation, shape: tuple[int, int, int]) -> np.ndarray:
-    """The tile a model sees of an RGBA image: uint8 `shape`, (height, width, channels).
+    """Turns an RGBA image into the tile that a model gets: uint8 (height, width, channels).
 
-    Raises DataError where nothing is drawn.
+    Raises DataError if the image shows nothing.
     """
     return RECIPES[recipe](image, shape)
 
 
-def _digit_alone(image: Image.Image, shape: tuple[int, int, int], *, box: float) -> np.ndarray:
-    """Light on black, centred by mass; box: the digit's longer side as a share of the tile's."""
+def _centre_digit(image: Image.Image, shape: tuple[int, int, int], *, box: float) -> np.ndarray:
+    """Draws the digit light on black, centred by mass. box: its longer side as a share of the tile's."""
     height, width, channels = shape
     image = image.copy()
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-    fine = _scaled(_cropped(_digit(_ink(image))), FINE)
-    digit = _scaled(_cropped(_of_usual_thickness(fine)), box * min(height, width))
+    fine = _scale(_crop(_remove_specks(_ink(image))), FINE)
+    digit = _scale(_crop(_normalize_thickness(fine)), box * min(height, width))
     tile = np.zeros((height, width))
     top, left = (
         int(np.clip(round(side / 2 - 0.5 - mass), 0, side - length))
@@ -52,9 +53,9 @@ def _on_paper(image: Image.Image, grey: int) -> Image.Image:
 
 
 def _ink(image: Image.Image) -> np.ndarray:
-    """How much of each pixel is ink, float (height, width) 0 to 1, whatever the colours and the light.
+    """Returns the share of ink in each pixel, float (height, width) 0 to 1, for any colours and any light.
 
-    Paper is what the border shows, followed inwards as a smooth surface; ink is what differs from it in one direction.
+    Paper is a smooth surface through the pixels of the border. Ink differs from it in one direction of colour.
     """
     grey, alpha = np.asarray(image.convert("L"), float), np.asarray(image.getchannel("A"), float)
     dark = np.average(grey, weights=alpha + 1e-9) < 128
@@ -66,19 +67,19 @@ def _ink(image: Image.Image) -> np.ndarray:
     noise = 1.4826 * np.median(np.abs(ink[_ring(ink.shape)]))
     full = _peak(ink)
     if full < max(FAINTEST, 5 * noise):
-        raise DataError("an image to predict must show something, but its pixels are all alike")
+        raise DataError(EMPTY)
     full = float(np.median(ink[ink > full / 2]))
     least = max(2.5 * noise, 0.1 * full)
     return np.clip((ink - least) / max(full - least, 1e-9), 0, 1)
 
 
 def _peak(values: np.ndarray) -> float:
-    """The largest but for a thousandth, which may be glints: a digit may be a hundredth of its page."""
+    """Returns the largest value but for 0.1% of the pixels, which may be reflections. A digit covers 1% or more."""
     return float(np.partition(values, -max(1, values.size // 1000), axis=None)[-max(1, values.size // 1000)])
 
 
 def _paper(pixels: np.ndarray) -> np.ndarray:
-    """The background as a quadratic surface through most of the border, float like pixels (height, width, channels)."""
+    """Returns the background, a quadratic surface through most of the border: float (height, width, channels)."""
     height, width, _ = pixels.shape
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     terms = np.stack([np.ones_like(rows), rows, columns, rows**2, rows * columns, columns**2], axis=-1)
@@ -86,7 +87,7 @@ def _paper(pixels: np.ndarray) -> np.ndarray:
     basis, values = terms[ring], pixels[ring]
     surface = np.zeros((6, pixels.shape[-1]))
     surface[0] = np.median(values, axis=0)
-    for _ in range(6):  # the digit may reach into the border: the worst third is left out
+    for _ in range(6):  # the digit may reach into the border: leave out the worst third
         distance = np.linalg.norm(values - basis @ surface, axis=-1)
         kept = distance <= np.quantile(distance, 0.66)
         surface = np.linalg.lstsq(basis[kept], values[kept], rcond=None)[0]
@@ -94,18 +95,18 @@ def _paper(pixels: np.ndarray) -> np.ndarray:
 
 
 def _ring(shape: tuple[int, ...]) -> np.ndarray:
-    """Where the border is: a tenth of each side."""
+    """Returns a mask of the border, a tenth of each side: bool (height, width)."""
     inside = np.zeros(shape, bool)
     height, width = (max(1, round(side / 10)) for side in shape)
     inside[height:-height, width:-width] = True
     return ~inside
 
 
-def _digit(ink: np.ndarray) -> np.ndarray:
-    """The ink without specks, and without what comes in from the edge where something else stands free of it."""
+def _remove_specks(ink: np.ndarray) -> np.ndarray:
+    """Removes specks, and shapes that touch the edge if another one does not."""
     found, count = ndimage.label(ink > 0.4, np.ones((3, 3)))
     if not count:
-        raise DataError("an image to predict must show something, but its pixels are all alike")
+        raise DataError(EMPTY)
     sizes = np.bincount(found.ravel(), minlength=count + 1)
     sizes[0] = 0
     at_edge = np.zeros(count + 1, bool)
@@ -117,21 +118,21 @@ def _digit(ink: np.ndarray) -> np.ndarray:
     return ink * near
 
 
-def _cropped(ink: np.ndarray) -> np.ndarray:
+def _crop(ink: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero((ink > 0.25).any(axis=axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _scaled(ink: np.ndarray, longest: float) -> np.ndarray:
-    """With a longer side of so many pixels, its shape kept."""
+def _scale(ink: np.ndarray, longest: float) -> np.ndarray:
+    """Scales the longer side to `longest` pixels and keeps the proportions."""
     factor = longest / max(ink.shape)
     height, width = (max(1, round(side * factor)) for side in ink.shape)
     how = Image.Resampling.BOX if factor < 0.5 else Image.Resampling.BICUBIC
     return np.clip(np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), how), float), 0, 1)
 
 
-def _of_usual_thickness(ink: np.ndarray) -> np.ndarray:
-    """Strokes brought near MNIST's."""
+def _normalize_thickness(ink: np.ndarray) -> np.ndarray:
+    """Makes strokes thicker or thinner, to be like those of MNIST."""
     thickness = _thickness(np.pad(ink, 1))
     radius = round((np.clip(thickness, FINE * THINNEST, FINE * THICKEST) - thickness) / 2)
     if not radius:
@@ -143,14 +144,14 @@ def _of_usual_thickness(ink: np.ndarray) -> np.ndarray:
 
 
 def _thickness(ink: np.ndarray) -> float:
-    """The usual thickness of the strokes in pixels: twice the distance from their middle lines to the paper."""
+    """Returns the median thickness of the strokes in pixels: twice the distance from middle line to paper."""
     depth = ndimage.distance_transform_edt(ink > 0.5)
     middle = (depth == ndimage.maximum_filter(depth, 3)) & (depth > 0)
     return 2 * float(np.median(depth[middle])) - 1 if middle.any() else 1.0
 
 
 RECIPES: dict[Preparation, Callable[[Image.Image, tuple[int, int, int]], np.ndarray]] = {
-    "mnist": partial(_digit_alone, box=20 / 28),
-    "digits": partial(_digit_alone, box=1.0),
-    "resize": fitted,
+    "mnist": partial(_centre_digit, box=20 / 28),
+    "digits": partial(_centre_digit, box=1.0),
+    "resize": resize_image,
 }

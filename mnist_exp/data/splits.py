@@ -1,4 +1,4 @@
-"""From labelled images to the three splits of a run."""
+"""Splits a data set into train, validation and test."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from typing import Literal
 import numpy as np
 
 from mnist_exp.config.schema import Count, FractionOrCount, Seed
-from mnist_exp.data.dataset import Part, Preparation, Source
-from mnist_exp.errors import DataError
+from mnist_exp.data.dataset import Dataset, ImageSet, Preparation
+from mnist_exp.errors import DataError, Problem
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a run; a trial of a sweep is given no test set, so that it cannot look at it.
+    """The three splits of a run. A trial of a sweep has no test set, so that it cannot use it.
 
-    digest: SHA-256 of all pixels, labels and class names as found, before any split.
-    repeated: images that stand in two splits, such as {"train and validation": 3}; copies of test images are taken out
-    of train and validation, and counted here all the same.
+    digest: SHA-256 of all pixels, labels and class names before splitting. repeated: the number of images that are in
+    two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation, but
+    counted here.
     """
 
     name: str
-    train: Part
-    validation: Part
-    test: Part | None
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
     class_names: tuple[str, ...]
     description: str
     digest: str
@@ -34,29 +34,29 @@ class Splits:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """height, width, channels"""
+        """height, width and channels of an image."""
         _, height, width, channels = self.train.images.shape
         return height, width, channels
 
     @cached_property
     def validation_digest(self) -> str:
-        """Of the validation images in any order: runs that share it may be compared by what they say of those."""
+        """A digest of the validation images in any order. Scores of runs that share it can be compared."""
         return hashlib.sha256(b"".join(sorted(self.validation.digests))).hexdigest()
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ImageSet]:
         """The splits by name."""
         test = {} if self.test is None else {"test": self.test}
         return {"train": self.train, "validation": self.validation, **test}
 
     @property
-    def scored(self) -> dict[str, Part]:
-        """What is evaluated, as metrics name it: `val`, and `test` where there is one."""
+    def scored(self) -> dict[str, ImageSet]:
+        """The splits that are evaluated, by their names in metrics: `val`, and `test` if there is one."""
         return {"val": self.validation} if self.test is None else {"val": self.validation, "test": self.test}
 
 
 def split(
-    source: Source,
+    dataset: Dataset,
     *,
     name: str,
     validation: FractionOrCount,
@@ -65,97 +65,88 @@ def split(
     limit: Count | None,
     seed: Seed,
 ) -> Splits:
-    """Cuts a source into train, validation and test; the same seed gives the same splits.
+    """Splits a data set into train, validation and test. The same seed gives the same splits.
 
-    validation, test: a fraction or a count; `test` only where the source has no test set. method: `tail` takes the last
-    images for validation, `stratified` draws each class in proportion. limit: keeps at most so many training and test
-    images; a count of validation images that no longer fits shrinks with them. Raises DataError where a split would be
-    empty, or training would miss a class.
+    validation, test: a fraction or a count; `test` is used only if the data set has no test set. method: `tail` takes
+    the last images for validation, `stratified` draws from each class in proportion. limit: the largest number of
+    training and of test images; a count of validation images that no longer fits shrinks with them. Raises DataError
+    if a split would be empty or a class would have no training image.
     """
-    classes = len(source.class_names)
-    _check_labels(source, classes)
-    digest = _digest(source)
-    train, tested = source.train, source.test
+    _check_classes(dataset)
+    train, tested = dataset.train, dataset.test
     if tested is None:
-        rest, chosen = _stratified(train.labels, _count("test", test, len(train)), seed)
+        rest, chosen = _draw(train.labels, _count("test", test, len(train)), seed)
         train, tested = train[rest], train[chosen]
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
-    train, repeated = _without_copies(train, tested, source.description)
+    train, repeated = _remove_copies(train, tested, dataset.description)
     wanted = _count("validation", validation, len(train))
     if method == "tail":
         rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
     else:
-        rest, chosen = _stratified(train.labels, wanted, seed)
+        rest, chosen = _draw(train.labels, wanted, seed)
     train, validated = train[rest], train[chosen]
     if missed := sorted(set(validated.labels.tolist()) - set(train.labels.tolist())):
-        raise DataError(
-            f"{source.description}: validation took every training image of {source.class_names[missed[0]]!r}, "
-            f"dataset.method was {method}; use stratified, or fewer validation images"
-        )
+        rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
+        raise DataError(Problem("dataset.method", rule, method, "use stratified, or fewer validation images"))
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
     return Splits(
-        name, train, validated, tested, source.class_names, source.description, digest, repeated, source.preparation
-    )
+        name=name, train=train, validation=validated, test=tested, class_names=dataset.class_names,
+        description=dataset.description, digest=_digest(dataset), repeated=repeated, preparation=dataset.preparation,
+    )  # fmt: skip
 
 
-def sample(part: Part, count: int, seed: int) -> Part:
-    """At most `count` images, each class in proportion, in the order they had."""
-    if count >= len(part):
-        return part
-    _, chosen = _stratified(part.labels, count, seed)
-    return part[chosen]
+def sample(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """Draws at most `count` images, from each class in proportion. They keep their order."""
+    if count >= len(images):
+        return images
+    _, chosen = _draw(images.labels, count, seed)
+    return images[chosen]
 
 
-def _without_copies(train: Part, tested: Part, description: str) -> tuple[Part, dict[str, int]]:
-    """The training images that are not in the test set, and how many were."""
+def _remove_copies(train: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, dict[str, int]]:
+    """Returns the training images that are not in the test set, and the number of the others."""
     copies = np.isin(train.digests, tested.digests)
     if not copies.any():
         return train, {}
     if copies.all():
-        raise DataError(
-            f"{description}: training needs images that are not in the test set, but all {len(copies)} are; "
-            "take them out of the test set, or give another"
-        )
+        rule = f"must not all be in the test set, but all {len(copies)} are"
+        remedy = "remove them from the test set, or use another test set"
+        raise DataError(Problem(f"{description}: training images", rule, remedy=remedy))
     return train[np.flatnonzero(~copies)], {"test and train or validation, taken out of those": int(copies.sum())}
 
 
-def _check_labels(source: Source, classes: int) -> None:
-    if classes < 2:
-        raise DataError(
-            f"{source.description}: a classifier needs at least 2 classes, but got {list(source.class_names)}; add one"
-        )
-    if len(set(source.class_names)) < classes:
-        raise DataError(
-            f"{source.description}: class names must differ, but got {list(source.class_names)}; rename one"
-        )
-    for name, part in (("train", source.train), ("test", source.test)):
+def _check_classes(dataset: Dataset) -> None:
+    """Raises DataError if class names, labels or image shapes do not fit a classifier."""
+    names, where = list(dataset.class_names), dataset.description
+    if len(names) < 2:
+        raise DataError(Problem(f"{where}: class names", "must name at least 2 classes", names, "add a class"))
+    if len(set(names)) < len(names):
+        raise DataError(Problem(f"{where}: class names", "must differ", names, "rename one"))
+    shape = dataset.train.images.shape[1:]
+    for split_name, part in (("train", dataset.train), ("test", dataset.test)):
         if part is None:
             continue
-        outside = part.labels[(part.labels < 0) | (part.labels >= classes)]
+        outside = part.labels[(part.labels < 0) | (part.labels >= len(names))]
         if len(outside):
-            raise DataError(
-                f"{source.description}: {name} labels must lie in 0 to {classes - 1} for {classes} classes, "
-                f"but got {outside[0]}; renumber the labels, or name every class in dataset.class_names"
-            )
-        if part.images.shape[1:] != source.train.images.shape[1:]:
-            raise DataError(
-                f"{source.description}: train and test images must have one shape, but got "
-                f"{source.train.images.shape[1:]} and {part.images.shape[1:]}; resize them alike"
-            )
-    if len(np.unique(source.train.labels)) < 2:
-        raise DataError(
-            f"{source.description}: training images of at least 2 classes are needed, but all are "
-            f"{source.class_names[int(source.train.labels[0])]!r}; add images of another class"
-        )
+            rule = f"must lie in 0 to {len(names) - 1} for {len(names)} classes"
+            remedy = "renumber the labels, or name every class in dataset.class_names"
+            raise DataError(Problem(f"{where}: {split_name} labels", rule, int(outside[0]), remedy))
+        if part.images.shape[1:] != shape:
+            rule = f"must have the shape of the training images, {shape}"
+            raise DataError(Problem(f"{where}: {split_name} images", rule, part.images.shape[1:], "resize them alike"))
+    found = [names[label] for label in np.unique(dataset.train.labels)]
+    if len(found) < 2:
+        rule = "must be of at least 2 classes"
+        raise DataError(Problem(f"{where}: training images", rule, found, "add images of another class"))
 
 
-def _digest(source: Source) -> str:
-    sha = hashlib.sha256("\0".join(source.class_names).encode())
-    for part in (source.train, source.test):
+def _digest(dataset: Dataset) -> str:
+    sha = hashlib.sha256("\0".join(dataset.class_names).encode())
+    for part in (dataset.train, dataset.test):
         if part is not None:
             sha.update(str(part.images.shape).encode())
             sha.update(np.ascontiguousarray(part.images).data)
@@ -164,23 +155,23 @@ def _digest(source: Source) -> str:
 
 
 def _count(name: str, part: float | int, total: int) -> int:
+    """Returns the number of images that a fraction or a count takes of `total`."""
     count = part if isinstance(part, int) else round(part * total)
     if not 0 < count < total:
-        remedy = f"give a count from 1 to {total - 1}, or such a fraction" if total > 1 else "take more images"
-        raise DataError(
-            f"dataset.{name} must leave images on both sides, but {part} of {total} takes {count}; {remedy}"
-        )
+        advice = f"give a count from 1 to {total - 1}, or a fraction" if total > 1 else "use more images"
+        remedy = f"{part} of {total} takes {count}: {advice}"
+        raise DataError(Problem(f"dataset.{name}", "must leave images on both sides", part, remedy))
     return count
 
 
-def _stratified(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two sorted index arrays, the rest and the chosen `count`, each class in proportion."""
+def _draw(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two sorted index arrays: the rest, and `count` images drawn from each class in proportion."""
     from sklearn.model_selection import train_test_split
 
     sizes = np.bincount(labels)
     stratify: Sequence[int] | np.ndarray | None = labels
     classes = np.count_nonzero(sizes)
     if sizes[sizes > 0].min() < 2 or min(count, len(labels) - count) < classes:
-        stratify = None  # too few to give every class a share: drawn from all alike
+        stratify = None  # too few images to give every class its share: draw without regard to the class
     rest, chosen = train_test_split(np.arange(len(labels)), test_size=count, random_state=seed, stratify=stratify)
     return np.sort(rest), np.sort(chosen)

@@ -1,1 +1,1 @@
-"""Numbers and pictures from labels, probabilities and histories. Knows no tracking store."""
+"""Metrics, statistics and figures from labels, probabilities and histories. Knows no tracking store."""

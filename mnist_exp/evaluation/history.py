@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 
+from mnist_exp.config.objective import Objective
+
+STATE = "state.json"  # the file with the history in a folder of checkpoints; it is written after the weights
+
 
 @dataclass
 class History:
-    """Metrics epoch by epoch, as Keras names them.
+    """Metrics of each epoch, with Keras's names. Epochs are counted from 1.
 
-    used_epoch: the epoch (from 1) whose weights the model ended with; mode: how epochs ran, xla, windows or off.
+    used_epoch: the epoch whose weights the model has. mode: how epochs were run, `xla`, `windows` or `off`.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -15,15 +19,10 @@ class History:
     mode: str = "off"
 
     def best_epoch(self, monitor: str) -> int:
-        """The epoch (from 1) with the best value of this metric; the first of equals."""
-        sign = direction(monitor)
-        return max(range(len(self.epochs)), key=lambda index: (sign * self.epochs[index][monitor], -index)) + 1
+        """Returns the epoch with the best value of this metric; the first of equals."""
+        epochs = range(1, len(self.epochs) + 1)
+        return Objective.from_metric(monitor).best(epochs, lambda epoch: self.epochs[epoch - 1][monitor])
 
     def curves(self) -> dict[str, list[float]]:
-        """One list a metric."""
+        """Returns one list per metric, with one value per epoch."""
         return {name: [epoch[name] for epoch in self.epochs] for name in (self.epochs[0] if self.epochs else {})}
-
-
-def direction(monitor: str) -> int:
-    """1 where more of this metric is better, -1 where less is."""
-    return -1 if monitor.endswith("loss") else 1

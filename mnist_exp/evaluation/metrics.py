@@ -1,19 +1,18 @@
-"""From labels and probabilities to the numbers of a run. numpy and scikit-learn only."""
+"""Computes the metrics of a run from labels and probabilities."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-NORMAL_95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
+BINS = 15  # of the calibration error
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A classifier's answers on one split, and what follows from them.
+    """The answers of a classifier on one split, and the metrics that follow from them.
 
-    labels: int (n,); probabilities: float32 (n, classes), rows that sum to 1; loss: mean cross-entropy in nats.
+    labels: int (n,). probabilities: float32 (n, classes); each row sums to 1.
     """
 
     labels: np.ndarray
@@ -27,30 +26,33 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """Counts, int (classes, classes): true classes in rows, predicted in columns."""
+        """The confusion matrix, int (classes, classes): true classes in rows, predicted classes in columns."""
         from sklearn.metrics import confusion_matrix
 
         return confusion_matrix(self.labels, self.predicted, labels=range(len(self.class_names)))
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose most probable class is the true one: the confusion matrix's trace / n."""
+        """The share of images whose most probable class is the true one: the trace of the confusion matrix / n."""
         return float(np.trace(self.confusion) / len(self.labels))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% Wilson score interval of the accuracy."""
-        return wilson(int(np.trace(self.confusion)), len(self.labels))
+        """The 95% Wilson score interval (Wilson 1927) of the accuracy."""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(int(np.trace(self.confusion)), len(self.labels)).proportion_ci(method="wilson")
+        return float(low), float(high)
 
     @cached_property
     def loss(self) -> float:
-        """Mean cross-entropy in nats, probabilities clipped at 1e-7 as Keras does."""
+        """The mean cross-entropy in nats. Probabilities are clipped at 1e-7, like Keras does."""
         chosen = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
         return float(-np.log(np.clip(chosen, 1e-7, 1 - 1e-7)).mean())
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
-        """precision, recall, f1 and support, each (classes,); 0 where a class was never predicted or never there."""
+        """precision, recall, f1 and support, each (classes,); 0 for a class that is never predicted or absent."""
         from sklearn.metrics import precision_recall_fscore_support
 
         columns = precision_recall_fscore_support(
@@ -60,16 +62,16 @@ class Evaluation:
 
     @cached_property
     def calibration_error(self) -> float:
-        """Expected calibration error over 15 equal-width bins of confidence (Guo et al. 2017): 0 to 1, 0 is best."""
+        """The expected calibration error over equal bins of confidence (Guo et al. 2017): 0 to 1, 0 is best."""
         confidence = self.probabilities.max(axis=1)
-        right = self.predicted == self.labels
-        bins = np.clip((confidence * 15).astype(int), 0, 14)
-        gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum(dtype=np.float64)) for b in range(15)]
+        correct = self.predicted == self.labels
+        bins = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+        gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum(dtype=np.float64)) for b in range(BINS)]
         return float(sum(gaps) / len(self.labels))
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The numbers worth comparing between runs."""
+        """The metrics that a run logs, by name."""
         low, high = self.interval
         return {
             "loss": self.loss,
@@ -81,7 +83,7 @@ class Evaluation:
         }
 
     def report(self) -> str:
-        """scikit-learn's classification report as text."""
+        """Returns scikit-learn's classification report as text."""
         from sklearn.metrics import classification_report
 
         return str(
@@ -96,17 +98,9 @@ class Evaluation:
         )
 
     def report_json(self) -> dict:
-        """metrics, per_class and confusion as plain values."""
+        """Returns metrics, per_class and confusion as plain values."""
         rows = {
             name: {column: float(values[index]) for column, values in self.per_class.items()}
             for index, name in enumerate(self.class_names)
         }
         return {"metrics": self.metrics, "per_class": rows, "confusion": self.confusion.tolist()}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95% Wilson score interval of right / n (Wilson 1927), within 0 to 1."""
-    z2 = NORMAL_95**2
-    centre = (right + z2 / 2) / (n + z2)
-    half = NORMAL_95 / (n + z2) * math.sqrt(right * (n - right) / n + z2 / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,12 +1,14 @@
-"""The files a run keeps: reports, figures, predictions, history, and the page that describes it."""
+"""The list of the files that a run keeps, and the texts that describe a run and its model."""
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+import numpy as np
+from matplotlib.figure import Figure
 
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import figures
@@ -19,64 +21,79 @@ from mnist_exp.evaluation.predictions import write_predictions
 if TYPE_CHECKING:
     import keras
 
-SPLITS = {"val": "validation", "test": "test"}  # as metrics name them, and in words
+SPLITS = {"val": "validation", "test": "test"}  # names of splits in metrics, and in words
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What the files of a run are made from. evaluations: by the name of the split in metrics; the last is shown."""
+
+    model: "keras.Model"
+    splits: Splits
+    history: History
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def shown(self) -> tuple[np.ndarray, Evaluation, str]:
+        """Images, evaluation and name of the split whose single images are shown."""
+        name = list(self.evaluations)[-1]
+        return self.splits.scored[name].images, self.evaluations[name], SPLITS[name]
+
+
+# Every file of a run below its artifacts, except predictions.npz. To add a file, add a line: a function of RunResults
+# that returns a text or a figure.
+FILES: dict[str, Callable[[RunResults], str | Figure]] = {
+    "model_summary.txt": lambda run: summarize(run.model),
+    "history.json": lambda run: _to_json({"used_epoch": run.history.used_epoch, **run.history.curves()}),
+    "figures/samples.png": lambda run: figures.samples(run.splits),
+    "figures/learning_curves.png": lambda run: figures.learning_curves(run.history),
+    "figures/predictions.png": lambda run: figures.predictions(*run.shown),
+    "figures/confident_mistakes.png": lambda run: figures.confident_mistakes(*run.shown),
+    "figures/per_class.png": lambda run: figures.per_class(run.shown[1]),
+    "figures/architecture.png": lambda run: architecture(run.model),
+}
+
+# The same for each split that was evaluated: a function of its evaluation and its name in words.
+FILES_OF_SPLIT: dict[str, Callable[[Evaluation, str], str | Figure]] = {
+    "reports/{name}.txt": lambda evaluation, words: evaluation.report(),
+    "reports/{name}.json": lambda evaluation, words: _to_json(evaluation.report_json()),
+    "figures/confusion_{words}.png": lambda evaluation, words: figures.confusion_matrix(evaluation, words.capitalize()),
+}
 
 
 def write(
-    folder: Path,
-    model: "keras.Model",
-    splits: Splits,
-    history: History,
-    evaluations: Mapping[str, Evaluation],
+    folder: Path, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]
 ) -> None:
-    """Writes all of them below `folder`; evaluations: of what was scored, the one to show last."""
-    (folder / "model_summary.txt").write_text(summary(model), encoding="utf-8")
-    (folder / "history.json").write_text(json.dumps({"used_epoch": history.used_epoch, **history.curves()}, indent=1))
-    write_reports(folder / "reports", evaluations)
+    """Writes every file of the run below `folder`."""
     write_predictions(folder / "predictions.npz", splits, evaluations)
-    write_figures(folder / "figures", model, splits, history, evaluations)
+    for path, make in FILES.items():
+        _write(folder / path, make(RunResults(model, splits, history, evaluations)))
+    for name, evaluation in evaluations.items():
+        for path, make_of_split in FILES_OF_SPLIT.items():
+            _write(folder / path.format(name=name, words=SPLITS[name]), make_of_split(evaluation, SPLITS[name]))
 
 
-def summary(model: "keras.Model") -> str:
-    """Keras's summary of the layers as text."""
+def _write(path: Path, content: str | Figure) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    else:
+        save(content, path)
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1)
+
+
+def summarize(model: "keras.Model") -> str:
+    """Returns Keras's summary of the layers as text."""
     lines = io.StringIO()
     model.summary(line_length=100, print_fn=lambda line: lines.write(line + "\n"))
     return lines.getvalue()
 
 
-def write_reports(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Classification reports of each split, as text and JSON."""
-    folder.mkdir(exist_ok=True)
-    for name, evaluation in evaluations.items():
-        (folder / f"{name}.txt").write_text(evaluation.report(), encoding="utf-8")
-        (folder / f"{name}.json").write_text(json.dumps(evaluation.report_json(), indent=1))
-
-
-def write_figures(
-    folder: Path, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]
-) -> None:
-    """Every figure as PNG; those of single images show the split that was evaluated last."""
-    folder.mkdir(exist_ok=True)
-    last = list(evaluations)[-1]
-    shown, images = evaluations[last], splits.scored[last].images
-    drawn = {
-        "samples": figures.samples(splits),
-        "learning_curves": figures.learning_curves(history),
-        **{
-            f"confusion_{SPLITS[name]}": figures.confusion_matrix(evaluation, SPLITS[name].capitalize())
-            for name, evaluation in evaluations.items()
-        },
-        "predictions": figures.predictions(images, shown, SPLITS[last]),
-        "confident_mistakes": figures.confident_mistakes(images, shown, SPLITS[last]),
-        "per_class": figures.per_class(shown),
-        "architecture": architecture(model),
-    }
-    for name, figure in drawn.items():
-        save(figure, folder / f"{name}.png")
-
-
 def model_metadata(splits: Splits) -> dict[str, Any]:
-    """What a model must be kept with to be used: class names in order, and what its input is."""
+    """Metadata stored with a model: class names in order, shape and range of the input, data set, preparation."""
     height, width, channels = splits.image_shape
     return {
         "class_names": list(splits.class_names),
@@ -86,10 +103,10 @@ def model_metadata(splits: Splits) -> dict[str, Any]:
     }
 
 
-def description(
-    cfg: DictConfig, model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
+def describe_run(
+    config: Mapping[str, Any], model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
 ) -> str:
-    """The run's page in markdown: result first, then data, net and training."""
+    """Returns the page of a run in markdown: its metrics, then data, network and training."""
     rows = [
         f"| {SPLITS[split]} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
         f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | "
@@ -97,22 +114,16 @@ def description(
         for split in splits.scored
     ]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
-    epochs = len(history.epochs)
-    return "\n".join(
-        [
-            "| | accuracy | 95% interval | macro F1 | loss |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            f"**Data** {splits.description}: {sizes}; {splits.image_shape[0]}x{splits.image_shape[1]} pixels.",
-            "",
-            f"**Net** {cfg.model._target_.rpartition('.')[2]}, {model.count_params():,} parameters.",
-            "",
-            f"**Training** {cfg.optimizer._target_.rpartition('.')[2]}, learning rate {cfg.optimizer.learning_rate:g} "
-            f"({cfg.optimizer.schedule}), batch {cfg.training.batch_size}, {epochs} epochs, weights of epoch "
-            f"{history.used_epoch}, seed {cfg.seed}.",
-            "",
-            "Figures, reports, predictions and the exact config lie under *Artifacts*; "
-            f"the test set was {'scored once, after training' if splits.test else 'not looked at'}.",
-        ]
-    )
+    height, width, _ = splits.image_shape
+    net, optimizer = (config[section]["_target_"].rpartition(".")[2] for section in ("model", "optimizer"))
+    paragraphs = [
+        "\n".join(["| | accuracy | 95% interval | macro F1 | loss |", "|---|---|---|---|---|", *rows]),
+        f"**Data** {splits.description}: {sizes}; {height}x{width} pixels.",
+        f"**Net** {net}, {model.count_params():,} parameters.",
+        f"**Training** {optimizer}, learning rate {config['optimizer']['learning_rate']:g} "
+        f"({config['optimizer']['schedule']}), batch {config['training']['batch_size']}, {len(history.epochs)} epochs, "
+        f"weights of epoch {history.used_epoch}, seed {config['seed']}.",
+        "Figures, reports, predictions and the exact config are below *Artifacts*. "
+        f"The test set was {'scored once, after training' if splits.test else 'not used'}.",
+    ]
+    return "\n\n".join(paragraphs)

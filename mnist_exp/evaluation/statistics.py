@@ -1,21 +1,20 @@
 """Tests whether two runs differ on the same images."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-SIGNIFICANT = 0.05
+from mnist_exp.evaluation.predictions import Predictions
 
-Predictions = Mapping[str, np.ndarray]
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Two runs on the same images: how many only the first had right, only the second, and of how many.
+class PairedTest:
+    """McNemar's exact test (1947) of two runs on the same images.
 
-    p: of McNemar's exact test (1947), the chance of so uneven a split if both were equally good.
+    first_only, second_only: the number of images that only the first or only the second run classified correctly, of
+    `images`. p: the probability of a split at least as uneven if both runs were equally good.
     """
 
     first_only: int
@@ -25,34 +24,34 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """In words, seen from the first."""
+        """Whether the first run is `better` or `worse`, or `no difference shown`."""
         if self.p >= SIGNIFICANT or self.first_only == self.second_only:
             return "no difference shown"
         return "better" if self.first_only > self.second_only else "worse"
 
 
-def paired(first: Predictions | None, second: Predictions | None, split: str) -> Paired | None:
-    """McNemar's test on the images that both have predictions for, found by their digests; None where there are none.
+def test_pair(first: Predictions | None, second: Predictions | None, split: str) -> PairedTest | None:
+    """Tests two runs on the images that both have predictions for, which are matched by their digests.
 
-    first, second: arrays of predictions.npz; split: val or test.
+    split: `val` or `test`. Returns None if there are no common images.
     """
     if not first or not second or f"{split}_digests" not in first or f"{split}_digests" not in second:
         return None
     _, ours, theirs = np.intersect1d(first[f"{split}_digests"], second[f"{split}_digests"], return_indices=True)
-    if not len(ours):
-        return None
-    right = _right(first, split)[ours], _right(second, split)[theirs]
-    return mcnemar(*right)
+    return mcnemar(_correct(first, split)[ours], _correct(second, split)[theirs]) if len(ours) else None
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
-    """The exact test on bool (n,): which images each had right."""
+test_pair.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> PairedTest:
+    """Tests two runs by the images that each classified correctly: bool (n,)."""
     from scipy.stats import binomtest
 
-    b, c = int((first & ~second).sum()), int((~first & second).sum())
-    p = float(binomtest(b, b + c).pvalue) if b + c else 1.0
-    return Paired(b, c, len(first), p)
+    first_only, second_only = int((first & ~second).sum()), int((~first & second).sum())
+    p = float(binomtest(first_only, first_only + second_only).pvalue) if first_only + second_only else 1.0
+    return PairedTest(first_only, second_only, len(first), p)
 
 
-def _right(predictions: Mapping[str, Any], split: str) -> np.ndarray:
+def _correct(predictions: Predictions, split: str) -> np.ndarray:
     return predictions[f"{split}_predicted"] == predictions[f"{split}_labels"]

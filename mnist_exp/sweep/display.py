@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_exp.config.objective import Objective
-from mnist_exp.sweep.space import format_value
+from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.study import Study
-from mnist_exp.terminal import Speaker, duration
+from mnist_exp.terminal import Console, format_duration
 
 if TYPE_CHECKING:
     from mnist_exp.sweep.winner import Winner
@@ -34,10 +34,8 @@ class TrialRow:
     curve: list[float] = field(default_factory=list)
 
 
-class SweepDisplay(Speaker):
+class SweepDisplay(Console):
     """Shows running and finished trials in the terminal."""
-
-    label = 11
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +124,7 @@ class SweepDisplay(Speaker):
         left = ""
         if self.total and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)
-            left = f", about {duration(mean * (self.total - len(self.ended)) / max(1, len(self.running)))} left"
+            left = f", about {format_duration(mean * (self.total - len(self.ended)) / max(1, len(self.running)))} left"
         return f"{len(self.ended)}{of} trials ended{f': {counts}' if counts else ''}{left}"
 
     def _counts(self) -> str:

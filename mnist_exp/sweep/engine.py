@@ -8,36 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from mnist_exp.config.schema import Sweep
+from mnist_exp.sweep.executors.base import Preempted, TrialExecutor
 from mnist_exp.sweep.trial import WAIT, Failure, Job, Outcome, Proposal
 
 LOST = "the worker was killed {} times while it ran this trial: by the system for lack of memory, or from outside"
 GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
+STARTUP = 300  # seconds in which a worker must begin a trial: it may have to import the libraries first
 TICK = 0.5  # seconds between looks at the clock
-
-
-class Disturbed(Exception):
-    """A trial was stopped by what happened around it; it is run again, and nobody is to blame."""
-
-
-class Slots(Protocol):
-    """A `concurrent.futures` executor that runs `width` calls at once and can end one.
-
-    alone: whether a trial whose worker died is tried again with nothing beside it; tries: after how many deaths of its
-    workers a trial is to blame.
-    """
-
-    alone: bool
-    tries: int
-
-    @property
-    def width(self) -> int: ...
-
-    def look(self) -> None:
-        """Notices workers that came or went; called often."""
-
-    def submit(self, fn: Callable[[Job], Outcome], /, job: Job) -> Future: ...
-
-    def kill(self, future: Future) -> None: ...
 
 
 class Sampler(Protocol):
@@ -68,12 +45,22 @@ class Recorder(Protocol):
 
 @dataclass
 class Running:
-    """A trial under way; deaths: of the workers that ran it before."""
+    """A trial that was submitted.
+
+    deaths: of the workers that ran it before. started: when its worker was first seen to run it.
+    """
 
     proposal: Proposal
     job: Job
     deaths: int = 0
-    begun: float = field(default_factory=time.monotonic)
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+
+    def is_overdue(self, limit: float) -> bool:
+        """Whether the trial has had `limit` seconds and the grace; a cold start of its worker does not count."""
+        if self.started is None:
+            return time.monotonic() - self.submitted > STARTUP + limit + GRACE
+        return time.monotonic() - self.started > limit + GRACE
 
 
 @dataclass
@@ -86,7 +73,7 @@ class Engine:
 
     settings: Sweep
     sampler: Sampler
-    executor: Slots
+    executor: TrialExecutor
     work: Callable[[Job], Outcome]
     recorder: Recorder
     pending: deque[Proposal] = field(default_factory=deque)
@@ -101,7 +88,7 @@ class Engine:
     def run(self) -> None:
         """Until nothing is left to run, or the sweep is stopped."""
         while True:
-            self.executor.look()
+            self.executor.refresh()
             for proposal, deaths in self._next():
                 job = self.recorder.begin(proposal)
                 self.running[self.executor.submit(self.work, job)] = Running(proposal, job, deaths)
@@ -126,7 +113,8 @@ class Engine:
         """What to start now."""
         while len(self.running) < self.executor.width:
             suspected = self._retries or any(running.deaths for running in self.running.values())
-            if self.executor.alone and suspected and self.running:  # so that nobody else can be the cause or the victim
+            # Nothing runs beside a suspect, so no other trial can be the cause or the victim.
+            if self.executor.retry_alone and suspected and self.running:
                 return
             if not (upcoming := self._upcoming()):
                 return
@@ -166,7 +154,7 @@ class Engine:
         error = future.exception()
         died = isinstance(error, BrokenExecutor)
         deaths = running.deaths + died
-        if isinstance(error, Disturbed) or (died and deaths < self.executor.tries):
+        if isinstance(error, Preempted) or (died and deaths < self.executor.max_deaths):
             self.recorder.lost(running.job, "its worker was killed" if died else str(error))
             self._retries.append((running.proposal, deaths))
             return
@@ -193,7 +181,9 @@ class Engine:
         if limit is None:
             return
         for future, running in list(self.running.items()):
-            if time.monotonic() - running.begun > limit + GRACE and not future.done():
+            if running.started is None and future.running():
+                running.started = time.monotonic()
+            if running.is_overdue(limit) and not future.done():
                 self.executor.kill(future)
                 del self.running[future]
                 message = f"a trial may take sweep.trial_timeout={limit:g} s, but did not end and was killed"

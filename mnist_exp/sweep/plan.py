@@ -6,18 +6,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.table import Table
 
-from mnist_exp.config.run_config import build
-from mnist_exp.config.schema import Tracking
-from mnist_exp.data.load import load_data
+from mnist_exp.config.schema import Tracking, Training
+from mnist_exp.data.load import load_splits
 from mnist_exp.sweep.display import SweepDisplay, format_values
-from mnist_exp.sweep.study import Study, config_hash
-from mnist_exp.terminal import duration
+from mnist_exp.sweep.study import Study
+from mnist_exp.terminal import format_duration
 from mnist_exp.tracking.sqlite import DATABASE
-from mnist_exp.tracking.store import locate, store_of
-from mnist_exp.tracking.sweep_run import seconds_an_epoch, trained_before
+from mnist_exp.tracking.store import connect, locate
+from mnist_exp.tracking.sweep_run import seconds_per_epoch, trained_before
 
 SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
@@ -28,13 +26,13 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
     count = total(study)
     display.begin_sweep(study, count, workers, lambda run_id: [])
     chosen = list(islice(_values(study), LOOKED_AT))
-    configs = [_plain(study, values) for values in chosen]
-    splits = load_data(study.configs.first().dataset)
+    configs = [study.configs.of(values) for values in chosen]
+    splits = load_splits(study.configs.first())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("values")
     for values, config in zip(chosen[:SHOWN], configs, strict=False):
-        model = build(config["model"], image_shape=splits.image_shape, classes=len(splits.class_names))
+        model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
         table.add_row(f"{model.count_params():,}", format_values(values))
     display.console.print(table)
     if study.algorithm != "grid":
@@ -44,18 +42,20 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
     if not _exists(tracking):
         display.say("time", "unknown: the store holds no run yet")
         return
-    store = store_of(tracking)
+    store = connect(tracking)
     if study.algorithm == "grid":
-        done = trained_before(store, map(config_hash, configs))
+        done = trained_before(store, (config.hash for config in configs))
         display.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
     choices = {base.choices["model"] for base in study.configs.bases.values()}
-    known = [seconds for model in choices for seconds in seconds_an_epoch(store, study.digest, model)]
+    known = [seconds for model in choices for seconds in seconds_per_epoch(store, study.digest, model)]
     if not known or count is None:
         display.say("time", "unknown: the store holds no run of these models on this data")
         return
-    epochs = sum(config["training"]["epochs"] for config in configs) / len(configs)
+    epochs = sum(config.settings(Training).epochs for config in configs) / len(configs)
     seconds = statistics.median(known) * epochs * count * study.settings.executions / workers
-    display.say("time", f"about {duration(seconds)} of training, by {len(known)} runs of these models on this data")
+    display.say(
+        "time", f"about {format_duration(seconds)} of training, by {len(known)} runs of these models on this data"
+    )
 
 
 def _values(study: Study) -> Iterator[Any]:
@@ -72,11 +72,6 @@ def _values(study: Study) -> Iterator[Any]:
         if not isinstance(asked, Proposal):
             return
         yield asked.values
-
-
-def _plain(study: Study, values: Any) -> dict[str, Any]:
-    config: Any = OmegaConf.to_container(study.configs.of(values)[0], resolve=True)
-    return config
 
 
 def _exists(tracking: Tracking) -> bool:

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
-from mnist_exp.sweep.engine import Engine, Slots
+from mnist_exp.sweep.engine import Engine
+from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
-from mnist_exp.sweep.study import Study, config_hash
+from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.worker import run_trial
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
 
@@ -31,7 +31,7 @@ class TrialRecorder:
     """
 
     study: Study
-    record: SweepRecord
+    record: SweepRun
     tracking: Tracking
     pruner: MedianPruner
     display: SweepDisplay
@@ -41,32 +41,30 @@ class TrialRecorder:
     _started: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._dataset = self.study.configs.first().dataset  # the one whose digest the study knows
+        self._dataset = self.study.configs.first().values["dataset"]  # the one whose digest the study knows
 
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
         settings, number = self.study.settings, proposal.number
-        config, choices = self.study.configs.of(proposal.values)
         rung = proposal.rung
+        tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
+        config = self.study.configs.of(proposal.values).with_values({"tracking": tracking})
         if rung:
-            config.training.epochs = rung.epochs
-        config.tracking = {**asdict(self.tracking), "uri": self.record.store.uri}  # workers have no say in it
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+            config = config.with_values({"training.epochs": rung.epochs})
         name = f"{self.study.name}-{number:03d}"
         values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
-        run_id = self.record.begin_trial(number, name, values, place, config_hash(plain))
+        run_id = self.record.create_trial(number, name, values, place, config.hash)
         self._started[number] = run_id
         self.display.begin(number, run_id, proposal.values)
         return Job(
             number=number,
             run_id=run_id,
             name=name,
-            config=plain,
-            choices=choices,
+            config=config,
             executions=settings.executions,
             objective=self.study.objective,
-            digest=self.study.digest if config.dataset == self._dataset else None,
-            medians=self.pruner.thresholds() if settings.pruning == "median" else (),
+            digest=self.study.digest if config.values["dataset"] == self._dataset else None,
+            medians=self.pruner.thresholds() if settings.median else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
@@ -94,13 +92,13 @@ class TrialRecorder:
             metrics |= {"trial/score": score, "best/score": self._best_with(number, score)}
         self.record.log(metrics, step=number)
 
-    def recall(self, trial: Attempt) -> None:
+    def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
         self.display.recall(trial.number, trial.values, trial.score, trial.outcome)
         if trial.score is not None:
             self.runs[trial.number] = trial.run_id
-            if self.study.settings.pruning == "median":
+            if self.study.settings.median:
                 self.pruner.curves.append(tuple(self.record.curve(trial.run_id, self.study.objective.metric)))
             self._best_with(trial.number, trial.score)
 
@@ -133,9 +131,9 @@ def stoppable(engine: Engine) -> Iterator[None]:
 
 def search(
     study: Study,
-    record: SweepRecord,
+    record: SweepRun,
     tracking: Tracking,
-    executor: Slots,
+    executor: TrialExecutor,
     display: SweepDisplay,
     work: Callable[[Job], Outcome] = run_trial,
 ) -> Engine:

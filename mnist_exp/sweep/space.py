@@ -2,16 +2,14 @@
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
 
 Values = dict[str, Any]  # of a trial, by the names of its parameters
-WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
-RESERVED = ("null", "true", "false", "inf", "nan")
 
 
 @dataclass(frozen=True)
@@ -152,15 +150,12 @@ class Space:
         """Returns the values of a trial by config group or dotted key."""
         return {p.key: values[p.name] for p in self.active(values)}
 
-    def typed(self, default: Callable[[str], Any]) -> "Space":
-        """Returns the space with intervals of integers where the config holds one; Hydra's are of real numbers.
-
-        default: gives the config's own value of a key.
-        """
+    def typed(self, is_integer: Callable[[str], bool]) -> "Space":
+        """Returns the space with intervals of integers for the keys that are integers; Hydra's are of real numbers."""
 
         def whole(parameter: Parameter) -> Parameter:
             numbers = parameter.values
-            if type(default(parameter.key)) is not int or not isinstance(numbers, Numbers) or numbers.enumerable:
+            if not isinstance(numbers, Numbers) or numbers.enumerable or not is_integer(parameter.key):
                 return parameter
             if not (float(numbers.low).is_integer() and float(numbers.high).is_integer()):
                 return parameter
@@ -173,20 +168,3 @@ class Space:
 def is_same(value: Any, other: Any) -> bool:
     """Whether two values are the same. 1, 1.0, true and '1' are different values."""
     return format_value(value) == format_value(other)
-
-
-def format_value(value: Any) -> str:
-    """Returns a value as it is typed in an override: null, true, [128, 64], 'a b'. Hydra reads the same value back."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list() | tuple():
-            return f"[{', '.join(map(format_value, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{key}: {format_value(item)}' for key, item in value.items())}}}"
-        case str() if not WORD.fullmatch(value) or value.lower() in RESERVED:
-            # Hydra doubles the backslashes before a quote and before the end.
-            return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
-    return str(value)

@@ -1,34 +1,33 @@
-"""A sweep from its command line to its report: what `-m` does."""
+"""A study: what a sweep searches, how, and the configs of its trials."""
 
-import hashlib
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp.config import check as checks
-from mnist_exp.config.compose import by_key
+from mnist_exp.config.check import find_problems
+from mnist_exp.config.compose import Composed
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.resume import OF_SWEEPS, check_overrides
+from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import Sweep
-from mnist_exp.data.load import digest_of
-from mnist_exp.errors import ConfigError, sentence
+from mnist_exp.data.load import load_splits
+from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
 from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.sweep_run import Attempt, SweepRecord
-
-CHANGEABLE = ("sweep.max_trials", "sweep.timeout", "sweep.trial_timeout", "sweep.resume", "sweep.save_best")
+    from mnist_exp.tracking.stored_run import TrialRun
+    from mnist_exp.tracking.sweep_run import SweepRun
 
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep, checked whole: what it searches, how, and the configs of its trials."""
+    """A checked study.
+
+    algorithm: grid, random, tpe or hyperband. digest: of the data set. stored: the format of values in the store.
+    """
 
     name: str
     settings: Sweep
@@ -54,16 +53,16 @@ class Study:
             "format": FORMAT,
             "name": self.name,
             "overrides": list(self.overrides),
-            "settings": {**asdict(self.settings), "space": {}},
+            "settings": {**self.settings.model_dump(), "space": {}},
             "algorithm": self.algorithm,
             "space": SPACE.dump_python(self.space, mode="json"),
             "configs": self.configs.to_record(),
             "digest": self.digest,
         }
 
-    def trials(self, record: "SweepRecord") -> "list[Attempt]":
+    def trials(self, record: "SweepRun") -> "list[TrialRun]":
         """Returns the trials of the sweep in the store, by number."""
-        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.attempts()]
+        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
@@ -81,73 +80,67 @@ class Study:
         )
 
 
-def define(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> Study:
-    """The study that a command line and its `sweeps=` file describe. Raises ConfigError with every fault."""
-    check(cfg)
-    settings = Sweep(**OmegaConf.to_container(cfg.sweep, resolve=True))  # type: ignore[arg-type]
-    file = f"sweeps/{choices['sweeps']}.yaml" if "sweeps" in choices else "sweep.space"
-    ours = [override for override in overrides if not override.startswith(("hydra.", "hydra/"))]
-    space, problems = read_space(settings.space, file, ours, choices)
-    if not space.parameters and not problems:
-        raise ConfigError(
-            "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"
-        )
-    try:
-        configs = TrialConfigs.composed(space, ours)
-    except ConfigError as error:
-        raise ConfigError("\n".join([*map(sentence, problems), str(error)])) from error
+def check_settings(composed: Composed) -> RunConfig:
+    """Returns the sections of a sweep: sweep, executor and tracking. Raises ConfigError with all their problems."""
+    values = {section: plain(composed.config[section]) for section in OF_SWEEPS}
+    problems = list(find_problems(values, OF_SWEEPS))
+    if not values["tracking"].get("enabled"):
+        rule = "needs the tracking store, which is its only record"
+        problems.append(Problem("a sweep", rule, "tracking=off", "leave tracking=off out"))
     if problems:
         raise ConfigError(problems)
-    algorithm = settings.algorithm
-    if algorithm == "auto":
-        algorithm = "grid" if configs.space.finite and settings.max_trials is None else "tpe"
+    return RunConfig(values, composed.choices)
+
+
+def define_study(composed: Composed) -> Study:
+    """Returns the study of a command line and its `sweeps=` file. Raises ConfigError with every problem."""
+    settings = check_settings(composed).settings(Sweep)
+    study_name = composed.choices.get("sweeps")
+    file = f"sweeps/{study_name}.yaml" if study_name else "sweep.space"
+    ours = [override for override in composed.overrides if not override.startswith(("hydra.", "hydra/"))]
+    space, problems = read_space(settings.space, file, ours, composed.choices, composed.source)
+    if not space.parameters and not problems:
+        remedy = "give several values, such as optimizer=adam,adadelta, or sweeps=mlp"
+        raise ConfigError(Problem("a sweep", "needs something to choose", remedy=remedy))
+    try:
+        configs = TrialConfigs.compose(space, ours, composed.source)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    algorithm = _choose_algorithm(settings, configs.space)
     if algorithm == "grid":
         next(configs.space.combinations())  # raises for an interval
     _check_end(algorithm, settings, configs.space)
-    name = settings.name or choices.get("sweeps") or "sweep"
-    return Study(name, settings, algorithm, configs, tuple(overrides), digest_of(configs.first()))
+    name, digest = settings.name or study_name or "sweep", load_splits(configs.first()).digest
+    return Study(name, settings, algorithm, configs, composed.overrides, digest)
 
 
-def check(cfg: DictConfig) -> None:
-    """Raises ConfigError where sweep, executor or tracking cannot be used."""
-    found = [line for line in checks.problems(cfg) if re.match(r"(there is no key )?(sweep|executor|tracking)\b", line)]
-    if not cfg.tracking.enabled:
-        found.append("a sweep needs the tracking store, its only record, but got tracking=off; leave that out")
-    if found:
-        raise ConfigError("\n".join(found))
+def resume_study(record: "SweepRun", composed: Composed) -> Study:
+    """Returns the recorded study with the changes that a resumed sweep allows. Raises ConfigError for others."""
+    study = Study.from_record(record.record)
+    free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)
+    now = check_settings(composed).settings(Sweep)
+    names = [key.removeprefix("sweep.") for key in free if key.startswith("sweep.") and key != "sweep.resume"]
+    settings = study.settings.model_copy(update={name: getattr(now, name) for name in names})
+    _check_end(study.algorithm, settings, study.space)
+    digest = load_splits(study.configs.first()).digest
+    if digest != study.digest:
+        rule = f"must have the digest {study.digest}, as when the sweep began"
+        raise ConfigError(Problem("the data set", rule, digest, "restore that data, or start a new sweep"))
+    return replace(study, settings=settings)
+
+
+def _choose_algorithm(settings: Sweep, space: Space) -> str:
+    if settings.hyperband:
+        return "hyperband"
+    sampler = settings.sampler if settings.algorithm is None else settings.algorithm
+    if sampler != "auto":
+        return sampler
+    return "grid" if space.finite and settings.max_trials is None else "tpe"
 
 
 def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
     if algorithm in ("random", "tpe") and settings.max_trials is None and not space.finite:
-        raise ConfigError(
-            f"sweep.algorithm={algorithm} over intervals has no end of its own; give sweep.max_trials=50, for example"
-        )
-
-
-def resumed(record: "SweepRecord", cfg: DictConfig, overrides: Sequence[str]) -> Study:
-    """The recorded study, with what may change. Raises ConfigError for an override that says something else."""
-    study = Study.from_record(record.frozen)
-    given, before = by_key(overrides), by_key(study.overrides)
-    free = {key for key in given if key in CHANGEABLE or key.startswith(("executor", "tracking"))}
-    if differing := [given[key] for key in given.keys() - free if before.get(key) != given[key]]:
-        raise ConfigError(
-            f"a resumed sweep keeps what it began with, {' '.join(study.overrides)}; beside sweep.resume it takes "
-            f"only {', '.join(CHANGEABLE[:3])} and executor.*, but got {' '.join(sorted(differing))}"
-        )
-    names = [key.removeprefix("sweep.") for key in free if key in CHANGEABLE and key != "sweep.resume"]
-    changed = {name: cfg.sweep[name] for name in names}
-    settings = replace(study.settings, **changed)
-    _check_end(study.algorithm, settings, study.space)
-    digest = digest_of(study.configs.first())
-    if digest != study.digest:
-        raise ConfigError(
-            f"a resumed sweep needs the data it began with, digest {study.digest}, but got {digest}; "
-            "put that data back, or start a new sweep"
-        )
-    return replace(study, settings=settings)
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Of what a trial is trained with, wherever it is recorded."""
-    kept = {key: value for key, value in config.items() if key not in ("tracking", "name")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        rule = f"must be given for sweep.sampler={algorithm} over intervals, which has no end of its own"
+        raise ConfigError(Problem("sweep.max_trials", rule, None, "give sweep.max_trials=50, for example"))

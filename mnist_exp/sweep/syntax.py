@@ -10,9 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from mnist_exp.config.compose import GROUPS, did_you_mean, options
+from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, choices_of, nearest, parse_overrides
+from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
-from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space, format_value
+from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
 
 FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.resume")
 COMMAND_LINE = "the command line"
@@ -27,7 +28,11 @@ def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choic
 
 
 def read_space(
-    section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]
+    section: Mapping[str, Any],
+    file: str,
+    overrides: Sequence[str],
+    choices: Mapping[str, str],
+    source: Source = PACKAGE_SOURCE,
 ) -> tuple[Space, list[Problem]]:
     """Returns the part of a space that can be used, and the problems of the rest.
 
@@ -35,11 +40,7 @@ def read_space(
     file: where the section was written. overrides: the command line, which wins over the file. choices: those of the
     config groups as composed.
     """
-    given = [OverridesParser.create().parse_override(override) for override in overrides]
-    reader = _Reader(
-        [problem for override in given if (problem := _override_problem(override))],
-    )
-    taken = {override.key_or_group: override for override in given if not _override_problem(override)}  # the last wins
+    reader, taken = _Reader(source), {override.key_or_group: override for override in parse_overrides(overrides)}
     for key, text, when in reader.entries(section, file):
         if key not in taken:
             reader.add(key, text, file, when)
@@ -57,9 +58,10 @@ def read_value(key: str, text: str) -> Any:
 
 @dataclass
 class _Reader:
-    """Collects parameters, by name, and problems."""
+    """Collects parameters, by name, and problems. configs: where the choices of config groups are."""
 
-    problems: list[Problem]
+    configs: Source
+    problems: list[Problem] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
     def entries(self, section: Mapping[str, Any], file: str) -> Iterator[tuple[str, Any, Condition | None]]:
@@ -95,7 +97,7 @@ class _Reader:
             if override.key_or_group != key:  # +key
                 remedy = "write model: {width: 8}, too"
                 raise ConfigError(Problem(place, "must be in the config before the file chooses it", remedy=remedy))
-            parameter = Parameter(key, _values(override, place), source, when)
+            parameter = Parameter(key, _values(override, place, self.configs), source, when)
             if any(key == fixed or key.startswith((f"{fixed}.", f"{fixed}/")) for fixed in FIXED):
                 raise ConfigError(Problem(place, "is the same for all trials of a sweep", remedy="give it one value"))
             if parameter.name in self.parameters:
@@ -117,7 +119,7 @@ class _Reader:
         nested = {parameter.key for parameter, _ in conditional}
         for parameter, when in conditional:
             parent = self.parameters.get(when.key)
-            if problem := _condition_problem(parameter, when, parent, nested, plain):
+            if problem := _condition_problem(parameter, when, parent, nested, plain, self.configs):
                 self.problems.append(problem)
                 continue
             values = parent.values if parent and isinstance(parent.values, Choices) else Choices((plain.get(when.key),))
@@ -130,18 +132,6 @@ class _Reader:
                 continue
             resolved.setdefault(parameter.key, []).append(parameter)
             yield replace(parameter, when=Condition(when.key, usable) if parent else None)
-
-
-def _override_problem(override: Override) -> Problem | None:
-    """The problem of an override that Hydra would merge or shorten without a word."""
-    key = override.key_or_group
-    if override.package is not None and override.is_sweep_override():
-        place, remedy = f"{COMMAND_LINE}: {key}@{override.package}", f"write {key}={override.get_value_string()}"
-        return Problem(place, "must not name a package in a sweep", remedy=remedy)
-    if key in GROUPS and isinstance(override._value, list):
-        names = ",".join(map(format_value, override.value()))  # type: ignore[arg-type]
-        return Problem(f"{COMMAND_LINE}: {key}", "must be one name", override.value(), f"try each with {key}={names}")
-    return None
 
 
 def _unreadable(place: str, text: str, error: HydraException) -> Problem:
@@ -175,7 +165,12 @@ def _value_of(key: str, parsed: Any) -> Any:
 
 
 def _condition_problem(
-    parameter: Parameter, when: Condition, parent: Parameter | None, nested: set[str], plain: Mapping[str, Any]
+    parameter: Parameter,
+    when: Condition,
+    parent: Parameter | None,
+    nested: set[str],
+    plain: Mapping[str, Any],
+    configs: Source,
 ) -> Problem | None:
     """The problem of a condition that can never be decided."""
     place = f"{parameter.source}: {parameter.key}"
@@ -189,13 +184,13 @@ def _condition_problem(
         return Problem(place, "must have a condition on a key with choices", str(when), remedy)
     if parameter.key in GROUPS and when.key not in GROUPS:
         return Problem(place, "is a config group, so its condition must be on one, too", str(when))
-    known: Sequence[Any] = options(when.key) if when.key in GROUPS else ()
+    known: Sequence[Any] = choices_of(when.key, configs) if when.key in GROUPS else ()
     if parent and isinstance(parent.values, Choices) and parent.source == parameter.source:
         known = parent.values.values
     words = list(map(format_value, known))
     if known and (unknown := next((v for v in map(format_value, when.values) if v not in words), None)):
-        rule = f"must have a condition on one of {', '.join(words)}{did_you_mean(unknown, words)}"
-        return Problem(place, rule, f"{when.key}={unknown}")
+        rule = f"must have a condition on one of {', '.join(words)}"
+        return Problem(place, rule, f"{when.key}={unknown}", nearest(unknown, words))
     return None
 
 
@@ -204,16 +199,16 @@ def _overlap(one: Condition | None, other: Condition) -> bool:
     return one is None or one.key != other.key or any(value in Choices(one.values) for value in other.values)
 
 
-def _values(override: Override, place: str) -> Choices | Numbers:
+def _values(override: Override, place: str, configs: Source) -> Choices | Numbers:
     """Returns what a sweep override allows. Raises ConfigError."""
     sweep, text, key = override.value(), override.get_value_string(), override.key_or_group
     if isinstance(sweep, Sweep) and (other := sweep.tags - {"log"}):
         raise ConfigError(Problem(place, "must have no tag but log", ", ".join(sorted(other))))
     match sweep:
         case Glob():
-            if names := sweep.filter(options(key)):
+            if names := sweep.filter(choices_of(key, configs)):
                 return Choices(tuple(names))
-            known = ", ".join(options(key)) or "none, it is not a config group"
+            known = ", ".join(choices_of(key, configs)) or "none, it is not a config group"
             raise ConfigError(Problem(place, f"must match a choice ({known})", text))
         case ChoiceSweep():
             if sweep.tags:

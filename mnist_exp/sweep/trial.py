@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import RunConfig
 from mnist_exp.sweep.space import Values
 
 WAIT: Literal["wait"] = "wait"  # for a running trial to end, because the next proposal depends on it
@@ -44,8 +45,7 @@ class Job:
     number: int
     run_id: str
     name: str
-    config: dict[str, Any]
-    choices: dict[str, str]
+    config: RunConfig
     executions: int
     objective: Objective
     digest: str | None

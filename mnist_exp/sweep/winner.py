@@ -4,70 +4,59 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp import experiment, tracking
 from mnist_exp.config.objective import Objective
-from mnist_exp.config.run_config import find_changes
+from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.study import Study
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
-
-TESTED = "tested"  # the tag that says which run was scored on the test set
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.registry import load_model
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.training.fit import predict
 
 
 @dataclass(frozen=True)
 class Winner:
     """The best trial. test: its metrics on the test set. config: an experiment file that trains it again."""
 
-    trial: Attempt
+    trial: TrialRun
     test: Mapping[str, float]
     config: str
 
 
-def rank(trials: Iterable[Attempt], objective: Objective) -> list[Attempt]:
+def rank(trials: Iterable[TrialRun], objective: Objective) -> list[TrialRun]:
     """Returns the trials with a score, the best first; of equal ones the first trial."""
-    return sorted(scored(trials), key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
-
-
-def score_winner(study: Study, record: SweepRecord, best: Attempt) -> Winner:
-    """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
-    cfg, choices = study.configs.of(best.values)
-    config = experiment_file(study, cfg, choices, best)
-    model_run = best.tags.get("model_run", best.run_id)
-    if record.tag(TESTED) == model_run:
-        return Winner(best, record.metrics("test/"), config)
-    splits = experiment.load_data(cfg.dataset)
-    model = tracking.load_model(record.store.uri, model_run)
-    _, accuracy = experiment.predict(model, splits.validation.images, splits.validation.labels)
-    before = best.metrics["val/accuracy"]
-    if study.settings.executions == 1 and abs(accuracy - before) * len(splits.validation) >= 0.5:
-        rule = f"must have the validation accuracy of its training, {before:.4f}, because its files must not change"
-        raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(accuracy, 4)))
-    assert splits.test is not None
-    probabilities, _ = experiment.predict(model, splits.test.images, splits.test.labels)
-    metrics = Evaluation(splits.test.labels, probabilities, splits.class_names).metrics
-    test = {f"test/{key}": value for key, value in metrics.items()}
-    record.log(test, tags={TESTED: model_run, "best_trial": str(best.number), "best_run": best.run_id})
-    return Winner(best, test, config)
-
-
-def experiment_file(study: Study, cfg: DictConfig, choices: Mapping[str, str], best: Attempt) -> str:
-    """Returns an experiment file that trains this trial again."""
-    groups = {group: choice for group, choice in choices.items() if group not in ("experiment", "sweeps")}
-    changed_choices, changed_values = find_changes(cfg, groups)
-    values = OmegaConf.create()
-    for key, value in changed_values.items():
-        if key.split(".")[0] not in ("name", "tracking"):
-            OmegaConf.update(values, key, value)
-    defaults = [{f"override /{group}": choice} for group, choice in changed_choices.items() if group != "tracking"]
-    body = OmegaConf.merge({"defaults": defaults} if defaults else {}, values)
-    return (
-        "# @package _global_\n"
-        f"# Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}.\n"
-        + OmegaConf.to_yaml(body)
+    return sorted(
+        [trial for trial in trials if trial.has_score],
+        key=lambda trial: (objective.rank(trial.score or 0.0), trial.number),
     )
+
+
+def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
+    """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
+    config = study.configs.of(best.values)
+    comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}."
+    file = config.experiment_file(comment)
+    model_run = best.model_run_id
+    parent = record.fetch()
+    if parent.tags.get(tags.TESTED) == model_run:
+        test = {key: value for key, value in parent.metrics.items() if key.startswith("test/")}
+        return Winner(best, test, file)
+    splits = load_splits(config)
+    model = load_model(record.store.uri, model_run)
+    validation = Evaluation(
+        splits.validation.labels, predict(model, splits.validation.images), splits.class_names
+    ).accuracy
+    before = best.metrics["val/accuracy"]
+    if study.settings.executions == 1 and abs(validation - before) * len(splits.validation) >= 0.5:
+        rule = f"must have the validation accuracy of its training, {before:.4f}, because its files must not change"
+        raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(validation, 4)))
+    assert splits.test is not None
+    evaluation = Evaluation(splits.test.labels, predict(model, splits.test.images), splits.class_names)
+    test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
+    record.log(test, facts={tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id})
+    return Winner(best, test, file)
 
 
 def save(winner: Winner, path: str) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import json
 import shutil
 import statistics
 import time
@@ -13,32 +12,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp import experiment
-from mnist_exp.config.check import check
+from mnist_exp.config.check import check_values
+from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import DataError, TrainingError
-from mnist_exp.experiment import Listener, Result
-from mnist_exp.log import chatter_in_log
+from mnist_exp.errors import DataError, Problem, TrainingError
+from mnist_exp.experiment import Listener, Result, train_and_evaluate
+from mnist_exp.log import hide_library_output
 from mnist_exp.sweep.trial import Failure, Job, Outcome
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.active_run import Clock
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.active_run import ActiveRun
+from mnist_exp.tracking.log_run import log_start
+from mnist_exp.tracking.store import connect, long_retries
+from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
+    from mnist_exp.tracking.mlflow_run import MlflowRun
     from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
-# Asked between batches, where a trial may outlive whoever waits for it: on another machine.
-abandoned: ContextVar[Callable[[], bool]] = ContextVar("abandoned", default=lambda: False)
-_store = functools.lru_cache(maxsize=1)(store_of)  # opened once per worker
+# Called between batches: on another machine a trial may run longer than the sweep that waits for it.
+is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("is_cancelled", default=lambda: False)
+# Called when a trial begins, after the imports: its time counts from then on.
+on_start: ContextVar[Callable[[], None]] = ContextVar("on_start", default=lambda: None)
 
 
-class Abandoned(BaseException):
-    """Nobody waits for this trial any more; its run is left as interrupted, and counts for nothing."""
+class Cancelled(BaseException):
+    """The trial was cancelled. Its run stays KILLED and is not counted."""
 
 
 class TrialListener(Listener):
@@ -49,13 +50,14 @@ class TrialListener(Listener):
         self.best: float | None = None
         self.pruned = False
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        if abandoned.get()():
-            raise Abandoned
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        if is_cancelled.get()():
+            raise Cancelled
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TrainingError(f"a trial may take sweep.trial_timeout={self.job.seconds:g} s, but took longer")
+            rule = f"must end within sweep.trial_timeout={self.job.seconds:g} s, but took longer"
+            raise TrainingError(Problem("a trial", rule))
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+    def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         objective, medians = self.job.objective, self.job.medians
         value = metrics.get(objective.keras_name)
         if value is not None:
@@ -79,82 +81,86 @@ def run_trial(job: Job) -> Outcome:
 def _run_trial(job: Job) -> Outcome:
     import keras
 
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
-    from mnist_exp.tracking.store import patiently
+    from mnist_exp.tracking.mlflow_run import MlflowRun
 
-    cfg = OmegaConf.create(job.config)
+    on_start.get()()
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
-    with patiently():
-        store, folder = _store(Tracking(**cfg.tracking)), Path(cfg.tracking.folder)
-    _settle()
+    settings = job.config.settings(Tracking)
+    with long_retries():
+        store = _connect(settings)
+    _freeze_libraries()
     keras.backend.clear_session()  # the model of the trial before
-    record = MlflowRecord.adopt(store, folder, job.run_id, job.name)
-    with chatter_in_log() as chatter, recording.ended(record):
-        chatter.move_to(record.log)
-        check(cfg)  # no pair of values was tried before
-        clock = Clock()
-        with clock("data"):
-            splits = _data(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
+    with (
+        hide_library_output() as output,
+        MlflowRun.take_over_run(store, Path(settings.folder), job.run_id, job.name) as active,
+    ):
+        output.move_to(active.log)
+        config = check_values(job.config.values, job.config.choices)  # no pair of values was checked before
+        with active.timer("data"):
+            splits = replace(load_splits(config, cache=True), test=None)  # so that a trial cannot use the test set
         if job.digest not in (None, splits.digest):
-            raise DataError(f"a sweep needs the data it began with, digest {job.digest}, but got {splits.digest}")
+            rule = f"must have the digest {job.digest}, as when the sweep began"
+            raise DataError(Problem("the data set", rule, splits.digest))
         if job.executions > 1:
-            outcome = _executions(job, cfg, record, store, folder, splits, clock, deadline)
+            outcome = _train_seeds(job, config, active, store, splits, deadline)
         else:
-            watch = TrialListener(job, deadline)
-            if job.continues:
-                _fetch(store, job.continues, record.checkpoints)
-            result = experiment.recorded(record, cfg, job.choices, splits, watch, clock)
-            if job.keeps_checkpoint:
-                shutil.copytree(record.checkpoints, record.artifacts / CHECKPOINT)
-            outcome = _outcome(job, [(result, watch)], clock)
-        _record(record, outcome)
+            outcome = _train_once(job, config, active, store, splits, deadline)
+        _log_score(active, outcome)
     return outcome
 
 
-def _executions(
-    job: Job,
-    cfg: DictConfig,
-    record: "MlflowRecord",
-    store: "Store",
-    folder: Path,
-    splits: Splits,
-    clock: Clock,
-    deadline: float | None,
+def _train_once(
+    job: Job, config: RunConfig, active: ActiveRun, store: "Store", splits: Splits, deadline: float | None
+) -> Outcome:
+    listener = TrialListener(job, deadline)
+    if job.continues:
+        with long_retries():
+            checkpoint = download(store, job.continues, CHECKPOINT)
+        shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
+    result = train_and_evaluate(config, splits, active, listener)
+    if job.keeps_checkpoint:
+        shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
+    return _summarize(job, [(result, listener)], active)
+
+
+def _train_seeds(
+    job: Job, config: RunConfig, active: "MlflowRun", store: "Store", splits: Splits, deadline: float | None
 ) -> Outcome:
     """Trains the trial with one seed after another, each in a run nested under the trial's."""
-    recording.start(record, cfg, job.choices, splits)
+    log_start(active, config, splits)
     done: list[tuple[Result, TrialListener]] = []
-    tags = {"kind": "execution", "mlflow.parentRunId": job.run_id}
-    for seed in range(cfg.seed, cfg.seed + job.executions):
-        watch = TrialListener(job, deadline)
-        child = type(record).create_in(store, folder, cfg.tracking.experiment, f"{job.name}-s{seed}", tags)
-        with recording.ended(child):
-            seeded = OmegaConf.merge(cfg, {"seed": seed})
-            assert isinstance(seeded, DictConfig)
-            done.append((experiment.recorded(child, seeded, job.choices, splits, watch, clock), watch))
-        if watch.pruned:
+    settings = config.settings(Tracking)
+    facts = {tags.KIND: "execution", tags.PARENT: job.run_id}
+    for seed in range(config.seed, config.seed + job.executions):
+        listener, name = TrialListener(job, deadline), f"{job.name}-s{seed}"
+        child = type(active).create_run(store, Path(settings.folder), settings.experiment, name, facts)
+        child.timer = active.timer
+        with child:
+            result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener)
+            done.append((result, listener))
+        if listener.pruned:
             break
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
-    record.metrics(means, step=0)
+    active.log_metrics(means, step=0)
     best, _ = job.objective.best(done, lambda one: _score(job, *one))
-    record.tags({"model_run": str(best.run_id)})
-    return _outcome(job, done, clock)
+    active.log_tags({tags.MODEL_RUN: str(best.run_id)})
+    return _summarize(job, done, active)
 
 
-def _outcome(job: Job, done: Sequence[tuple[Result, TrialListener]], clock: Clock) -> Outcome:
-    scores = [_score(job, result, watch) for result, watch in done]
+def _summarize(job: Job, done: Sequence[tuple[Result, TrialListener]], active: ActiveRun) -> Outcome:
+    scores = [_score(job, result, listener) for result, listener in done]
     return Outcome(
         score=statistics.fmean(scores),
         spread=statistics.stdev(scores) if len(scores) > 1 else None,
         pruned=done[-1][1].pruned,
         curve=tuple(map(statistics.fmean, zip(*(_curve(job, result) for result, _ in done), strict=False))),
-        seconds=clock.seconds,
+        seconds=dict(active.seconds),
     )
 
 
-def _score(job: Job, result: Result, watch: TrialListener) -> float:
+def _score(job: Job, result: Result, listener: TrialListener) -> float:
     """The objective of the weights that were kept; of a pruned training its best epoch."""
-    if watch.pruned:
+    if listener.pruned:
         return job.objective.best(_curve(job, result), lambda value: value)
     return result.metrics[job.objective.metric]
 
@@ -164,31 +170,22 @@ def _curve(job: Job, result: Result) -> list[float]:
     return result.history.get(job.objective.keras_name, [])
 
 
-def _record(record: "MlflowRecord", outcome: Outcome) -> None:
+def _log_score(active: ActiveRun, outcome: Outcome) -> None:
     """Logs the score before the run ends: a finished run without a score is not counted."""
     assert outcome.score is not None
-    spread = {} if outcome.spread is None else {"score_spread": outcome.spread}
-    record.metrics({"score": outcome.score, **spread}, step=0)
-    record.tags({"epochs": str(len(outcome.curve)), **({"pruned": "true"} if outcome.pruned else {})})
+    spread = {} if outcome.spread is None else {SPREAD: outcome.spread}
+    active.log_metrics({SCORE: outcome.score, **spread}, step=0)
+    active.log_tags({tags.EPOCHS: str(len(outcome.curve)), **({tags.PRUNED: "true"} if outcome.pruned else {})})
+
+
+@functools.lru_cache(maxsize=1)
+def _connect(settings: Tracking) -> "Store":
+    """Connects to the store once per worker."""
+    return connect(settings)
 
 
 @functools.cache
-def _settle() -> None:
+def _freeze_libraries() -> None:
     """Takes the half million objects of the libraries, which stay until the worker ends, from the garbage collector."""
     gc.collect()
     gc.freeze()
-
-
-@functools.lru_cache(maxsize=2)
-def _data(section: str) -> Splits:
-    """Loads a data set once per worker, without its test set: a trial does not use it."""
-    return replace(experiment.load_data(OmegaConf.create(json.loads(section))), test=None)
-
-
-def _fetch(store: "Store", run_id: str, to: Path) -> None:
-    """Fetches the checkpoint of another trial, which this one continues."""
-    from mnist_exp.tracking.store import patiently
-
-    with patiently():
-        found = Path(store.client.download_artifacts(run_id, CHECKPOINT))
-    shutil.copytree(found, to, dirs_exist_ok=True)

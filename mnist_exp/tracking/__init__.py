@@ -1,9 +1,50 @@
-"""Where runs are recorded: in a folder while they last, and in MLflow, which only this package knows."""
+"""Where runs are kept: in a folder while they are written, and in MLflow, which only this package imports."""
+
+from pathlib import Path
+from typing import Any
 
 from mnist_exp.config.schema import Tracking
-from mnist_exp.tracking.active_run import Input, Record
+from mnist_exp.tracking.active_run import ActiveRun, Timer
+from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.registry import load_model
-from mnist_exp.tracking.start import recorded_config, start
-from mnist_exp.tracking.store import existing_store, store_of
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.stored_run import parse_config
+from mnist_exp.tracking.tags import FOLDER
 
-__all__ = ["Input", "Record", "Tracking", "existing_store", "load_model", "recorded_config", "start", "store_of"]
+__all__ = ["ActiveRun", "Timer", "load_model", "read_resumable", "start_run"]
+
+
+def start_run(settings: Tracking, name: str, resume: str | None = None, timer: Timer | None = None) -> ActiveRun:
+    """Starts a new run, or resumes the one that `resume` names.
+
+    timer: one that has measured what came before the run.
+    Raises TrackingError before anything is trained if the store cannot be used.
+    """
+    timer = timer or Timer()
+    with timer("tracking"):
+        active = _open_run(settings, name, resume)
+    active.timer = timer
+    return active
+
+
+def _open_run(settings: Tracking, name: str, resume: str | None) -> ActiveRun:
+    folder = Path(settings.folder).resolve()
+    if not settings.enabled:
+        return ActiveRun.create(folder, name)
+    from mnist_exp.tracking.mlflow_run import MlflowRun
+
+    store = connect(settings)
+    end_dead_runs(store)
+    if resume is not None:
+        return MlflowRun.resume_run(store, resume)
+    return MlflowRun.create_run(store, folder, settings.experiment, name)
+
+
+def read_resumable(settings: Tracking, wanted: str) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Returns id, config values and choices of a run to resume. Raises TrackingError if it cannot be resumed."""
+    from mnist_exp.tracking.mlflow_run import find_resumable
+
+    store = connect(settings)
+    end_dead_runs(store)
+    run = find_resumable(store, wanted)
+    return run.id, parse_config(Path(run.tags[FOLDER], "artifacts", "config.yaml")), run.choices

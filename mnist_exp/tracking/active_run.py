@@ -1,29 +1,32 @@
-"""The record of a run as a folder on disk: what it logged, its artifacts, checkpoints and log."""
+"""A run that is being written, in a folder on disk: what it logged, its artifacts, checkpoints and log."""
 
 import contextlib
 import json
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from mnist_exp.errors import TrackingError
+from mnist_exp.errors import Problem, TrackingError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     import keras
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-STATE = Path("checkpoints", "state.json")  # written by callbacks.Checkpoint
-SPACE_NEEDED = 200 * 2**20  # bytes: checkpoints, figures and the saved model of a large net
+STATE = Path("checkpoints", "state.json")  # written by training.checkpoint
+SPACE_NEEDED = 200  # MB: checkpoints, figures and the saved model of a large net
 
 
 @dataclass(frozen=True)
 class Input:
-    """The data set a run was given; digest: SHA-256 in hex."""
+    """The data set of a run. digest: SHA-256 in hex."""
 
     name: str
     digest: str
@@ -31,44 +34,90 @@ class Input:
     profile: Mapping[str, Any]
 
 
-class Record:
-    """What a run leaves, kept in one folder while it lasts. This plain one is dropped at the end (`tracking=off`)."""
+class Timer:
+    """Measures the named parts of a run: `with timer("training"): ...`. seconds: the sum for each part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        self._begun[part] = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + self.elapsed(part)
+
+    def elapsed(self, part: str) -> float:
+        """Returns the seconds since this part began."""
+        return time.perf_counter() - self._begun[part]
+
+
+class ActiveRun:
+    """A run that is being written. As a context manager it sets the status by how the block ends.
+
+    This class keeps the run in its folder only and deletes the folder at the end (`tracking=off`).
+    digest: that of the data set a resumed run began with, else None.
+    timer: the wall time of each part.
+    """
 
     id: str | None = None
     uri: str | None = None
-    digest: str | None = None  # of the data set a resumed run began with
+    digest: str | None = None
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         self.artifacts, self.checkpoints, self.log = folder / "artifacts", folder / "checkpoints", folder / "run.log"
         self.artifacts.mkdir(exist_ok=True)
+        self.timer = Timer()
 
     @classmethod
     def create(cls, root: Path, name: str) -> Self:
-        """A record in a new folder below root/running. Raises TrackingError where that cannot be written."""
+        """Creates a run in a new folder below root/running. Raises TrackingError if the folder cannot be written."""
         return cls(new_folder(root, name), name)
 
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Records the config, once."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if error is None:
+            self.end("FINISHED")
+        elif isinstance(error, Exception):
+            text = "".join(traceback.format_exception(error))
+            (self.artifacts / "traceback.txt").write_text(text, encoding="utf-8")
+            self.end("FAILED", f"{type(error).__name__}: {error}")
+        else:
+            self.end("KILLED", type(error).__name__)
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """The wall time of each part that is over."""
+        return self.timer.seconds
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Logs the config. Called once."""
         self._write("params", values)
 
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Records facts about the run, some of them later than others."""
+    def log_tags(self, values: Mapping[str, str]) -> None:
+        """Logs facts about the run."""
         self._write("tags", values)
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Records metrics of an epoch (from 1)."""
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Logs metrics. step: an epoch, counted from 1."""
         self._write("metrics", {**values, "step": step})
 
-    def input(self, data: Input) -> None:
-        """Records which data set the run was given."""
+    def log_input(self, data: Input) -> None:
+        """Logs the data set."""
         self._write("input", vars(data))
 
-    def publish(self) -> None:
-        """Sends the artifacts written so far to where they are kept."""
+    def log_artifacts(self) -> None:
+        """Sends the artifacts written so far to the store."""
 
-    def model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
-        """Keeps the trained model, and returns it as loaded again from where it was kept."""
+    def log_model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
+        """Stores the trained model and returns it as loaded again."""
         import keras
 
         path = self.artifacts / "model.keras"
@@ -76,19 +125,19 @@ class Record:
         return keras.models.load_model(path)
 
     def end(self, status: Status, message: str = "") -> None:
-        """Ends the record; the last call."""
+        """Sets the status. The last call; `with` makes it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other runs are going on
+        with contextlib.suppress(OSError):  # other runs are being written
             self.folder.parent.rmdir()
 
     @property
     def resumable(self) -> bool:
-        """Whether an epoch was saved from which the run could go on."""
+        """Whether the run has a checkpoint from which it can be resumed."""
         return self.id is not None and (self.folder / STATE).is_file()
 
     @property
-    def trouble(self) -> str | None:
-        """What the user must know of the tracking, such as where the record lies that could not be sent."""
+    def undelivered(self) -> str | None:
+        """The folder of the run if the store has not accepted everything, else None."""
         return None
 
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
@@ -97,37 +146,19 @@ class Record:
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """A new folder below root/running. Raises TrackingError where there is no space or no right to write."""
+    """Creates a folder below root/running. Raises TrackingError if there is no space or no permission to write."""
+    remedy = "choose another folder with tracking.folder=PATH"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(root).free
+        free = shutil.disk_usage(root).free // 2**20
         if free < SPACE_NEEDED:
-            raise TrackingError(
-                f"{root}: a run needs {SPACE_NEEDED // 2**20} MB on disk, but {free // 2**20} MB are free; "
-                "make room, or choose another disk with tracking.folder=PATH"
-            )
+            rule = f"must have {SPACE_NEEDED} MB of free space for a run"
+            raise TrackingError(Problem(str(root), rule, free, f"make room, or {remedy}"))
         safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
         while True:
             with contextlib.suppress(FileExistsError):
                 (root / "running").mkdir()
-            with contextlib.suppress(FileNotFoundError):  # another run ended and took the empty folder away
+            with contextlib.suppress(FileNotFoundError):  # another run ended and removed the empty folder
                 return Path(tempfile.mkdtemp(prefix=f"{safe[:80]}-", dir=root / "running"))
     except OSError as error:
-        raise TrackingError(
-            f"{root}: the folder of the runs must be writable, but: {error}; choose another with tracking.folder=PATH"
-        ) from error
-
-
-@dataclass
-class Clock:
-    """Seconds spent in the named parts of a run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+        raise TrackingError(Problem(str(root), f"must be a writable folder ({error})", remedy=remedy)) from error

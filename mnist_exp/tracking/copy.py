@@ -1,6 +1,6 @@
-"""Carries a store to another: runs, metrics, artifacts, models and champions, and checks what arrived.
+"""Copies a store to another: runs, metrics, artifacts, models and champions; and checks what arrived.
 
-A run's copy is marked as whole last. What an interrupted copy left unmarked is made anew, so copying again goes on.
+A copied run is marked as whole last. A run without the mark is copied again, so an interrupted copy can be repeated.
 """
 
 import hashlib
@@ -8,22 +8,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.store import Store, all_of, answering, point_mlflow_at
+from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.find import fetch_runs, iterate_pages
+from mnist_exp.tracking.registry import list_versions
+from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric, Run
 
-COPIED, WHOLE = "copied_from", "copied_whole"  # tags of a copy: the id it had, and that nothing is missing
-IDS = ("mlflow.parentRunId", "sweep", "model_run", "reproduces")  # tags that name another run
-BATCH = 1000  # metrics a call
+IDS = (tags.PARENT, tags.SWEEP, tags.MODEL_RUN, tags.REPRODUCES)  # tags that hold the id of another run
+BATCH = 1000  # metrics per call
 
 
 @dataclass
-class Copied:
-    """What was done: runs copied now and before, and what of them arrived."""
+class CopySummary:
+    """What was copied. before: runs that were copied earlier. ids, model_ids: from the first store to the second."""
 
     runs: int = 0
     before: int = 0
@@ -31,50 +33,52 @@ class Copied:
     files: int = 0
     models: int = 0
     versions: int = 0
-    ids: dict[str, str] = field(default_factory=dict, repr=False)  # of runs: here and there
+    ids: dict[str, str] = field(default_factory=dict, repr=False)
     model_ids: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def copy_store(source: Store, target: Store, said: Callable[[str], None] = lambda words: None) -> Copied:
-    """Copies every run that ended and every registered model. Raises TrackingError where something did not arrive."""
-    done = Copied()
-    with answering(target.uri):
-        for run in _ended(source):
+def copy_store(source: Store, target: Store, report: Callable[[str], None] = lambda label: None) -> CopySummary:
+    """Copies every run that ended and every registered model. Raises TrackingError if something did not arrive.
+
+    report: called with the label of each run that is copied.
+    """
+    summary = CopySummary()
+    with store_errors(target.uri):
+        for run in _ended_runs(source):
             name = source.client.get_experiment(run.info.experiment_id).name
             experiment = target.experiment_id(name)
-            if known := _copy_of(target, experiment, run.info.run_id):
-                done.ids[run.info.run_id] = known.info.run_id
-                if WHOLE in known.data.tags:
-                    done.before += 1
-                    done.model_ids |= _paired_models(source, target, run, known)
+            if known := _find_copy(target, experiment, run.info.run_id):
+                summary.ids[run.info.run_id] = known.info.run_id
+                if tags.COPIED_WHOLE in known.data.tags:
+                    summary.before += 1
+                    summary.model_ids |= _pair_models(source, target, run, known)
                     continue
                 target.client.delete_run(known.info.run_id)
-            said(f"{run.info.run_name} ({run.info.run_id[:8]})")
-            _copy_run(source, target, run, experiment, done)
-        _copy_registered(source, target, done)
-    return done
+            report(f"{run.info.run_name} ({run.info.run_id[:8]})")
+            _copy_run(source, target, run, experiment, summary)
+        _copy_registered(source, target, summary)
+    return summary
 
 
-def _ended(store: Store) -> "list[Run]":
-    """Parents before their children, which name them."""
-    runs = [run for run in store.runs("attributes.status != 'RUNNING'") if COPIED not in run.data.tags]
-    return sorted(runs, key=lambda run: (run.info.start_time, "mlflow.parentRunId" in run.data.tags))
+def _ended_runs(store: Store) -> "list[Run]":
+    """Parents come before their children, whose tags hold the parent's id."""
+    ended = fetch_runs(store, "attributes.status != 'RUNNING'")
+    runs = [run for run in ended if tags.COPIED_FROM not in run.data.tags]
+    return sorted(runs, key=lambda run: (run.info.start_time, tags.PARENT in run.data.tags))
 
 
-def _copy_of(target: Store, experiment: str, run_id: str) -> "Run | None":
-    found = target.runs(f"tags.{COPIED} = '{run_id}'", [experiment])
-    return found[0] if found else None
+def _find_copy(target: Store, experiment: str, run_id: str) -> "Run | None":
+    return next(fetch_runs(target, f"tags.{tags.COPIED_FROM} = '{run_id}'", [experiment]), None)
 
 
-def _copy_run(source: Store, target: Store, run: "Run", experiment: str, done: Copied) -> None:
+def _copy_run(source: Store, target: Store, run: "Run", experiment: str, summary: CopySummary) -> None:
     from mlflow.entities import Param
 
-    tags = {key: done.ids.get(value, value) if key in IDS else value for key, value in run.data.tags.items()}
-    tags = {**tags, COPIED: run.info.run_id}
-    copy = target.client.create_run(experiment, run.info.start_time, tags, run.info.run_name).info.run_id
-    done.ids[run.info.run_id] = copy
-    params = [Param(key, value) for key, value in run.data.params.items()]
-    for some in _parts(params, 100):
+    values = {key: summary.ids.get(value, value) if key in IDS else value for key, value in run.data.tags.items()}
+    values[tags.COPIED_FROM] = run.info.run_id
+    copy = target.client.create_run(experiment, run.info.start_time, values, run.info.run_name).info.run_id
+    summary.ids[run.info.run_id] = copy
+    for some in _parts([Param(key, value) for key, value in run.data.params.items()], 100):
         target.client.log_batch(copy, params=some)
     points = [point for key in run.data.metrics for point in source.client.get_metric_history(run.info.run_id, key)]
     for some in _parts(points, BATCH):
@@ -84,15 +88,17 @@ def _copy_run(source: Store, target: Store, run: "Run", experiment: str, done: C
     with tempfile.TemporaryDirectory() as folder:
         files = Path(source.client.download_artifacts(run.info.run_id, "", folder))
         target.client.log_artifacts(copy, str(files))
-        done.files += _compare(files, lambda to: target.client.download_artifacts(copy, "", to), run.info.run_name)
+        summary.files += _check_files(
+            files, lambda to: target.client.download_artifacts(copy, "", to), run.info.run_name
+        )
     for model in _models(source, run):
-        done.model_ids[model.model_id] = _copy_model(target, model, experiment, copy)
-        done.models += 1
-    _compare_points(target, copy, run, points)
+        summary.model_ids[model.model_id] = _copy_model(target, model, experiment, copy)
+        summary.models += 1
+    _check_points(target, copy, run, points)
     target.client.set_terminated(copy, run.info.status, run.info.end_time)
-    target.client.set_tag(copy, WHOLE, "true")
-    done.runs += 1
-    done.metrics += len(points)
+    target.client.set_tag(copy, tags.COPIED_WHOLE, "true")
+    summary.runs += 1
+    summary.metrics += len(points)
 
 
 def _models(store: Store, run: "Run") -> "list[LoggedModel]":
@@ -100,13 +106,13 @@ def _models(store: Store, run: "Run") -> "list[LoggedModel]":
     return [store.client.get_logged_model(output.model_id) for output in outputs]
 
 
-def _paired_models(source: Store, target: Store, run: "Run", copy: "Run") -> dict[str, str]:
+def _pair_models(source: Store, target: Store, run: "Run", copy: "Run") -> dict[str, str]:
     pairs = zip(_models(source, run), _models(target, copy), strict=True)
     return {ours.model_id: theirs.model_id for ours, theirs in pairs}
 
 
 def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: str) -> str:
-    """The model's files, with the description that names run and model naming the copies."""
+    """Copies the files of a model. The ids of run and model in its description become those of the copies."""
     import mlflow
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
@@ -116,71 +122,69 @@ def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: st
     )
     with tempfile.TemporaryDirectory() as folder:
         files = Path(mlflow.artifacts.download_artifacts(artifact_uri=model.artifact_location, dst_path=folder))
-        described = Model.load(str(files))
-        described.run_id, described.model_id = run_id, copy.model_id
-        described.artifact_path = copy.artifact_location
-        described.save(str(files / "MLmodel"))
+        description = Model.load(str(files))
+        description.run_id, description.model_id = run_id, copy.model_id
+        description.artifact_path = copy.artifact_location
+        description.save(str(files / "MLmodel"))
         target.client.log_model_artifacts(copy.model_id, str(files))
         point_mlflow_at(target.uri)
 
-        def fetched(to: str) -> str:
+        def fetch(to: str) -> str:
             return str(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{copy.model_id}", dst_path=to))
 
         target.client.finalize_logged_model(copy.model_id, "READY")
-        _compare(files, fetched, str(model.name))
+        _check_files(files, fetch, str(model.name))
     target.client.log_outputs(run_id, [LoggedModelOutput(copy.model_id, 0)])
     return str(copy.model_id)
 
 
-def _copy_registered(source: Store, target: Store, done: Copied) -> None:
-    """Names, versions in their order, and aliases; versions that are there already stay."""
+def _copy_registered(source: Store, target: Store, summary: CopySummary) -> None:
+    """Copies names, versions in their order, and aliases. Versions that were copied earlier stay."""
     from mlflow.exceptions import MlflowException
 
-    for registered in all_of(source.client.search_registered_models):
+    for registered in iterate_pages(source.client.search_registered_models):
         name = registered.name
         try:
-            known = {version.run_id: version for version in _versions(target, name)}
+            known = {version.run_id: version for version in list_versions(target, name)}
             target.client.get_registered_model(name)
         except MlflowException:
             known = {}
             target.client.create_registered_model(name, dict(registered.tags), registered.description)
         numbers: dict[str, str] = {}
-        for version in _versions(source, name):
-            run_id = done.ids.get(version.run_id)
-            model_id = done.model_ids.get(str(version.source).removeprefix("models:/"))
+        for version in list_versions(source, name):
+            run_id = summary.ids.get(version.run_id)
+            model_id = summary.model_ids.get(str(version.source).removeprefix("models:/"))
             if run_id is None or model_id is None:
                 continue
             if run_id not in known:
                 known[run_id] = target.client.create_model_version(
                     name, f"models:/{model_id}", run_id, dict(version.tags), model_id=model_id
                 )
-                done.versions += 1
+                summary.versions += 1
             numbers[str(version.version)] = str(known[run_id].version)
         for alias, number in registered.aliases.items():
             if str(number) in numbers:
                 target.client.set_registered_model_alias(name, alias, numbers[str(number)])
 
 
-def _versions(store: Store, name: str) -> "list[Any]":
-    return sorted(store.client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
-
-
-def _compare(files: Path, fetched: Callable[[str], str], name: str | None) -> int:
-    """The number of files, each there with the same digest."""
+def _check_files(files: Path, fetch: Callable[[str], str], name: str | None) -> int:
+    """Compares the digests of all files with those that `fetch` brings back, and returns the number of files."""
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = _digests(files), _digests(Path(fetched(folder)))
-    if differing := sorted(path for path in ours if ours[path] != theirs.get(path)):
-        raise TrackingError(f"{name}: {', '.join(differing[:5])} did not arrive as sent; copy again")
+        ours, theirs = _digests(files), _digests(Path(fetch(folder)))
+    if changed := sorted(path for path in ours if ours[path] != theirs.get(path)):
+        rule = f"has files that did not arrive as sent: {', '.join(changed[:5])}"
+        raise TrackingError(Problem(str(name), rule, remedy="copy again"))
     return len(ours)
 
 
-def _compare_points(target: Store, copy: str, run: "Run", points: "list[Metric]") -> None:
-    found = [point for key in run.data.metrics for point in target.client.get_metric_history(copy, key)]
-    if _told(found) != _told(points) or target.client.get_run(copy).data.params != run.data.params:
-        raise TrackingError(f"{run.info.run_name}: of {len(points)} metrics {len(found)} arrived; copy again")
+def _check_points(target: Store, copy: str, run: "Run", points: "list[Metric]") -> None:
+    arrived = [point for key in run.data.metrics for point in target.client.get_metric_history(copy, key)]
+    if _plain(arrived) != _plain(points) or target.client.get_run(copy).data.params != run.data.params:
+        rule = f"has {len(points)} metrics, of which {len(arrived)} arrived"
+        raise TrackingError(Problem(str(run.info.run_name), rule, remedy="copy again"))
 
 
-def _told(points: "list[Metric]") -> set[tuple[str, int, float]]:
+def _plain(points: "list[Metric]") -> set[tuple[str, int, float]]:
     return {(point.key, point.step, point.value) for point in points}
 
 

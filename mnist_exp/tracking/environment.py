@@ -1,4 +1,4 @@
-"""What surrounded a run: commit, versions, hardware."""
+"""The environment of a run as tags: command, commit, versions, hardware."""
 
 import getpass
 import os
@@ -9,41 +9,43 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mnist_exp.tracking import tags
+
 PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn", "hydra-core")
 
 
-def tags(artifacts: Path) -> dict[str, str]:
-    """Facts for a run's tags; an uncommitted change is also written to artifacts/git.diff."""
+def collect_tags(artifacts: Path) -> dict[str, str]:
+    """Returns the tags. An uncommitted change is also written to artifacts/git.diff."""
     return {**_git(artifacts), **_versions(), **_hardware(), **_command()}
 
 
 def _command() -> dict[str, str]:
-    """Who started what, under the names by which MLflow's pages show it."""
+    """Returns the command and the user, under the names that MLflow's pages show."""
     name = "python -m mnist_exp" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     return {
-        "command": shlex.join([*name.split(), *sys.argv[1:]]),
-        "mlflow.source.name": "mnist_exp",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        tags.COMMAND: shlex.join([*name.split(), *sys.argv[1:]]),
+        tags.SOURCE_NAME: "mnist_exp",
+        tags.SOURCE_TYPE: "LOCAL",
+        tags.USER: _user(),
     }
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container that runs under a number no user has
+    except (KeyError, OSError):  # a container that runs under a user id without a name
         return "unknown"
 
 
 def _git(artifacts: Path) -> dict[str, str]:
-    """Commit and state of the repository the command was started in; nothing where there is none."""
+    """Returns commit and state of the repository of the current folder; nothing if there is none."""
     commit = _output("git", "rev-parse", "HEAD")
     if not commit:
         return {}
     dirty = bool(_output("git", "status", "--porcelain"))
     if dirty and (diff := _output("git", "diff", "HEAD")):
         (artifacts / "git.diff").write_text(diff[:1_000_000], encoding="utf-8")
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+    return {tags.COMMIT: commit, tags.DIRTY: str(dirty).lower()}
 
 
 def _output(*command: str) -> str:
@@ -56,7 +58,9 @@ def _output(*command: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {f"version.{name}": _version(name) for name in PACKAGES} | {"version.python": platform.python_version()}
+    return {f"{tags.VERSION}{name}": _version(name) for name in PACKAGES} | {
+        f"{tags.VERSION}python": platform.python_version()
+    }
 
 
 def _version(package: str) -> str:
@@ -71,13 +75,13 @@ def _hardware() -> dict[str, str]:
     import tensorflow as tf
 
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    return {
-        "hardware.cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "hardware.cpu": _cpu_name(),
-        "hardware.memory_gb": f"{psutil.virtual_memory().total / 2**30:.0f}",
-        "hardware.gpus": ", ".join(str(gpu.get("device_name", "GPU")) for gpu in gpus) or "none",
-        "system": platform.platform(),
+    hardware = {
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cpu": _cpu_name(),
+        "memory_gb": f"{psutil.virtual_memory().total / 2**30:.0f}",
+        "gpus": ", ".join(str(gpu.get("device_name", "GPU")) for gpu in gpus) or "none",
     }
+    return {**{f"{tags.HARDWARE}{key}": value for key, value in hardware.items()}, tags.SYSTEM: platform.platform()}
 
 
 def _cpu_name() -> str:

@@ -1,130 +1,137 @@
-"""Finds the run a command means: by id, name, `latest`, `best`, or as a registered model."""
+"""Finds runs: by id, by name, `latest`, `best`, as a registered model, or by parameters and metrics."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-    from mnist_exp.tracking.store import Store
-
-
-from typing import TYPE_CHECKING
-
-from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.store import Store, answering
+from mnist_exp.config.objective import Objective
+from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.registry import find_registered
+from mnist_exp.tracking.store import Store, store_errors
+from mnist_exp.tracking.stored_run import StoredRun, to_stored_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 FINISHED = "attributes.status = 'FINISHED'"
-RUNS = "tags.kind != 'sweep' and tags.kind != 'execution'"
-RESUMABLE, SWEEPS = "tags.kind = 'run'", "tags.kind = 'sweep'"
+RUNS = f"tags.{tags.KIND} != 'sweep' and tags.{tags.KIND} != 'execution'"
+RESUMABLE, SWEEPS = f"tags.{tags.KIND} = 'run'", f"tags.{tags.KIND} = 'sweep'"
+NEWEST = "attributes.start_time DESC"
 SHORTEST = 4  # characters of an id
+DIGESTS = ("dataset.digest", "dataset.validation_digest")
 
 
-def find_run(store: Store, wanted: str, experiment: str | None = None, among: str = RUNS) -> "Run":
-    """The run of this id, unique start of an id, or name, `latest`, `best`, or `models:/NAME@ALIAS`.
+def find_run(store: Store, wanted: str, experiment: str | None = None, among: str = RUNS) -> StoredRun:
+    """Finds one run.
 
-    `best` has the highest validation accuracy of the finished runs and trials on the data and the validation images of
-    the newest one; experiment: where to look for it, else that of the newest run; among: RUNS, or RESUMABLE or SWEEPS,
-    which have no best and no models. Raises TrackingError, the near ones listed, where there is none or more than one.
+    wanted: an id, the unique start of an id, a name, `latest`, `best` or `models:/NAME@ALIAS`. `best` has the highest
+    validation accuracy of the finished runs and trials with the same data and validation images as the newest one.
+    experiment: the name of the experiment to look in; for `best` by default that of the newest run.
+    among: RUNS; or RESUMABLE or SWEEPS, which have no best and no models.
+    Raises TrackingError, with the nearest runs, if no run or several runs match.
     """
-    with answering(store.uri):
+    with store_errors(store.uri):
         if among == RUNS and wanted.startswith("models:/"):
-            return _registered(store, wanted)
-        inside = places(store, experiment)
+            return find_registered(store, wanted)
+        inside = experiment_ids(store, experiment)
         if wanted == "latest":
-            found = _search(store, among, inside, most=1)
+            runs = _search(store, among, inside, most=1)
         elif among == RUNS and wanted == "best":
-            found = _best(store, inside)
+            runs = _search_best(store, inside)
         else:
-            found = _named(store, wanted, inside, among)
-        if len(found) == 1:
-            return found[0]
-        newest = found or _search(store, among, inside, most=5)
+            runs = _search_named(store, wanted, inside, among)
+        if len(runs) == 1:
+            return runs[0]
+        shown = runs or _search(store, among, inside, most=5)
     kind = "sweep" if among == SWEEPS else "run"
-    listed = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in newest[:5])
-    if found:
-        raise TrackingError(f"{wanted!r} must mean one {kind}, but is the name of several: {listed}; give an id")
-    words = ", latest, best or models:/NAME@ALIAS" if among == RUNS else " or latest"
-    raise TrackingError(f"{wanted!r} must be a {kind}'s id, its name{words}; the newest are: {listed or 'none yet'}")
+    listed = ", ".join(run.label for run in shown[:5])
+    if runs:
+        raise TrackingError(Problem(f"{kind} {wanted!r}", f"is ambiguous: {listed}", remedy="give an id"))
+    words = ", a name, latest, best or models:/NAME@ALIAS" if among == RUNS else ", a name or latest"
+    remedy = f"the newest are: {listed}" if listed else f"the store has no {kind} yet"
+    raise TrackingError(Problem(f"the {kind}", f"must be an id{words}", wanted, remedy))
 
 
-def places(store: Store, name: str | None) -> list[str]:
-    """The ids of the experiment of this name, or of all. Raises TrackingError for an unknown one."""
+def find_finished(store: Store, wanted: str, experiment: str | None = None) -> StoredRun:
+    """Finds a finished run, as `find_run` does. Raises TrackingError if it did not finish: it has no model."""
+    run = find_run(store, wanted, experiment)
+    if not run.is_finished:
+        remedy = "choose a finished run; list them with: python -m mnist_exp compare"
+        raise TrackingError(Problem(run.label, "must be FINISHED", run.status, remedy))
+    return run
+
+
+def search_runs(
+    store: Store, objective: Objective, where: Mapping[str, str], most: int, experiment: str | None = None
+) -> list[StoredRun]:
+    """Returns the finished runs and trials with these parameters, the best first, `most` at the most."""
+    conditions = [RUNS, FINISHED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
+    order = f"metrics.`{objective.metric}` {'ASC' if objective.direction == 'min' else 'DESC'}"
+    with store_errors(store.uri):
+        store.analyze()
+        return _search(store, " and ".join(conditions), experiment_ids(store, experiment), most, order)
+
+
+def list_runs(store: Store, condition: str = "", inside: list[str] | None = None) -> list[StoredRun]:
+    """Returns all runs that meet a condition in MLflow's search language, newest first.
+
+    inside: ids of the experiments to look in; by default all.
+    """
+    return [to_stored_run(run) for run in fetch_runs(store, condition, inside)]
+
+
+def fetch_runs(store: Store, condition: str, inside: list[str] | None = None) -> "Iterator[Run]":
+    """Yields what `list_runs` returns as MLflow's own objects."""
+    inside = inside or experiment_ids(store)
+    return iterate_pages(partial(store.client.search_runs, inside, condition, order_by=[NEWEST]))
+
+
+def iterate_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Yields everything that a search function of MLflow finds, page by page."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
+
+
+def experiment_ids(store: Store, name: str | None = None) -> list[str]:
+    """Returns the id of the experiment with this name, or the ids of all. Raises TrackingError if it is unknown."""
     if name is None:
-        return [found.experiment_id for found in store.client.search_experiments()]
-    found = store.client.get_experiment_by_name(name)
-    if found is None:
-        known = ", ".join(one.name for one in store.client.search_experiments())
-        raise TrackingError(f"an experiment must be one of {known}, but got {name!r}")
-    return [found.experiment_id]
+        return [experiment.experiment_id for experiment in iterate_pages(store.client.search_experiments)]
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(experiment.name for experiment in store.client.search_experiments())
+        raise TrackingError(Problem("the experiment", f"must be one of {known}", name))
+    return [experiment.experiment_id]
 
 
-def _search(store: Store, condition: str, inside: list[str], most: int, order: str = "") -> "list[Run]":
-    by = [order] if order else ["attributes.start_time DESC"]
-    return list(store.client.search_runs(inside, condition, order_by=by, max_results=most))
+def experiment_name(store: Store, run: StoredRun) -> str:
+    """Returns the name of the experiment that a run belongs to."""
+    with store_errors(store.uri):
+        return str(store.client.get_experiment(run.experiment_id).name)
 
 
-def _named(store: Store, wanted: str, inside: list[str], among: str) -> "list[Run]":
-    """By name, else by the start of an id."""
+def _search(store: Store, condition: str, inside: list[str], most: int, order: str = NEWEST) -> list[StoredRun]:
+    return list(map(to_stored_run, store.client.search_runs(inside, condition, order_by=[order], max_results=most)))
+
+
+def _search_named(store: Store, wanted: str, inside: list[str], among: str) -> list[StoredRun]:
+    """Searches by name first, then by the first characters of an id."""
     quoted = wanted.replace("'", "")
-    found = _search(store, f"attributes.run_name = '{quoted}' and {among}", inside, most=6)
-    if not found and len(wanted) >= SHORTEST:
-        found = _search(store, f"attributes.run_id LIKE '{quoted}%' and {among}", inside, most=6)
-    return found
+    runs = _search(store, f"attributes.run_name = '{quoted}' and {among}", inside, most=6)
+    if not runs and len(wanted) >= SHORTEST:
+        runs = _search(store, f"attributes.run_id LIKE '{quoted}%' and {among}", inside, most=6)
+    return runs
 
 
-def _best(store: Store, inside: list[str]) -> "list[Run]":
+def _search_best(store: Store, inside: list[str]) -> list[StoredRun]:
     newest = _search(store, f"{RUNS} and {FINISHED}", inside, most=1)
     if not newest:
         return []
     store.analyze()
-    params = newest[0].data.params
-    alike = " and ".join(
-        f"params.`{key}` = '{params[key]}'" for key in ("dataset.digest", "dataset.validation_digest") if key in params
-    )
-    condition = f"{RUNS} and {FINISHED}" + (f" and {alike}" if alike else "")
-    return _search(store, condition, [newest[0].info.experiment_id], 1, "metrics.`val/accuracy` DESC")
-
-
-def _registered(store: Store, uri: str) -> "Run":
-    """The run that made a registered model: models:/NAME@ALIAS or models:/NAME/VERSION."""
-    from mlflow.exceptions import MlflowException
-
-    name, _, alias = uri.removeprefix("models:/").partition("@")
-    try:
-        if alias:
-            version = store.client.get_model_version_by_alias(name, alias)
-        else:
-            name, _, number = name.rpartition("/")
-            version = store.client.get_model_version(name, number)
-    except MlflowException as error:
-        known = ", ".join(f"models:/{model.name}" for model in store.client.search_registered_models())
-        raise TrackingError(
-            f"{uri} is no registered model; {f'there are {known}' if known else 'promote a run first'}"
-        ) from error
-    return store.client.get_run(str(version.run_id))
-
-
-def model_run(run: "Run") -> str:
-    """The id of the run that holds the model: of a trial with several seeds the best of them."""
-    return str(run.data.tags.get("model_run", run.info.run_id))
-
-
-def search(
-    store: "Store", experiment: str | None, where: Mapping[str, str], sort: str, ascending: bool, most: int
-) -> "list[Run]":
-    """Finished runs and trials with these parameters, the best by a metric first."""
-    from mnist_exp.tracking.store import answering
-
-    conditions = [RUNS, FINISHED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
-    order = f"metrics.`{sort}` {'ASC' if ascending else 'DESC'}"
-    with answering(store.uri):
-        store.analyze()
-        return list(
-            store.client.search_runs(
-                places(store, experiment), " and ".join(conditions), order_by=[order], max_results=most
-            )
-        )
+    params = newest[0].params
+    same_data = [f"params.`{key}` = '{params[key]}'" for key in DIGESTS if key in params]
+    condition = " and ".join([RUNS, FINISHED, *same_data])
+    return _search(store, condition, [newest[0].experiment_id], 1, "metrics.`val/accuracy` DESC")

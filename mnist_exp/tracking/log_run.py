@@ -1,107 +1,102 @@
-"""What a run tells its record: surroundings and config at the start, results and model at the end, and how it ended."""
+"""Logs a run: config, data set and environment at the start; metrics, model and facts at the end."""
 
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+import numpy as np
 
-from mnist_exp.config.compose import OF_SWEEPS
-from mnist_exp.config.run_config import flatten
+from mnist_exp.config.compose import flatten
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Training
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import DataError, TrainingError
+from mnist_exp.errors import DataError, Problem, TrainingError
 from mnist_exp.evaluation.history import History
-from mnist_exp.tracking.active_run import Input, Record
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.active_run import ActiveRun, Input
 
 if TYPE_CHECKING:
     import keras
 
+    from mnist_exp.evaluation.metrics import Evaluation
 
-@contextmanager
-def ended(record: Record) -> Iterator[None]:
-    """Ends the record as FINISHED, FAILED or KILLED, by how the block is left."""
-    try:
-        yield
-    except Exception as error:
-        (record.artifacts / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record.end("FAILED", f"{type(error).__name__}: {error}")
-        raise
-    except BaseException as stopped:
-        record.end("KILLED", type(stopped).__name__)
-        raise
-    record.end("FINISHED")
+CLOSE = 1e-6  # the largest difference of a probability between the trained and the stored model
 
 
-def start(record: Record, cfg: DictConfig, choices: Mapping[str, str], splits: Splits) -> None:
-    """Records config, data and surroundings before the training; a resumed run has its config already.
+def log_start(active: ActiveRun, config: RunConfig, splits: Splits) -> None:
+    """Logs config, data set and environment. A resumed run has its config and data set already.
 
-    Raises DataError where a run to resume was trained on other data.
+    Raises DataError if a resumed run was trained on other data.
     """
-    from mnist_exp.tracking import environment
+    from mnist_exp.tracking.environment import collect_tags
 
-    if record.digest not in (None, splits.digest):
-        raise DataError(
-            f"a resumed run needs the data it began with, digest {record.digest}, but got {splits.digest}; "
-            "put that data back, or start a new run"
-        )
-    record.tags(environment.tags(record.artifacts))
-    values = OmegaConf.to_container(OmegaConf.merge(cfg, {"training": {"resume": None}}), resolve=True)
-    assert isinstance(values, dict)
-    values = {key: value for key, value in values.items() if key not in OF_SWEEPS}
-    (record.artifacts / "config.yaml").write_text(OmegaConf.to_yaml(values), encoding="utf-8")
-    if cfg.training.resume is None:
+    if active.digest not in (None, splits.digest):
+        rule, remedy = f"must be that of the resumed run, {active.digest}", "put that data back, or start a new run"
+        raise DataError(Problem("dataset.digest", rule, splits.digest, remedy))
+    active.log_tags(collect_tags(active.artifacts))
+    (active.artifacts / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    if config.settings(Training).resume is None:
         digests = {"dataset.digest": splits.digest, "dataset.validation_digest": splits.validation_digest}
-        record.params({**choices, **dict(flatten(values)), **digests})
+        active.log_params({**config.choices, **dict(flatten(config.recorded)), **digests})
         sizes = {name: len(part) for name, part in splits.parts.items()}
-        record.input(Input(splits.name, splits.digest, splits.description, {**sizes, **splits.repeated}))
-    record.publish()
+        active.log_input(Input(splits.name, splits.digest, splits.description, {**sizes, **splits.repeated}))
+    active.log_artifacts()
 
 
-def finish(
-    record: Record,
-    cfg: DictConfig,
+def log_epoch(active: ActiveRun, epoch: int, metrics: Mapping[str, float]) -> None:
+    """Logs what Keras reports of an epoch, counted from 1, and the seconds since the training began."""
+    named = {metric_name(key): value for key, value in metrics.items()}
+    active.log_metrics({**named, "wall_seconds/elapsed": active.timer.elapsed("training")}, step=epoch)
+
+
+def log_results(
+    active: ActiveRun,
+    config: RunConfig,
     model: "keras.Model",
     splits: Splits,
     history: History,
-    metrics: Mapping[str, float],
-    seconds: Mapping[str, float],
-) -> None:
-    """Records results and model, and checks that the model as stored answers like the one trained."""
-    import numpy as np
+    evaluations: Mapping[str, "Evaluation"],
+) -> dict[str, float]:
+    """Logs metrics, model and facts, and returns the metrics by name, such as `test/accuracy`.
 
-    from mnist_exp.evaluation import run_files as artifacts
-    from mnist_exp.training.model_files import write_h5
+    Raises TrainingError if the stored model does not answer as the trained one does.
+    """
+    from mnist_exp.evaluation import run_files
 
-    last, recorded = len(history.epochs), history.epochs[-1]
-    validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
-    if history.used_epoch == last:  # what the last epoch recorded is not said twice
-        said = {key for key in validation if abs(validation[key] - recorded.get(key.replace("/", "_"), inf)) < 1e-5}
-        record.metrics({key: validation[key] for key in validation if key not in said}, step=last)
-    else:  # restored weights get a step of their own, so that the newest value is that of the weights used
-        record.metrics(validation, step=last + 1)
-    if tested := {key: value for key, value in metrics.items() if key.startswith("test/")}:
-        record.metrics(tested, step=0)
-    record.metrics({f"wall_seconds/{part}": value for part, value in seconds.items()}, step=0)
-    record.tags({"mlflow.note.content": artifacts.description(cfg, model, splits, history, metrics)})
-    stored = record.model(model, artifacts.model_metadata(splits))
-    images = list(splits.scored.values())[-1].images
-    few = images[:256]
+    metrics = {f"{split}/{key}": value for split, one in evaluations.items() for key, value in one.metrics.items()}
+    _log_metrics(active, history, metrics)
+    active.log_metrics({f"wall_seconds/{part}": value for part, value in active.seconds.items()}, step=0)
+    active.log_tags({tags.NOTE: run_files.describe_run(config.values, model, splits, history, metrics)})
+    stored = active.log_model(model, run_files.model_metadata(splits))
+    few = list(splits.scored.values())[-1].images[:256]
     difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
-    if not difference <= 1e-6:
-        raise TrainingError(
-            f"the stored model must answer like the trained one, but probabilities differ by {difference}"
-        )
-    if cfg.export:
-        write_h5(record.artifacts / cfg.export, model, images[:1000])
-    facts = {"used_epoch": history.used_epoch, "parameters": model.count_params(), "compiled_epoch": history.mode}
-    record.tags({name: str(value) for name, value in facts.items()})
-    record.publish()
+    if not difference <= CLOSE:
+        rule = f"must answer as the trained one does, probabilities within {CLOSE}"
+        raise TrainingError(Problem("the stored model", rule, difference))
+    facts = {
+        tags.USED_EPOCH: history.used_epoch,
+        tags.PARAMETERS: model.count_params(),
+        tags.COMPILED_EPOCH: history.mode,
+    }
+    active.log_tags({name: str(value) for name, value in facts.items()})
+    active.log_artifacts()
+    return metrics
 
 
-def tracked_name(key: str) -> str:
-    """Keras's name of a metric as the store has it: val_loss is val/loss, loss is train/loss."""
+def _log_metrics(active: ActiveRun, history: History, metrics: Mapping[str, float]) -> None:
+    last, reported = len(history.epochs), history.epochs[-1]
+    validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
+    if history.used_epoch == last:  # skip the metrics that the last epoch has logged
+        new = {k: v for k, v in validation.items() if not abs(v - reported.get(k.replace("/", "_"), inf)) < 1e-5}
+        active.log_metrics(new, step=last)
+    else:  # restored weights get a step of their own, so that the newest value is that of the weights used
+        active.log_metrics(validation, step=last + 1)
+    if test := {key: value for key, value in metrics.items() if key.startswith("test/")}:
+        active.log_metrics(test, step=0)
+
+
+def metric_name(key: str) -> str:
+    """Returns the name in the store of a metric of Keras: val/loss for val_loss, train/loss for loss."""
     if key == "learning_rate":
         return key
     return f"val/{key.removeprefix('val_')}" if key.startswith("val_") else f"train/{key}"

@@ -2,24 +2,50 @@
 
 import os
 import socket
+from collections.abc import Mapping
+
+from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.store import Store, store_errors
+from mnist_exp.tracking.stored_run import StoredRun
 
 
 def process_tags() -> dict[str, str]:
-    """What tells later whether this process still lives: host, pid and the start of the process in seconds."""
+    """Returns tags that identify this process: host, pid and start time in seconds. `is_alive` reads them."""
     import psutil
 
-    return {"host": socket.gethostname(), "pid": str(os.getpid()), "started": str(psutil.Process().create_time())}
+    started = psutil.Process().create_time()
+    return {tags.HOST: socket.gethostname(), tags.PID: str(os.getpid()), tags.STARTED: str(started)}
 
 
-def is_alive(tags: dict[str, str]) -> bool:
-    """Whether the process of these tags lives on this host."""
+def is_alive(values: Mapping[str, str]) -> bool:
+    """Returns whether the process with these tags lives on this host."""
     import psutil
 
     try:
-        process = psutil.Process(int(tags["pid"]))
-        # A zombie is dead; where nobody collects it, as in many containers, it keeps its number for good.
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(tags["started"])) < 2
-    except psutil.AccessDenied:  # another user's, of whom nothing can be told
+        process = psutil.Process(int(values[tags.PID]))
+        # A zombie is dead; if nobody collects it, as in many containers, it keeps its number for good.
+        same_start = abs(process.create_time() - float(values[tags.STARTED])) < 2
+        return process.status() != psutil.STATUS_ZOMBIE and same_start
+    except psutil.AccessDenied:  # a process of another user, of which nothing is known
         return True
     except (psutil.NoSuchProcess, ValueError):
         return False
+
+
+def check_not_running(run: StoredRun) -> None:
+    """Raises TrackingError if the process of the run is alive, or is on another host."""
+    host = run.tags.get(tags.HOST)
+    if run.status == "RUNNING" and (host != socket.gethostname() or is_alive(run.tags)):
+        rule = f"is still running on {host}, pid {run.tags.get(tags.PID)}"
+        raise TrackingError(Problem(run.label, rule, remedy="end it first"))
+
+
+def end_dead_runs(store: Store) -> None:
+    """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
+    with store_errors(store.uri):
+        for run in list_runs(store, f"attributes.status = 'RUNNING' and tags.{tags.HOST} = '{socket.gethostname()}'"):
+            if {tags.PID, tags.STARTED} <= run.tags.keys() and not is_alive(run.tags):
+                store.client.set_tag(run.id, tags.ENDED_BY, "its process was gone")
+                store.client.set_terminated(run.id, "KILLED")

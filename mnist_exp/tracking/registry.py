@@ -1,26 +1,30 @@
-"""Models in the store: logged, loaded, registered, and the champion among them."""
+"""Models in the store: logged by a run, loaded, registered under a name with versions and a champion."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.tracking.find import model_run
-from mnist_exp.tracking.store import Store, answering, point_mlflow_at
+from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
+from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
 if TYPE_CHECKING:
     import keras
-    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"  # the alias of the chosen version
+REQUIREMENTS = ("keras", "tensorflow", "numpy", "mlflow")
 
 
-def _name_model(store: Store, run_id: str) -> str:
-    """The id of a new logged model; a call of its own, so that another try at its files makes no second one."""
+def create_model(store: Store, run_id: str) -> str:
+    """Creates a logged model and returns its id. A call of its own: to log the files again creates no second model."""
     experiment_id = store.client.get_run(run_id).info.experiment_id
-    return store.client.create_logged_model(
-        experiment_id, name="model", source_run_id=run_id, model_type="keras"
-    ).model_id
+    model = store.client.create_logged_model(experiment_id, name="model", source_run_id=run_id, model_type="keras")
+    return model.model_id
 
 
-def _log_model(model_id: str, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
+def log_model(model_id: str, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
+    """Logs the files of a model with signature and requirements, and returns the model as loaded from the store."""
     import mlflow.keras
     import numpy as np
     from mlflow.models import Model, ModelSignature
@@ -35,42 +39,71 @@ def _log_model(model_id: str, model: "keras.Model", run_id: str, metadata: Mappi
         run_id=run_id,
         model=model,
         signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
-        pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy", "mlflow")],
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         metadata=dict(metadata),
     )
     return mlflow.keras.load_model(info.model_uri)
 
 
 def load_model(uri: str | None, run_id: str) -> "keras.Model":
-    """The model a run logged."""
+    """Loads the model that a run logged in the store with this URI."""
     import mlflow.keras
-
-    from mnist_exp.tracking.store import point_mlflow_at
 
     point_mlflow_at(uri)
     return mlflow.keras.load_model(f"runs:/{run_id}/model")
 
 
-ALIAS = "champion"
+def read_metadata(uri: str | None, run_id: str) -> dict[str, Any]:
+    """Returns the metadata of the model that a run logged: class names, input, data set, preparation."""
+    from mlflow.models import Model
+
+    point_mlflow_at(uri)
+    return Model.load(f"runs:/{run_id}/model").metadata or {}
 
 
-def _champion(store: Store, name: str) -> "tuple[str, Run] | None":
-    """The version that is champion, and its run."""
+def find_registered(store: Store, uri: str) -> StoredRun:
+    """Returns the run that made a registered model. uri: models:/NAME@ALIAS or models:/NAME/VERSION."""
+    from mlflow.exceptions import MlflowException
+
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        if alias:
+            found = store.client.get_model_version_by_alias(name, alias)
+        else:
+            name, _, number = name.rpartition("/")
+            found = store.client.get_model_version(name, number)
+    except MlflowException as error:
+        known = ", ".join(f"models:/{model.name}" for model in store.client.search_registered_models())
+        remedy = (
+            f"the registered models are: {known}" if known else "register one with: python -m mnist_exp promote RUN"
+        )
+        raise TrackingError(Problem(uri, "is not a registered model", remedy=remedy)) from error
+    return fetch_run(store, str(found.run_id))
+
+
+def find_champion(store: Store, name: str) -> tuple[str, StoredRun] | None:
+    """Returns the number of the version that is champion, and its run; None if there is no champion."""
     from mlflow.exceptions import MlflowException
 
     try:
-        version = store.client.get_model_version_by_alias(name, ALIAS)
-    except MlflowException:  # no such model, or no such alias yet
+        champion = store.client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:  # no model with this name, or no champion yet
         return None
-    with answering(store.uri):
-        return str(version.version), store.client.get_run(str(version.run_id))
+    return str(champion.version), fetch_run(store, str(champion.run_id))
 
 
-def _register(store: Store, run: "Run", name: str, facts: Mapping[str, str]) -> str:
+def register_champion(store: Store, run: StoredRun, name: str, facts: Mapping[str, str]) -> str:
+    """Registers the model of a run as a new version and makes it the champion. Returns the number of the version."""
     import mlflow
 
-    with answering(store.uri):
+    with store_errors(store.uri):
         point_mlflow_at(store.uri)
-        found = mlflow.register_model(f"runs:/{model_run(run)}/model", name, tags=dict(facts))
-        store.client.set_registered_model_alias(name, ALIAS, str(found.version))
-    return str(found.version)
+        registered = mlflow.register_model(f"runs:/{run.model_run_id}/model", name, tags=dict(facts))
+        store.client.set_registered_model_alias(name, CHAMPION, str(registered.version))
+    return str(registered.version)
+
+
+def list_versions(store: Store, name: str) -> "list[ModelVersion]":
+    """Returns the versions of a registered model, the first version first."""
+    found = store.client.search_model_versions(f"name = '{name}'")
+    return sorted(found, key=lambda version: int(version.version))

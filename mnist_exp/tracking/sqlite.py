@@ -1,4 +1,4 @@
-"""The local store's SQLite file: created whole, and checked before use."""
+"""The SQLite file of a local store: created, checked before use, and repaired after its folder moved."""
 
 import contextlib
 import os
@@ -11,15 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mnist_exp.errors import TrackingError
+from mnist_exp.errors import Problem, TrackingError
 
 DATABASE = "mlflow.db"
+OTHER_FOLDER = "choose another folder with tracking.folder=PATH"
 
 
 def create_database(database: Path) -> None:
-    """Creates a SQLite store unless it is there; twenty at once are fine, and so is a kill at any moment.
+    """Creates a SQLite store unless it exists. Many processes may call this at once, and each may be killed.
 
-    MLflow's own creation breaks for good under both, so it works on another name, under a lock, and is then moved.
+    MLflow's own creation breaks for good under both. It therefore works under another name and a lock; the file is then
+    moved into place.
     """
     if database.exists():
         return
@@ -31,9 +33,7 @@ def create_database(database: Path) -> None:
             if not database.exists():
                 _create_under(database.with_suffix(f".new-{time.time_ns()}"), database)
     except OSError as error:
-        raise TrackingError(
-            f"{database}: the tracking store cannot be created ({error}); choose a folder with tracking.folder=PATH"
-        ) from error
+        raise TrackingError(Problem(str(database), f"cannot be created ({error})", remedy=OTHER_FOLDER)) from error
 
 
 def _create_under(temporary: Path, database: Path) -> None:
@@ -48,43 +48,39 @@ def _create_under(temporary: Path, database: Path) -> None:
         store.engine.dispose()
         with closing(sqlite3.connect(temporary)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")  # readers and writers do not wait for each other
-    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:  # a full disk is told to SQLite alone
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:  # SQLite reports a full disk, too
         raise OSError(" ".join(str(error).split())[:200]) from error
     os.replace(temporary, database)
 
 
 def uri_of(database: Path) -> str:
-    """The URI of a SQLite file; what SQLAlchemy would take for an escape or the end of the path is escaped."""
+    """Returns the URI of a SQLite file. Characters that SQLAlchemy would not take as part of the path are escaped."""
     return f"sqlite:///{str(database).replace('%', '%25').replace('?', '%3F')}"
 
 
 def check_database(database: Path) -> None:
-    """Raises TrackingError where the file is damaged, cannot be written, or belongs to another version of MLflow."""
+    """Raises TrackingError if the file is damaged, cannot be written, or belongs to another version of MLflow."""
     try:
         with closing(sqlite3.connect(database, timeout=30)) as connection:
             (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or (None,)
-            # A lock alone shows no right to write.
+            # A lock does not show that the file can be written.
             connection.execute("UPDATE alembic_version SET version_num = version_num")
             connection.rollback()
     except sqlite3.OperationalError as error:
-        raise TrackingError(
-            f"{database}: the tracking store must be a SQLite database of MLflow's that can be written, but: {error}; "
-            "choose another folder with tracking.folder=PATH"
-        ) from error
+        rule = f"must be a SQLite database of MLflow that can be written ({error})"
+        raise TrackingError(Problem(str(database), rule, remedy=OTHER_FOLDER)) from error
     except sqlite3.DatabaseError as error:
-        raise TrackingError(
-            f"{database}: the tracking store is damaged ({error}); put a backup in its place, or move it away"
-        ) from error
+        remedy = "put a backup in its place, or move it away"
+        raise TrackingError(Problem(str(database), f"is damaged ({error})", remedy=remedy)) from error
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     if found != (wanted := _get_latest_schema_revision()):
-        raise TrackingError(
-            f"{database}: the store must have the schema of MLflow {version('mlflow')} ({wanted}), but has {found}; "
-            f"install the MLflow that wrote it, or back it up and run: mlflow db upgrade {uri_of(database)}"
-        )
+        rule = f"must have the schema of MLflow {version('mlflow')}, {wanted}"
+        remedy = f"install the MLflow that wrote it, or back it up and run: mlflow db upgrade {uri_of(database)}"
+        raise TrackingError(Problem(str(database), rule, found, remedy))
 
 
-# Where MLflow 3.17's database keeps absolute places: table and column.
+# The columns of MLflow 3.17's database that hold absolute paths: table and column.
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -96,15 +92,15 @@ PLACES = (
 
 @dataclass(frozen=True)
 class Missing:
-    """A run or model whose files are not where the database says."""
+    """A run or model whose files are not at the place in the database. kind: run or model."""
 
-    table: str
+    kind: str
     name: str
     place: str
 
 
 def check_store(folder: Path) -> list[Missing]:
-    """What of the store's files is missing. Raises TrackingError where the folder holds no store."""
+    """Returns the finished runs and the models whose files are missing. Raises TrackingError if there is no store."""
     with _opened(folder) as database:
         queries = {
             "run": "select name, artifact_uri from runs where lifecycle_stage = 'active' and status = 'FINISHED'",
@@ -119,10 +115,10 @@ def check_store(folder: Path) -> list[Missing]:
 
 
 def move_store(old: Path, new: Path) -> tuple[int, Path]:
-    """Makes the database in `new` point to files in `new` where it pointed to `old`; the files are there already.
+    """Replaces paths below `old` in the database of `new` by paths below `new`; the files were moved already.
 
-    Returns the number of places changed and the backup made before. Raises TrackingError where nothing points to `old`
-    or the files of a run are not in `new`; the database then is as it was.
+    Returns the number of paths changed and the backup made before. Raises TrackingError, with the database unchanged,
+    if no path is below `old`.
     """
     before, after = old.absolute().as_uri(), new.absolute().as_uri()
     with _opened(new) as database:
@@ -140,7 +136,8 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
         if not changed:
             database.rollback()
             backup.unlink()
-            raise TrackingError(f"{new / DATABASE}: nothing in it points to {old.absolute()}; see store check")
+            remedy = f"see what is missing with: python -m mnist_exp store check {new}"
+            raise TrackingError(Problem(str(new / DATABASE), f"does not point to {old.absolute()}", remedy=remedy))
         database.commit()
     return changed, backup
 
@@ -149,12 +146,12 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
 def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / DATABASE
     if not path.is_file():
-        raise TrackingError(f"{folder} holds no store: {DATABASE} is not there; name the folder that holds it")
+        raise TrackingError(Problem(str(folder), "holds no store", remedy=f"name the folder that holds {DATABASE}"))
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
             yield database
     except sqlite3.Error as error:
-        raise TrackingError(f"{path}: the database cannot be used: {error}") from error
+        raise TrackingError(Problem(str(path), f"cannot be read ({error})")) from error
 
 
 def _path(place: str) -> Path:

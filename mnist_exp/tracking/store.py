@@ -1,29 +1,26 @@
-"""The tracking store: found, opened, asked for runs, and cleared of those whose process is gone."""
+"""The tracking store: where it is, how it is opened, and how its failures become TrackingErrors."""
 
 import contextlib
 import os
-import socket
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from mnist_exp.config.schema import Tracking
-from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.owner import is_alive
+from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-PATIENT = 6  # retries in patiently(), with pauses that double: two minutes
-# MLflow's own defaults (7 retries, 120 s each) block a training for minutes when a server is away.
+LONG_RETRIES = 6  # with pauses that double: two minutes
+# MLflow's own defaults (7 retries, 120 s each) block a training for minutes if a server is away.
 SETTINGS = {
     RETRIES: "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -36,8 +33,8 @@ SETTINGS = {
 class Store:
     """A tracking store that answered.
 
-    artifacts: the local folder of artifacts, None where a server keeps them; file: number of the local database's file
-    when it was opened.
+    artifacts: the local folder of artifacts; None if a server keeps them.
+    file: the number of the local database's file when it was opened.
     """
 
     uri: str
@@ -46,37 +43,34 @@ class Store:
     file: int | None = None
 
     def check_file(self) -> None:
-        """Raises OSError where the local database is gone or another: SQLite would write on into the old one."""
+        """Raises OSError if the local database was deleted or replaced: SQLite would go on writing to the old one."""
         if self.file is not None and _database(self.uri).stat().st_ino != self.file:
             raise OSError(f"{_database(self.uri)} was replaced")
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment of this name, created where there is none."""
+        """Returns the id of the experiment with this name. Creates the experiment if there is none."""
         from mlflow.exceptions import MlflowException
 
-        with answering(self.uri):
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
+        with store_errors(self.uri):
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
                 location = (self.artifacts / quote(name, safe="")).as_uri() if self.artifacts else None
                 try:
                     return self.client.create_experiment(name, artifact_location=location)
                 except MlflowException:  # another process was faster
-                    found = self.client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage != "active":
+                    experiment = self.client.get_experiment_by_name(name)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            remedy = "restore it in the UI or choose another with tracking.experiment=NAME"
             raise TrackingError(
-                f"the experiment {name!r} was deleted in {self.uri}; restore it in the UI or choose another "
-                "with tracking.experiment=NAME"
+                Problem(f"experiment {name!r}", f"was deleted in {hide_password(self.uri)}", remedy=remedy)
             )
-        return found.experiment_id
+        return experiment.experiment_id
 
-    def runs(self, condition: str, experiments: list[str] | None = None) -> "list[Run]":
-        """All runs that meet a condition in MLflow's search language, newest first.
-
-        experiments: the ids of those to look in, else all.
-        """
-        experiments = experiments or [found.experiment_id for found in all_of(self.client.search_experiments)]
-        newest = partial(self.client.search_runs, experiments, condition, order_by=["attributes.start_time DESC"])
-        return list(all_of(newest))
+    def set_tags(self, run_id: str, values: Mapping[str, str]) -> None:
+        """Sets tags of a run, one after the other."""
+        with store_errors(self.uri):
+            for key, value in values.items():
+                self.client.set_tag(run_id, key, value)
 
     def analyze(self) -> None:
         """Lets a local database count its rows: sorting 10,000 runs by a metric took 14 s before and 0.1 s after."""
@@ -85,40 +79,26 @@ class Store:
                 database.execute("PRAGMA analysis_limit = 1000")
                 database.execute("ANALYZE")
 
-    def end_dead_runs(self) -> None:
-        """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
-        with answering(self.uri):
-            for run in self.runs(f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"):
-                if {"pid", "started"} <= run.data.tags.keys() and not is_alive(run.data.tags):
-                    self.client.set_tag(run.info.run_id, "ended_by", "its process was gone")
-                    self.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def all_of(ask: Callable[..., Any]) -> Iterator[Any]:
-    """What a search of MLflow's finds, page by page."""
-    page = ask()
-    yield from page
-    while page.token:
-        page = ask(page_token=page.token)
-        yield from page
-
 
 def locate(uri: str | None, folder: Path) -> str:
-    """The store's URI: the one given, else MLFLOW_TRACKING_URI, else SQLite in `folder`. Raises TrackingError."""
+    """Returns the URI of the store: the one given, else MLFLOW_TRACKING_URI, else the SQLite file in `folder`.
+
+    Raises TrackingError if it is a folder: MLflow retired that kind of store.
+    """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or uri_of(folder / DATABASE)
     parts = urlsplit(chosen)
     if parts.scheme in ("", "file"):
-        raise TrackingError(
-            f"a tracking store must be a database or a server, but got {chosen!r}; MLflow retired its file store: use "
-            f"sqlite:///{Path(parts.path or chosen).resolve() / DATABASE}, http://HOST:5000, or leave tracking.uri out"
-        )
+        key = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
+        database = uri_of(Path(parts.path or chosen).resolve() / DATABASE)
+        remedy = f"MLflow retired its file store: use {database}, http://HOST:5000, or leave {key} out"
+        raise TrackingError(Problem(key, "must be a database or a server", chosen, remedy))
     if chosen.startswith("sqlite:///"):
         return uri_of(_database(chosen).resolve())
     return chosen
 
 
 def local_database(uri: str) -> Path | None:
-    """The file of a SQLite store, None of another."""
+    """Returns the file of a SQLite store, None for any other store."""
     return _database(uri) if uri.startswith("sqlite:///") else None
 
 
@@ -127,11 +107,10 @@ def _database(uri: str) -> Path:
 
 
 def open_store(uri: str | None, folder: Path) -> Store:
-    """The store, created where it is local and missing, and checked. Raises TrackingError where it cannot be used."""
+    """Opens and checks the store; creates it if it is local and missing. Raises TrackingError if it cannot be used."""
     chosen = locate(uri, folder)
     artifacts, file = None, None
-    if chosen.startswith("sqlite:///"):
-        database = _database(chosen)
+    if database := local_database(chosen):
         create_database(database)
         check_database(database)
         artifacts, file = database.parent / "artifacts", database.stat().st_ino
@@ -141,7 +120,7 @@ def open_store(uri: str | None, folder: Path) -> Store:
 
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with answering(chosen):
+    with store_errors(chosen):
         point_mlflow_at(chosen)
         client = mlflow.MlflowClient(chosen)
         if file is not None:
@@ -151,8 +130,23 @@ def open_store(uri: str | None, folder: Path) -> Store:
     return Store(chosen, artifacts, client, file)
 
 
+def connect(settings: Tracking) -> Store:
+    """Opens the store that these settings name, as `open_store` does."""
+    return open_store(settings.uri, Path(settings.folder).resolve())
+
+
+def connect_existing(settings: Tracking) -> Store:
+    """Opens the store that these settings name. Raises TrackingError if it is local and missing; creates nothing."""
+    uri = locate(settings.uri, Path(settings.folder).resolve())
+    database = local_database(uri)
+    if database and not database.is_file():
+        remedy = "start a run, or name another store with --folder or --uri"
+        raise TrackingError(Problem(str(database), "does not exist", remedy=remedy))
+    return connect(settings)
+
+
 def point_mlflow_at(uri: str | None) -> None:
-    """Makes a store that of MLflow's own functions.
+    """Makes MLflow's own functions use this store.
 
     MLflow would also set MLFLOW_TRACKING_URI, which would then decide over the next run of this process.
     """
@@ -166,10 +160,10 @@ def point_mlflow_at(uri: str | None) -> None:
 
 
 @contextmanager
-def patiently() -> Iterator[None]:
-    """Calls in here wait two minutes for a server that is away; those of a training go on after seconds."""
+def long_retries() -> Iterator[None]:
+    """Lets calls wait two minutes for a server that is away. Outside this block they give up after seconds."""
     before = os.environ.get(RETRIES)
-    os.environ[RETRIES] = str(PATIENT)
+    os.environ[RETRIES] = str(LONG_RETRIES)
     try:
         yield
     finally:
@@ -180,54 +174,42 @@ def patiently() -> Iterator[None]:
 
 
 def _check_server(uri: str) -> None:
-    """Asks a server once, patiently() more often. Raises TrackingError where it does not answer."""
+    """Asks a server once, within `long_retries` more often. Raises TrackingError if it does not answer."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
     session = requests.Session()
-    if os.environ.get(RETRIES) == str(PATIENT):
-        session.mount(uri, HTTPAdapter(max_retries=Retry(PATIENT, backoff_factor=2)))
+    if os.environ.get(RETRIES) == str(LONG_RETRIES):
+        session.mount(uri, HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
+    server = hide_password(uri)
     try:
-        answer = session.get(f"{uri.rstrip('/')}/health", timeout=5)
+        status = session.get(f"{uri.rstrip('/')}/health", timeout=5).status_code
     except requests.RequestException as error:
-        raise TrackingError(
-            f"{uri}: the tracking server does not answer ({type(error).__name__}); start it, correct tracking.uri, "
-            "or leave it out for the local store"
-        ) from error
-    if answer.status_code >= 500:
-        raise TrackingError(
-            f"{uri}: the tracking server must be healthy, but answered {answer.status_code}; see its log"
-        )
+        remedy = "start the server, correct tracking.uri, or leave it out for the local store"
+        raise TrackingError(Problem(server, f"does not answer ({type(error).__name__})", remedy=remedy)) from error
+    if status >= 500:
+        raise TrackingError(Problem(server, "must answer with a status below 500", status, "see the server's log"))
 
 
 @contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Turns a failing store into a TrackingError that names it."""
+def store_errors(uri: str) -> Iterator[None]:
+    """Turns the failure of a store into a TrackingError that names it."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except ImportError as error:
+        remedy = "install it, or leave tracking.uri out"
         raise TrackingError(
-            f"{uri}: the tracking store needs its database driver, but: {error}; install it, or leave tracking.uri out"
+            Problem(hide_password(uri), f"needs its database driver ({error})", remedy=remedy)
         ) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"{uri}: the tracking store failed: {' '.join(str(error).split())[:500]}") from error
+        text = hide_password(" ".join(str(error).split())[:500])
+        raise TrackingError(Problem(hide_password(uri), f"failed: {text}")) from error
 
 
-def existing_store(tracking: Tracking) -> "Store":
-    """The store these keys name. Raises TrackingError where it is local and not there: nothing is created."""
-
-    uri = locate(tracking.uri, Path(tracking.folder).resolve())
-    database = local_database(uri)
-    if database and not database.is_file():
-        raise TrackingError(f"{uri}: there is no store yet; start a run, or name another with --folder or --uri")
-    return store_of(tracking)
-
-
-def store_of(tracking: Tracking) -> "Store":
-    """The store these keys name, opened as open_store does."""
-
-    return open_store(tracking.uri, Path(tracking.folder).resolve())
+def hide_password(text: str) -> str:
+    """Returns the text without the user and password of the URIs in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

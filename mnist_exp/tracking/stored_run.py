@@ -1,68 +1,197 @@
-"""A run as it was stored: plain values, files and predictions."""
+"""Runs as the store holds them: plain values, and functions that fetch their files and metrics."""
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mnist_exp.evaluation.statistics import Predictions
+from mnist_exp.config.compose import GROUPS
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.store import Store, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from mnist_exp.tracking.store import Store
+PREDICTIONS = "predictions.npz"
+SCORE, SPREAD = "score", "score_spread"  # metrics of a trial
+
+Outcome = Literal["complete", "pruned", "failed", "pending"]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A run as comparisons show it. params: its config; predictions: arrays of its predictions.npz, if it has one."""
+class StoredRun:
+    """A run in the store.
+
+    status: RUNNING, FINISHED, FAILED or KILLED.
+    started, ended: seconds since 1970; ended is None as long as the run is not over.
+    predictions: the arrays of predictions.npz, which `read_run` fetches; None if the run stored none.
+    """
 
     id: str
     name: str
+    status: str
+    experiment_id: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    seconds: float | None = None
-    predictions: Predictions | None = field(default=None, repr=False)
+    started: float
+    ended: float | None
+    predictions: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The name and the first characters of the id, as messages show a run."""
+        return f"{self.name} ({self.id[:8]})"
+
+    @property
+    def kind(self) -> str | None:
+        """`run`, `trial`, `execution` or `sweep`; None for a run of another program."""
+        return self.tags.get(tags.KIND)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "FINISHED"
+
+    @property
+    def seconds(self) -> float | None:
+        """The wall time of the run; None as long as it is not over."""
+        return None if self.ended is None else self.ended - self.started
+
+    @property
+    def model_run_id(self) -> str:
+        """The id of the run that holds the model: for a trial with several seeds, that of its best seed."""
+        return self.tags.get(tags.MODEL_RUN, self.id)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The choice in each config group, such as {"model": "cnn"}."""
+        return {group: self.params[group] for group in GROUPS if group in self.params}
 
 
-def all_compared(store: "Store", runs: "Sequence[Run]") -> list[Compared]:
-    """Several runs, fetched at once: from a server one after the other took 5 s for ten."""
-    with ThreadPoolExecutor(10) as threads:
-        return list(threads.map(partial(compared, store), runs))
+@dataclass(frozen=True)
+class TrialRun:
+    """A run of a trial.
+
+    status: MLflow's status.
+    outcome: `pending` if the trial has to run again; a complete or pruned trial has a score.
+    """
+
+    run_id: str
+    number: int
+    values: dict[str, Any]
+    rung: dict[str, Any] | None
+    status: str
+    outcome: Outcome
+    score: float | None = None
+    spread: float | None = None
+    error: str = ""
+    epochs: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the trial is complete or pruned."""
+        return self.score is not None and self.outcome in ("complete", "pruned")
+
+    @property
+    def model_run_id(self) -> str:
+        """The id of the run that holds the model: with several seeds, that of the best seed."""
+        return self.tags.get(tags.MODEL_RUN, self.run_id)
 
 
-def compared(store: "Store", run: "Run") -> Compared:
-    """A run with its predictions, as far as it stored them."""
-    seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else None
-    return Compared(
-        run.info.run_id,
-        str(run.info.run_name),
-        run.data.params,
-        run.data.metrics,
-        run.data.tags,
-        seconds,
-        _predictions(store, run),
+def to_stored_run(run: "Run") -> StoredRun:
+    """Returns the plain values of an MLflow run."""
+    info, data = run.info, run.data
+    ended = info.end_time / 1000 if info.end_time else None
+    return StoredRun(
+        info.run_id, str(info.run_name), info.status, info.experiment_id, data.params, data.metrics, data.tags,
+        info.start_time / 1000, ended,
+    )  # fmt: skip
+
+
+def to_trial_run(run: StoredRun) -> TrialRun:
+    """Returns the trial that a run with `kind=trial` belongs to."""
+    values = run.tags
+    return TrialRun(
+        run_id=run.id,
+        number=int(values[tags.TRIAL]),
+        values=json.loads(values[tags.VALUES]),
+        rung=json.loads(values[tags.RUNG]) if tags.RUNG in values else None,
+        status=run.status,
+        outcome=_outcome(run),
+        score=run.metrics.get(SCORE),
+        spread=run.metrics.get(SPREAD),
+        error=values.get(tags.ERROR, ""),
+        epochs=int(values.get(tags.EPOCHS, 0)),
+        seconds=run.seconds or 0.0,
+        metrics=run.metrics,
+        tags=values,
     )
 
 
-def _predictions(store: "Store", run: "Run") -> dict[str, np.ndarray] | None:
+def _outcome(run: StoredRun) -> Outcome:
+    if tags.SUPERSEDED in run.tags:
+        return "pending"
+    if run.is_finished and SCORE in run.metrics:
+        return "pruned" if tags.PRUNED in run.tags else "complete"
+    return "failed" if run.status == "FAILED" else "pending"
+
+
+def fetch_run(store: Store, run_id: str) -> StoredRun:
+    """Fetches the run with this id."""
+    with store_errors(store.uri):
+        return to_stored_run(store.client.get_run(run_id))
+
+
+def read_run(store: Store, run: StoredRun) -> StoredRun:
+    """Returns the run together with its predictions."""
     from mlflow.exceptions import MlflowException
 
-    from mnist_exp.tracking.find import model_run
-    from mnist_exp.tracking.store import answering
-
-    run_id = model_run(run)
-    with answering(store.uri):
+    with store_errors(store.uri):
         try:
-            path = Path(store.client.download_artifacts(run_id, "predictions.npz"))
+            path = Path(store.client.download_artifacts(run.model_run_id, PREDICTIONS))
         except (MlflowException, OSError):
-            if any(found.path == "predictions.npz" for found in store.client.list_artifacts(run_id)):
+            if any(file.path == PREDICTIONS for file in store.client.list_artifacts(run.model_run_id)):
                 raise
-            return None
+            return run
     with np.load(path) as arrays:
-        return dict(arrays)
+        return replace(run, predictions=dict(arrays))
+
+
+def read_runs(store: Store, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Reads several runs at once: reading ten from a server one after the other took 5 s."""
+    with ThreadPoolExecutor(10) as threads:
+        return list(threads.map(partial(read_run, store), runs))
+
+
+def download(store: Store, run_id: str, path: str) -> Path:
+    """Fetches an artifact of a run, a file or a folder, to this machine."""
+    with store_errors(store.uri):
+        return Path(store.client.download_artifacts(run_id, path))
+
+
+def read_config(store: Store, run: StoredRun) -> dict[str, Any]:
+    """Returns the config of a run as a plain nested dict; for a trial with several seeds, that of its best seed."""
+    return parse_config(download(store, run.model_run_id, "config.yaml"))
+
+
+def parse_config(path: Path) -> dict[str, Any]:
+    """Returns the values in a run's config.yaml."""
+    from yaml import safe_load  # type: ignore[import-untyped]
+
+    return dict(safe_load(path.read_text(encoding="utf-8")))
+
+
+def read_metric_history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
+    """Returns steps and values of a metric, in the order in which they were logged."""
+    with store_errors(store.uri):
+        points = store.client.get_metric_history(run_id, metric)
+    return [(point.step, point.value) for point in sorted(points, key=lambda point: point.timestamp)]

@@ -1,1 +1,1 @@
-"""Trains a Keras model: compiled epochs, checkpoints, callbacks. Knows no tracking store."""
+"""Trains Keras models: compiled epochs, checkpoints, callbacks, model files. Knows no tracking store."""

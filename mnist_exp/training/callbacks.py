@@ -1,4 +1,4 @@
-"""What happens between epochs, as Keras callbacks: checkpoints on disk, reports, an end to hopeless trainings."""
+"""Keras callbacks that report the progress of a training and that wait for better epochs."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
+from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Training
-from mnist_exp.errors import TrainingError
-from mnist_exp.evaluation.history import direction
+from mnist_exp.errors import Problem, TrainingError
 
 
-class Watch(keras.callbacks.Callback):
-    """Tells a run's listeners how far it is, and ends a training whose loss is no longer finite."""
+class ReportProgress(keras.callbacks.Callback):
+    """Reports each step and epoch. Raises TrainingError if the loss is not finite."""
 
     def __init__(
         self, on_step: Callable[[int, int, int], None], on_epoch: Callable[[int, dict[str, float]], bool | None]
@@ -27,9 +27,9 @@ class Watch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            remedy = f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
             raise TrainingError(
-                f"the loss must stay finite, but was {loss} in epoch {self._epoch}; "
-                f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
+                Problem("the loss", f"must stay finite, but was {loss} in epoch {self._epoch}", remedy=remedy)
             )
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)
 
@@ -39,24 +39,20 @@ class Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def patient(settings: Training) -> list[keras.callbacks.Callback]:
-    """Keras's own callbacks that wait for a better epoch, as far as the settings ask for them."""
+def patience_callbacks(settings: Training) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that lower the learning rate or stop the training if no better epoch follows."""
     chosen: list[keras.callbacks.Callback] = []
     if patience := settings.reduce_lr_patience:
         monitor = settings.reduce_lr_monitor
-        chosen.append(
-            keras.callbacks.ReduceLROnPlateau(
-                monitor, settings.reduce_lr_factor, patience, mode="max" if direction(monitor) > 0 else "min"
-            )
-        )
+        mode = Objective.from_metric(monitor).direction
+        chosen.append(keras.callbacks.ReduceLROnPlateau(monitor, settings.reduce_lr_factor, patience, mode=mode))
     if patience := settings.early_stopping_patience:
         monitor = settings.early_stopping_monitor
-        chosen.append(
-            keras.callbacks.EarlyStopping(monitor, patience=patience, mode="max" if direction(monitor) > 0 else "min")
-        )
+        mode = Objective.from_metric(monitor).direction
+        chosen.append(keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode))
     return chosen
 
 
 def learning_rate(model: keras.Model) -> float:
-    """The learning rate of the next batch."""
+    """Returns the learning rate of the next batch."""
     return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))

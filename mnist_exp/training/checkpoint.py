@@ -1,4 +1,4 @@
-"""Checkpoints on disk, from which a killed training continues."""
+"""Checkpoints on disk, from which a killed training is resumed."""
 
 import json
 import os
@@ -6,17 +6,15 @@ from pathlib import Path
 
 import keras
 
-from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.history import STATE, History
 from mnist_exp.training.callbacks import learning_rate
-
-STATE = "state.json"
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the last and the best epoch's weights on disk, optimizer and random states included, with the history.
+    """Keeps the weights of the last and the best epoch on disk, with optimizer, random states and history.
 
-    The state file is replaced last and names complete files only, so a kill at any moment leaves a checkpoint that can
-    be continued. Must stand last among the callbacks: it records what the others decided.
+    The state file is replaced last and only complete files belong to it. So if the process is killed at any moment,
+    the checkpoint can be used. This must be the last callback, because it records the decisions of the others.
     """
 
     def __init__(self, folder: Path, monitor: str) -> None:
@@ -27,9 +25,9 @@ class Checkpoint(keras.callbacks.Callback):
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, model: keras.Model, others: list[keras.callbacks.Callback], epochs: int) -> int:
-        """Continues from the folder, if it holds a checkpoint: returns the number of epochs that need no training.
+        """Loads the checkpoint, if the folder holds one. Returns the number of epochs that need no training.
 
-        others: callbacks with a memory (patience), which hear the recorded epochs again.
+        others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again.
         """
         path = self.folder / STATE
         if not path.exists():
@@ -44,7 +42,7 @@ class Checkpoint(keras.callbacks.Callback):
         return epochs if state["stopped"] else len(self.history.epochs)
 
     def load_best(self, model: keras.Model) -> None:
-        """Puts the weights of the best epoch into the model."""
+        """Loads the weights of the best epoch into the model."""
         model.load_weights(self._weights(self.history.best_epoch(self.monitor)))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -53,7 +51,7 @@ class Checkpoint(keras.callbacks.Callback):
             for callback in self._others:
                 callback.on_epoch_end(epoch, dict(metrics))
         if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self._others):
-            self.model.optimizer.learning_rate = rate  # hearing the epochs again may have shrunk it again
+            self.model.optimizer.learning_rate = rate  # getting the epochs again may have reduced it again
         self._others = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -77,5 +75,5 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def _random_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of dropout and augmentation, which Keras leaves out of its weights file."""
+    """Returns the states of dropout and augmentation, which Keras does not save with the weights."""
     return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]

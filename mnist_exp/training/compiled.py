@@ -1,8 +1,8 @@
 """Many batches in one call of TensorFlow: the compiled epoch.
 
-`model.fit` returns to Python after every batch; for a small net that costs more than the batch. Here the data lies in
-memory as tensors, and one compiled function runs `model.train_step` over many batches, given only their order. It
-works through `fit` itself, which keeps a `train_function` that is already set; callbacks and validation stay.
+`model.fit` returns to Python after every batch. For a small network that takes longer than the batch. Here the data is
+in memory as tensors, and one compiled function runs `model.train_step` on many batches; it only gets their order.
+`fit` keeps a `train_function` that is already set, so callbacks and validation work as usual.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 
 Mode = Literal["xla", "windows", "off"]
 
-# Batches a call without XLA: long enough to save the way through Python, short enough for progress and Ctrl-C.
+# Batches per call without XLA: enough to save time in Python, few enough for progress and Ctrl-C.
 WINDOW = 20
 
 
-class Order:
-    """The order of the training images: one permutation an epoch, a function of (seed, epoch) that resuming repeats."""
+class BatchOrder:
+    """The order of the training images: one permutation per epoch, drawn from (seed, epoch), also when resumed."""
 
     def __init__(self, images: int, batch_size: int, seed: int) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
@@ -37,30 +37,30 @@ class Order:
 
     @property
     def batches(self) -> int:
-        """The number of batches an epoch, a short last one included."""
+        """The number of batches per epoch, including a short last one."""
         return -(-self.images // self.batch_size)
 
     def batch(self, number: int) -> np.ndarray:
-        """The images of one batch: int32 (batch_size,), the last one perhaps shorter."""
+        """Returns the images of one batch: int32 (batch_size,). The last batch may be shorter."""
         return self.permutation[number * self.batch_size : (number + 1) * self.batch_size]
 
     def windows(self, size: int | None) -> list[tuple[int, int]]:
-        """First and last (exclusive) batch of each window of `size` batches, None: all; a short last batch is alone."""
+        """Returns the first and the last (exclusive) batch of each window of `size` batches; None: all full batches."""
         full = self.images // self.batch_size
         size = size or full or 1
         starts = [(start, min(start + size, full)) for start in range(0, full, size)]
         return starts + [(full, full + 1)] * (self.batches > full)
 
     def window(self, first: int, last: int) -> np.ndarray:
-        """The images of these batches: int32 (batches, batch_size)."""
+        """Returns the images of these batches: int32 (batches, batch_size)."""
         chosen = self.permutation[first * self.batch_size : last * self.batch_size]
         return chosen.reshape(last - first, -1)
 
 
 class _Batches(keras.utils.PyDataset):
-    """Plain Keras: one batch at a time, in the same order."""
+    """One batch at a time for Keras, in the same order."""
 
-    def __init__(self, images: np.ndarray, targets: np.ndarray, order: Order) -> None:
+    def __init__(self, images: np.ndarray, targets: np.ndarray, order: BatchOrder) -> None:
         super().__init__()
         self.images, self.targets, self.order = images, targets, order
 
@@ -73,7 +73,7 @@ class _Batches(keras.utils.PyDataset):
 
 
 class _NewOrder(keras.callbacks.Callback):
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: BatchOrder) -> None:
         super().__init__()
         self.order = order
 
@@ -81,11 +81,11 @@ class _NewOrder(keras.callbacks.Callback):
         self.order.begin(epoch)
 
 
-def mode_for(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
-    """How to run an epoch: whole under XLA, in windows without XLA, or batch by batch.
+def choose_mode(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
+    """Returns how to run an epoch: the whole epoch with XLA, windows without XLA, or single batches.
 
-    XLA makes dense nets about 10 times faster, and convolutions on a CPU 3 times slower; layers that it cannot compile
-    say so themselves, and TensorFlow's determinism switch excludes it.
+    XLA makes dense networks about 10 times faster, and convolutions on a CPU 3 times slower. `model_supports_jit` is
+    false for layers that it cannot compile, and if TensorFlow's operations must be deterministic.
     """
     if wanted == "off":
         return "off"
@@ -96,10 +96,10 @@ def mode_for(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
     return "windows" if wanted == "auto" and on_cpu and convolutions else "xla"
 
 
-def feed(
-    model: keras.Model, images: np.ndarray, targets: np.ndarray, order: Order, mode: Mode
+def prepare_fit(
+    model: keras.Model, images: np.ndarray, targets: np.ndarray, order: BatchOrder, mode: Mode
 ) -> tuple[Any, keras.callbacks.Callback]:
-    """What to give to `fit` as `x` and first among its callbacks, so that a compiled model trains in this mode.
+    """Returns the `x` and the first callback that `fit` needs to train a compiled model in this mode.
 
     images: (n, height, width, channels); targets: (n,) labels or (n, classes) one-hot.
     """
@@ -108,7 +108,7 @@ def feed(
         return _Batches(images, targets, order), _NewOrder(order)
     windows = order.windows(None if mode == "xla" else WINDOW)
     _create_variables(model, images[:1], targets[:1])
-    run, data, wanted = _window_function(model, mode), tf.constant(images), tf.constant(targets)
+    run, data, wanted = _compile_windows(model, mode), tf.constant(images), tf.constant(targets)
 
     def train_function(iterator: Any) -> dict[str, Any]:
         return run(tf.constant(order.window(*windows[int(next(iterator))])), data, wanted)
@@ -118,15 +118,16 @@ def feed(
 
 
 def _create_variables(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> None:
-    """Those of optimizer and metrics, which a trace would create and then be made once more without."""
+    """Creates the variables of optimizer and metrics now, because creating them in a trace causes a second trace."""
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(images, targets, model(images, training=False))
     model.reset_metrics()
 
 
-def _window_function(model: keras.Model, mode: Mode) -> Callable[..., dict[str, Any]]:
+def _compile_windows(model: keras.Model, mode: Mode) -> Callable[..., dict[str, Any]]:
+    # The data are arguments, because TensorFlow keeps a traced graph together with all that it captures.
     @tf.function(jit_compile=mode == "xla", autograph=False)
-    def run(order: tf.Tensor, data: tf.Tensor, wanted: tf.Tensor) -> dict[str, Any]:  # a graph is kept, and its data
+    def run(order: tf.Tensor, data: tf.Tensor, wanted: tf.Tensor) -> dict[str, Any]:
         def step(number: tf.Tensor) -> tf.Tensor:
             chosen = tf.gather(order, number)
             model.train_step((tf.gather(data, chosen), tf.gather(wanted, chosen)))
@@ -140,7 +141,7 @@ def _window_function(model: keras.Model, mode: Mode) -> Callable[..., dict[str, 
 
 
 def _traced_for(model: keras.Model, mode: Mode) -> AbstractContextManager[None]:
-    """What makes the trace of a model fast without changing what it computes."""
+    """Returns a context in which a model is traced so that it runs faster and computes the same."""
     if mode == "xla":
         return _named_generator()
     return nullcontext() if is_op_determinism_enabled() else _compiled_update(model.optimizer)
@@ -148,10 +149,10 @@ def _traced_for(model: keras.Model, mode: Mode) -> AbstractContextManager[None]:
 
 @contextmanager
 def _named_generator() -> Iterator[None]:
-    """What is traced in here names the generator of its dropout masks instead of leaving it to be chosen.
+    """Names the generator of dropout masks in what is traced in this context.
 
-    The numbers are the same, since Philox is what would be chosen, but XLA on a CPU then draws them with an instruction
-    of its own: a dense net with dropout trains 6 times faster.
+    TensorFlow would choose Philox, too, so the numbers are the same. But if it is named, XLA on a CPU draws them with
+    one instruction: a dense network with dropout trains 6 times faster.
     """
     plain = tf.nn.experimental.stateless_dropout
     tf.nn.experimental.stateless_dropout = partial(plain, rng_alg="philox")
@@ -163,10 +164,10 @@ def _named_generator() -> Iterator[None]:
 
 @contextmanager
 def _compiled_update(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """What is traced in here updates the weights in one XLA call of its own.
+    """Updates the weights in an XLA call of its own in what is traced in this context.
 
-    An update is a dozen passes over every weight, which XLA makes one: a third of the step of a net whose dense layer
-    is large, and no convolution is in it.
+    An update takes a dozen passes over every weight, and only one with XLA. That saves a third of the step of a
+    network with a large dense layer. There is no convolution in it, which XLA would make slower.
     """
     plain = optimizer.apply
 

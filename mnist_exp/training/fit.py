@@ -1,70 +1,73 @@
-"""Compiles and fits a model, with what a run asks of callbacks."""
+"""Fits a model, asks it for probabilities, and compares its accuracy with the one that Keras reports."""
 
-from typing import TYPE_CHECKING
-
-from mnist_exp.config.schema import Training
-
-if TYPE_CHECKING:
-    import keras
-    import numpy as np
-
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.data.dataset import Part
+from mnist_exp.config.schema import Training
 from mnist_exp.data.splits import Splits, sample
 from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.metrics import Evaluation
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-# Images a call of validation and prediction: large enough for full speed, small enough for any net's memory.
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500  # images: large enough for full speed, small enough for the memory that any net needs
+
+
+def prepare_keras(seed: int, settings: Training) -> None:
+    """Seeds Python, NumPy and TensorFlow, and sets precision and determinism of everything that is built later."""
+    import keras
+    from tensorflow.python.framework import config
+
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(settings.precision)
+    switch = config.enable_op_determinism if settings.deterministic else config.disable_op_determinism
+    switch()
 
 
 def fit(
     model: "keras.Model",
-    splits: Splits,
     optimizer: "keras.optimizers.Optimizer",
+    splits: Splits,
     settings: Training,
-    *,
     seed: int,
     folder: Path,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
     on_epoch: Callable[[int, dict[str, float]], bool | None] = lambda epoch, metrics: None,
 ) -> History:
-    """Trains the model in place and returns its history; it ends with the last or the best weights, as settings say.
+    """Trains the model in place and returns its history. The model ends with the last or the best weights.
 
-    folder: where checkpoints are kept; one found there is continued, optimizer state included. on_step hears (epoch,
-    step, steps) and on_epoch (epoch, metrics), epochs counted from 1; it returns True to end the training. Raises
-    TrainingError once the loss is not finite.
+    folder: of the checkpoints; if it holds one, the training is resumed from it, with the state of the optimizer.
+    on_step: gets (epoch, step, steps). on_epoch: gets (epoch, metrics) and returns True to stop the training. Epochs
+    and steps are counted from 1. Raises TrainingError if the loss is not finite.
     """
-    from mnist_exp.training.callbacks import Watch, patient
+    from mnist_exp.training.callbacks import ReportProgress, patience_callbacks
     from mnist_exp.training.checkpoint import Checkpoint
-    from mnist_exp.training.compiled import Order, feed, mode_for
+    from mnist_exp.training.compiled import BatchOrder, choose_mode, prepare_fit
 
-    mode = mode_for(model, settings.compiled_epoch)
-    # Elsewhere Keras would choose XLA for validation and prediction: no faster once compiled, slower for convolutions.
-    by_xla = "auto" if mode == "off" else False
-    model.compile(optimizer, loss_of(settings), metrics=["accuracy"], jit_compile=by_xla)
-    train = sample(splits.train, settings.images_used(len(splits.train)), seed)
-    order = Order(len(train), settings.batch_size, seed)
-    batches, new_order = feed(model, train.images, targets_of(train, settings, splits), order, mode)
-    waiting = patient(settings)
+    mode = choose_mode(model, settings.compiled_epoch)
+    # Keras would choose XLA for validation and prediction, which is not faster for dense nets and slower for others.
+    jit_compile = "auto" if mode == "off" else False
+    model.compile(optimizer, build_loss(settings), metrics=["accuracy"], jit_compile=jit_compile)
+    train, validation = sample(splits.train, settings.images_used(len(splits.train)), seed), splits.validation
+    order = BatchOrder(len(train), settings.batch_size, seed)
+    classes = len(splits.class_names)
+    targets = encode_labels(train.labels, settings, classes)
+    batches, new_order = prepare_fit(model, train.images, targets, order, mode)
+    patience = patience_callbacks(settings)
     checkpoint = Checkpoint(folder, settings.checkpoint_monitor)
-    trained = checkpoint.restore(model, waiting, settings.epochs)
+    trained = checkpoint.restore(model, patience, settings.epochs)
     if trained < settings.epochs:
         model.fit(
             batches,
             epochs=settings.epochs,
             initial_epoch=trained,
-            shuffle=False,  # the order is ours
-            validation_data=(splits.validation.images, targets_of(splits.validation, settings, splits)),
+            shuffle=False,  # BatchOrder shuffles
+            validation_data=(validation.images, encode_labels(validation.labels, settings, classes)),
             validation_batch_size=EVALUATION_BATCH,
-            callbacks=[new_order, *waiting, Watch(on_step, on_epoch), checkpoint],
+            callbacks=[new_order, *patience, ReportProgress(on_step, on_epoch), checkpoint],
             verbose=0,
         )
     model.train_function = None  # it holds the training images
@@ -76,8 +79,8 @@ def fit(
     return history
 
 
-def loss_of(settings: Training) -> Any:
-    """Keras's loss for these settings."""
+def build_loss(settings: Training) -> Any:
+    """Returns Keras's loss for these settings."""
     import keras
 
     if settings.loss == "categorical_crossentropy":
@@ -85,31 +88,34 @@ def loss_of(settings: Training) -> Any:
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-def targets_of(part: Part, settings: Training, splits: Splits) -> "np.ndarray":
-    """What the loss compares with: labels (n,), or one-hot float32 (n, classes) for categorical cross-entropy."""
+def encode_labels(labels: "np.ndarray", settings: Training, classes: int) -> "np.ndarray":
+    """Returns what the loss needs: labels (n,), or one-hot float32 (n, classes) for categorical cross-entropy."""
     import keras
 
-    if settings.loss == "categorical_crossentropy":
-        return keras.utils.to_categorical(part.labels, len(splits.class_names))
-    return part.labels
+    return keras.utils.to_categorical(labels, classes) if settings.loss == "categorical_crossentropy" else labels
 
 
-def prepare_keras(seed: int, settings: Training) -> None:
-    """Seeds Python, numpy and TensorFlow, and sets precision and determinism for all that is built from here on."""
-    import keras
-    from tensorflow.python.framework import config
-
-    keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(settings.precision)
-    switch = config.enable_op_determinism if settings.deterministic else config.disable_op_determinism
-    switch()
+def predict(model: "keras.Model", images: "np.ndarray") -> "np.ndarray":
+    """Returns the probabilities of all classes, float32 (n, classes)."""
+    return model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).astype("float32")
 
 
-def predict(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -> tuple["np.ndarray", float]:
-    """Probabilities, float32 (n, classes), and the accuracy that Keras's own metric gives for them, in one pass."""
+def check_accuracy(history: History, evaluations: Mapping[str, Evaluation]) -> None:
+    """Compares the accuracy of each evaluation with that of Keras's metric, and `val` with the epoch that was used.
+
+    Raises RuntimeError if one image is counted differently: weights, order or counting would be wrong.
+    """
     import keras
 
-    probabilities = model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).astype("float32")
-    reported = keras.metrics.SparseCategoricalAccuracy()
-    reported.update_state(labels, probabilities)
-    return probabilities, float(reported.result())
+    reported = []
+    for name, evaluation in evaluations.items():
+        metric = keras.metrics.SparseCategoricalAccuracy()
+        metric.update_state(evaluation.labels, evaluation.probabilities)
+        reported.append((name, float(metric.result())))
+    reported.append(("val", history.epochs[history.used_epoch - 1]["val_accuracy"]))
+    for name, accuracy in reported:
+        ours, images = evaluations[name].accuracy, len(evaluations[name].labels)
+        if abs(ours - accuracy) * images >= 0.5:
+            raise RuntimeError(
+                f"{name}: the confusion matrix gives an accuracy of {ours}, but Keras reports {accuracy}"
+            )

@@ -57,7 +57,7 @@ def test_what_is_no_image_gets_a_line_and_the_others_an_answer(run_main, photos)
     status, out, err = run_main("predict", str(photos), str(photos / "missing.png"), str(photos / "nothing"), "--json")
     assert status == 1
     assert len(out.splitlines()) == 10
-    assert "broken.png: not a readable image" in err
+    assert "broken.png is not a readable image" in err
     assert "empty.png: an image to predict must show something" in err
     assert "missing.png: there is no such file" in err
     assert "nothing: a folder needs images" in err

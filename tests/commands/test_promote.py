@@ -37,7 +37,7 @@ def test_of_another_split_only_the_shared_validation_images_count(run_main, stor
 
 def test_what_shares_no_validation_images_is_refused_unless_forced(run_main, store, monkeypatch) -> None:
     run_main("promote", "good")
-    monkeypatch.setattr(promoting, "paired", lambda *predictions: None)
+    monkeypatch.setattr(promoting, "test_pair", lambda *predictions: None)
     status, out, err = run_main("promote", "poor")
     assert (status, out) == (1, "")
     assert "share no validation images, so they cannot be compared; train on the same split, or give --force" in err

@@ -1,6 +1,7 @@
 import pytest
 
 import mnist_exp
+from mnist_exp.tracking.find import list_runs
 
 
 @pytest.mark.parametrize("net", [["model=mlp", "model.widths=[16]"], ["model=cnn", "model.blocks=[[4]]"]])
@@ -27,7 +28,7 @@ def test_another_result_is_called_different(run_main, runs, monkeypatch) -> None
 
 
 def test_surroundings_are_compared_without_training(run_main, store, runs) -> None:
-    before = len(store.runs(""))
+    before = len(list_runs(store, ""))
     status, out, _ = run_main("reproduce", "good", "--check")
     assert status == 0
     assert "are those of the run" in out
@@ -35,14 +36,14 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
     status, out, _ = run_main("reproduce", "good", "--check")
     assert status == 1
     assert "version.keras: 2.0 then, " in out
-    assert len(store.runs("")) == before
+    assert len(list_runs(store, "")) == before
 
 
 def test_other_data_are_refused(run_main, monkeypatch) -> None:
     from mnist_exp import experiment
 
-    plain = experiment.load_data
-    monkeypatch.setattr(experiment, "load_data", lambda section: plain({**section, "size": 9}))
+    plain = experiment.load_splits
+    monkeypatch.setattr(experiment, "load_splits", lambda section: plain({**section, "size": 9}))
     status, _, err = run_main("reproduce", "poor")
     assert status == 1
     assert "a reproduction needs the data of the run" in err

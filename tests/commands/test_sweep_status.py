@@ -4,7 +4,7 @@ import pytest
 from mlflow.entities import Metric, RunTag
 
 from mnist_exp.tracking.store import Store, open_store
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.sweep_run import SweepRun
 
 FROZEN = {
     "format": 2,
@@ -23,8 +23,8 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trial(store: Store, record: SweepRecord, number: int, score: float | None = None, host: str | None = None) -> None:
-    run = record.begin_trial(number, f"s-{number}", {"optimizer=adam/rate": 0.01 * number}, None, "hash")
+def trial(store: Store, record: SweepRun, number: int, score: float | None = None, host: str | None = None) -> None:
+    run = record.create_trial(number, f"s-{number}", {"optimizer=adam/rate": 0.01 * number}, None, "hash")
     if host:
         store.client.log_batch(run, tags=[RunTag("host", host), RunTag("folder", "somewhere")])
     if score is not None:
@@ -33,15 +33,15 @@ def trial(store: Store, record: SweepRecord, number: int, score: float | None = 
 
 
 def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, store) -> None:
-    record = SweepRecord.begin(store, "digits", "study", FROZEN)
+    record = SweepRun.create(store, "digits", "study", FROZEN)
     for number, score in enumerate((0.9, 0.95, 0.8)):
         trial(store, record, number, score)
     trial(store, record, 3, host="one")
     trial(store, record, 4, host="two")
     trial(store, record, 5)  # written down, not yet with a worker
-    lost = record.begin_trial(6, "s-6", {}, None, "hash")
+    lost = record.create_trial(6, "s-6", {}, None, "hash")
     record.supersede(lost, "its worker was killed")
-    failed = record.begin_trial(7, "s-7", {}, None, "hash")
+    failed = record.create_trial(7, "s-7", {}, None, "hash")
     record.fail(failed, "ValueError")
     status, out, _ = run_main("sweep", "status", "study")
     assert status == 0
@@ -57,7 +57,7 @@ def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, stor
 
 
 def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) -> None:
-    SweepRecord.begin(store, "digits", "study", FROZEN)
+    SweepRun.create(store, "digits", "study", FROZEN)
     status, out, _ = run_main("sweep", "status")
     assert status == 0
     assert out.splitlines()[1:] == ["trials   0 of 10 ended", "running  0"]

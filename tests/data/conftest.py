@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_exp.config.compose import compose
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 
 Arrays = dict[str, np.ndarray]
@@ -25,7 +25,7 @@ IDX = {
 @pytest.fixture
 def load() -> Callable[..., Splits]:
     """The splits of these overrides, as a run gets them."""
-    return lambda *overrides: load_data(compose(overrides)[0].dataset)
+    return lambda *overrides: load_splits(compose(overrides)[0].dataset)
 
 
 @pytest.fixture

@@ -85,8 +85,7 @@ def test_mnist_with_one_changed_value_is_refused(save: Callable[[Arrays], str], 
     with pytest.raises(DataError) as caught:
         mnist(path)
     assert str(caught.value) == (
-        f"{path}: the content must be MNIST's, but the digests of {wrong} differ; "
-        "load a data set of your own with dataset=npz"
+        f"{path} must be MNIST, but the digests of {wrong} differ; read other data sets with dataset=npz"
     )
 
 
@@ -117,7 +116,7 @@ def test_a_missing_file_is_refused(load_named: Callable, tmp_path: Path) -> None
     with pytest.raises(DataError) as caught:
         load_named(str(tmp_path / "gone.npz"))
     assert str(caught.value) == (
-        f"{tmp_path / 'gone.npz'}: there is no such file (dataset.path, seen from {Path.cwd()}); "
+        f"{tmp_path / 'gone.npz'} does not exist (dataset.path, seen from {Path.cwd()}); "
         f"dataset=digits works without any download, dataset={name} without a path downloads it"
     )
 
@@ -127,14 +126,14 @@ def test_a_file_without_test_images_is_refused(
     load_named: Callable, save: Callable[[Arrays], str], arrays: Arrays
 ) -> None:
     path = save({key: arrays[key] for key in ("x_train", "y_train")})
-    with pytest.raises(DataError, match=r"mine.npz: dataset=\w*mnist needs x_test and y_test; .* dataset=npz"):
+    with pytest.raises(DataError, match=r"mine.npz has no x_test and y_test, which dataset=\w*mnist needs; .*npz"):
         load_named(path)
 
 
 @pytest.mark.parametrize("load_named", [mnist, fashion_mnist])
 def test_unusable_arrays_are_refused(load_named: Callable, save: Callable[[Arrays], str], arrays: Arrays) -> None:
     path = save({**arrays, "x_train": arrays["x_train"] / 255})
-    with pytest.raises(DataError, match=r"mine.npz \(train\): images must be uint8, 0-255, but got float64; .* 0-1"):
+    with pytest.raises(DataError, match=r"mine.npz \(train\): images must be uint8, 0-255, but got 'float64'; .* 0-1"):
         load_named(path)
 
 
@@ -161,5 +160,5 @@ def test_keras_downloads_where_there_is_no_path(monkeypatch: pytest.MonkeyPatch,
     source = fashion_mnist(None)
     assert np.array_equal(source.train.images[..., 0], arrays["x_train"])
     assert source.description.endswith("from Keras's cache")
-    with pytest.raises(DataError, match=r"^the cached mnist.npz: the content must be MNIST's"):
+    with pytest.raises(DataError, match=r"^the cached mnist.npz must be MNIST"):
         mnist(None)

@@ -3,28 +3,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp.data.dataset import Part, Source, labelled
+from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
 from mnist_exp.data.splits import Splits, split
 from mnist_exp.errors import DataError
 
 NAMES = ("cat", "dog", "owl")
 
 
-def part(ids: range, labels: list[int] | None = None) -> Part:
+def part(ids: range, labels: list[int] | None = None) -> ImageSet:
     """Images that hold their own number, of classes 0, 1, 2 in turn."""
     pixels = np.array([[[number // 256, number % 256]] for number in ids], dtype=np.uint8)
-    return labelled(pixels, np.array([number % 3 for number in ids] if labels is None else labels), "")
+    return check_arrays(pixels, np.array([number % 3 for number in ids] if labels is None else labels), "")
 
 
-def ids(part: Part) -> list[int]:
+def ids(part: ImageSet) -> list[int]:
     return [int(high) * 256 + int(low) for high, low in part.images.reshape(-1, 2)]
 
 
-def source(train: Part, test: Part | None = None, names: tuple[str, ...] = NAMES) -> Source:
-    return Source(train, test, names, "mine.npz, some images")
+def source(train: ImageSet, test: ImageSet | None = None, names: tuple[str, ...] = NAMES) -> Dataset:
+    return Dataset(train, test, names, "mine.npz, some images")
 
 
-def cut(data: Source, **changes: Any) -> Splits:
+def cut(data: Dataset, **changes: Any) -> Splits:
     keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0}
     return split(data, name="mine", **{**keys, **changes})
 
@@ -122,7 +122,7 @@ def test_copies_between_train_and_validation_are_counted_only() -> None:
 
 def test_training_images_that_are_all_test_images_are_refused() -> None:
     with pytest.raises(
-        DataError, match=r"mine.npz.*not in the test set, but all 10 are; take them out of the test set"
+        DataError, match=r"mine.npz.*training images must not all be in the test set, but all 10 are; remove them"
     ):
         cut(source(part(range(10)), part(range(20))))
 
@@ -133,14 +133,14 @@ def test_training_images_that_are_all_test_images_are_refused() -> None:
 )
 def test_a_part_that_leaves_nothing_is_refused(part_name: str, value: float, taken: int) -> None:
     data = source(part(range(30)), part(range(30, 40)) if part_name == "validation" else None)
-    rule = f"dataset.{part_name} must leave images on both sides, but {value} of 30 takes {taken}; "
+    rule = f"dataset.{part_name} must leave images on both sides, but got {value}; {value} of 30 takes {taken}: "
     with pytest.raises(DataError) as caught:
         cut(data, **{part_name: value})
-    assert str(caught.value) == rule + "give a count from 1 to 29, or such a fraction"
+    assert str(caught.value) == rule + "give a count from 1 to 29, or a fraction"
 
 
 def test_a_limit_of_one_image_is_refused() -> None:
-    with pytest.raises(DataError, match=r"dataset.validation must leave .* but 0.2 of 1 takes 0; take more images"):
+    with pytest.raises(DataError, match=r"dataset.validation must leave .*; 0.2 of 1 takes 0: use more images"):
         cut(source(part(range(30)), part(range(30, 40))), limit=1)
 
 
@@ -156,9 +156,14 @@ def test_a_limit_of_one_image_is_refused() -> None:
             r"train labels must lie in 0 to 1 .* but got 2; .* every class in dataset.class_names",
         ),
         ([0, 1, 1], [0, 1, 3], NAMES, r"test labels must lie in 0 to 2 for 3 classes, but got 3; renumber"),
-        ([1, 1, 1], None, NAMES, r"at least 2 classes are needed, but all are 'dog'; add images of another class"),
-        ([0, 0, 0], None, ("cat",), r"a classifier needs at least 2 classes, but got \['cat'\]; add one"),
-        ([0, 1, 1], None, (), r"a classifier needs at least 2 classes, but got \[\]; add one"),
+        (
+            [1, 1, 1],
+            None,
+            NAMES,
+            r"must be of at least 2 classes, but got \['dog'\]; add images of another class",
+        ),
+        ([0, 0, 0], None, ("cat",), r"class names must name at least 2 classes, but got \['cat'\]; add a class"),
+        ([0, 1, 1], None, (), r"class names must name at least 2 classes, but got \[\]; add a class"),
         ([0, 1, 1], None, ("cat", "cat"), r"class names must differ, but got \['cat', 'cat'\]; rename one"),
     ],
 )
@@ -171,9 +176,10 @@ def test_labels_that_fit_no_classifier_are_refused(
 
 
 def test_test_images_of_another_shape_are_refused() -> None:
-    test = labelled(np.zeros((2, 3, 3), np.uint8), np.array([0, 1]), "")
+    test = check_arrays(np.zeros((2, 3, 3), np.uint8), np.array([0, 1]), "")
     with pytest.raises(
-        DataError, match=r"mine.npz.* one shape, but got \(1, 2, 1\) and \(3, 3, 1\); resize them alike"
+        DataError,
+        match=r"mine.npz.* the training images, \(1, 2, 1\), but got \(3, 3, 1\); resize them alike",
     ):
         cut(source(part(range(30)), test))
 
@@ -188,7 +194,7 @@ def test_the_digest_tells_of_content_alone() -> None:
 
 @pytest.mark.parametrize("changed", ["pixel", "label", "test pixel", "test label", "names", "order", "no test"])
 def test_the_digest_changes_with_the_content(changed: str) -> None:
-    def built(changed: str) -> Source:
+    def built(changed: str) -> Dataset:
         train, test, names = part(range(30)), part(range(30, 40)), NAMES
         half = test if changed.startswith("test") else train
         if changed.endswith("pixel"):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.store import Store, open_store
 
 NET = """
@@ -40,4 +41,4 @@ def store_in(folder: Path) -> Store:
 
 
 def trials(store: Store) -> list:
-    return [run for run in store.runs("tags.kind = 'trial'") if "superseded" not in run.data.tags]
+    return [run for run in list_runs(store, "tags.kind = 'trial'") if "superseded" not in run.tags]

@@ -8,7 +8,8 @@ import pytest
 from light_trials import study_of
 
 from mnist_exp.sweep import engine as engine_module
-from mnist_exp.sweep.engine import LOST, Disturbed, Engine
+from mnist_exp.sweep.engine import LOST, Engine
+from mnist_exp.sweep.executors.base import Preempted
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.trial import Failure, Outcome, Proposal
@@ -22,16 +23,17 @@ class Slots:
     fate: object
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     pending: dict = field(default_factory=dict)
-    alone: bool = True
-    tries: int = 2
+    retry_alone: bool = True
+    max_deaths: int = 2
     comings: dict = field(default_factory=dict)  # number of workers from so many looks on
     looks: int = 0
     most: int = 0
     beside: dict = field(default_factory=dict)  # how many others ran when an attempt was submitted
     attempts: dict = field(default_factory=dict)
     killed: list = field(default_factory=list)
+    starts: bool = True  # whether a trial begins when it is submitted
 
-    def look(self):
+    def refresh(self):
         self.looks += 1
         self.width = self.comings.get(self.looks, self.width)
 
@@ -40,6 +42,8 @@ class Slots:
         self.attempts[number] = self.attempts.get(number, 0) + 1
         self.beside[number, self.attempts[number]] = len(self.pending)
         future = Future()
+        if self.starts:
+            future.set_running_or_notify_cancel()
         self.pending[future] = number
         self.most = max(self.most, len(self.pending))
         assert len(self.pending) <= self.width
@@ -142,7 +146,7 @@ def test_a_trial_that_kills_its_worker_twice_is_the_culprit_and_no_other(monkeyp
 
 
 def on_a_cluster(fate, **keys):
-    return Slots(3, fate, alone=False, tries=3, **keys)
+    return Slots(3, fate, retry_alone=False, max_deaths=3, **keys)
 
 
 def test_on_a_cluster_a_trial_is_tried_again_beside_others(monkeypatch):
@@ -166,7 +170,7 @@ def test_on_a_cluster_the_third_death_is_the_trials_fault(monkeypatch):
 
 def test_nobody_is_to_blame_for_a_disturbance_however_often(monkeypatch):
     def fate(number, attempt):
-        return Disturbed() if attempt <= 5 else good(number, attempt)
+        return Preempted() if attempt <= 5 else good(number, attempt)
 
     _, _, book = drive(monkeypatch, slots=on_a_cluster(fate), max_trials=4)
     assert sorted(book.losses) == sorted(5 * [0, 1, 2, 3])
@@ -283,6 +287,41 @@ def test_a_trial_that_hangs_is_killed_and_recorded(monkeypatch):
     assert slots.killed == [1]
     assert "sweep.trial_timeout=5" in book.failures[1]
     assert sorted(book.outcomes) == [0, 1, 2]
+
+
+def test_the_start_of_a_worker_does_not_count_towards_the_time_of_its_trial(monkeypatch):
+    study = study_of("random", max_trials=1, trial_timeout=5.0)
+    slots, book, clock = Slots(1, good, starts=False), Book(), [0.0]
+    monkeypatch.setattr(engine_module.time, "monotonic", lambda: clock[0])
+
+    def wait(running, *args):
+        (future,) = running
+        clock[0] += 1
+        if clock[0] == 60.0:  # the libraries are imported
+            future.set_running_or_notify_cancel()
+        elif clock[0] == 70.0:
+            future.set_result(good(slots.pending.pop(future), 1))
+        return type("Waited", (), {"done": {future} if future.done() else set()})
+
+    monkeypatch.setattr(engine_module, "wait", wait)
+    Engine(study.settings, oracle_of(study), slots, lambda job: None, book).run()
+    assert slots.killed == []
+    assert book.outcomes[0].error == ""
+
+
+def test_a_trial_that_never_begins_is_killed(monkeypatch):
+    study = study_of("random", max_trials=1, trial_timeout=5.0)
+    slots, book, clock = Slots(1, good, starts=False), Book(), [0.0]
+    monkeypatch.setattr(engine_module.time, "monotonic", lambda: clock[0])
+
+    def wait(running, *args):
+        clock[0] += 30
+        return type("Waited", (), {"done": set()})
+
+    monkeypatch.setattr(engine_module, "wait", wait)
+    Engine(study.settings, oracle_of(study), slots, lambda job: None, book).run()
+    assert slots.killed == [0]
+    assert clock[0] > engine_module.STARTUP
 
 
 def test_abandoned_trials_are_killed_and_named():

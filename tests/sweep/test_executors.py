@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from mnist_exp.config.schema import Executor
-from mnist_exp.sweep import executors
-from mnist_exp.sweep.executors import Inline, Local, executor
+from mnist_exp.sweep.executors import create_executor
+from mnist_exp.sweep.executors import local as local_module
+from mnist_exp.sweep.executors.base import Inline
+from mnist_exp.sweep.executors.local import Local
 
 
 def pid_after(seconds: float) -> int:
@@ -31,8 +33,8 @@ def local():
 
 
 def test_the_keys_choose_the_executor():
-    assert isinstance(executor(Executor(kind="inline", workers=1), "sqlite:///x"), Inline)
-    with executor(Executor(kind="local", workers=None), "sqlite:///x") as found:
+    assert isinstance(create_executor(Executor(kind="inline", workers=1), "sqlite:///x"), Inline)
+    with create_executor(Executor(kind="local", workers=None), "sqlite:///x") as found:
         assert found.width == os.cpu_count()
 
 
@@ -81,20 +83,20 @@ def test_ctrl_c_is_the_parents_business(local):
 
 @pytest.mark.parametrize(("visible", "slots"), [("0,1", ["0", "1", "-1"]), ("GPU-a", ["GPU-a", "-1"])])
 def test_a_gpu_belongs_to_one_worker(visible, slots, monkeypatch):
-    monkeypatch.setattr(executors.threading.Thread, "start", lambda thread: None)
-    monkeypatch.setattr(executors.signal, "signal", lambda *args: None)
+    monkeypatch.setattr(local_module.threading.Thread, "start", lambda thread: None)
+    monkeypatch.setattr(local_module.signal, "signal", lambda *args: None)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     for slot, device in enumerate(slots):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        executors._begin_worker(os.getpid(), len(slots), slot)
+        local_module._begin_worker(os.getpid(), len(slots), slot)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == device
 
 
 ORPHANED = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from mnist_exp.sweep.executors import Local
+from mnist_exp.sweep.executors.local import Local
 from test_executors import pid_after
 if __name__ == "__main__":
     local = Local(1)

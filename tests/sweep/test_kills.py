@@ -16,7 +16,8 @@ from light_trials import light, study_of
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
-from mnist_exp.sweep.executors import Inline, Local
+from mnist_exp.sweep.executors.base import Inline
+from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Job, Outcome

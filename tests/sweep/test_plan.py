@@ -7,6 +7,7 @@ import pytest
 from command_line import run, store_in
 
 from mnist_exp import cli
+from mnist_exp.tracking.find import list_runs
 
 SWEPT = ["dataset=digits", "dataset.size=8", "training=smoke", "model.widths=[8],[16,8]", "seed=1,2"]
 
@@ -37,11 +38,11 @@ def test_a_plan_knows_what_was_trained_before_and_how_long_it_takes(tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     before = run(tmp_path, *SWEPT[:3], "model.widths=[8],[32]", "seed=1,2")
     assert before.returncode == 0, before.stderr
-    runs = len(store_in(tmp_path).runs(""))
+    runs = len(list_runs(store_in(tmp_path), ""))
     out = planned(capsys, monkeypatch, *SWEPT)
     assert "2 of them were trained in an earlier sweep of this store" in out
     assert "of training, by 4 runs of these models on this data" in out
-    assert len(store_in(tmp_path).runs("")) == runs
+    assert len(list_runs(store_in(tmp_path), "")) == runs
 
 
 def test_a_guided_sweep_plans_its_first_proposals(tmp_path: Path, monkeypatch, capsys) -> None:

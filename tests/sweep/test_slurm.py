@@ -10,9 +10,9 @@ from services import PATHS, Slurm, wait_for
 
 from mnist_exp.config.schema import Executor, Tracking
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import cluster
 from mnist_exp.sweep.display import Board
-from mnist_exp.sweep.executors import executor
+from mnist_exp.sweep.executors import create_executor
+from mnist_exp.sweep.executors.dask import Cluster
 from mnist_exp.sweep.recorder import search
 from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
@@ -35,7 +35,7 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
 ) -> None:
     if getpass.getuser() != "root":
         pytest.skip("Slurm's daemons start jobs only as root")
-    monkeypatch.setattr(cluster.Cluster.look, "__defaults__", (0.2,))
+    monkeypatch.setattr(Cluster.refresh, "__defaults__", (0.2,))
     monkeypatch.setenv("PYTHONPATH", PATHS)
     monkeypatch.chdir(tmp_path)
     tracking = Tracking(enabled=True, uri=None, experiment="slurm", folder=str(tmp_path / "mlruns"))
@@ -46,9 +46,9 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
         keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
         store = store_of(tracking)
         with pytest.raises(ConfigError, match=r"Slurm does not take such a job: .*partition.*see conf/executor/slurm"):
-            executor(replace(keys, partition="nowhere"), store.uri)
-        with executor(keys, store.uri) as slots:
-            wait_for(lambda: slots.look() or slots.width == 2, "two workers", 120)
+            create_executor(replace(keys, partition="nowhere"), store.uri)
+        with create_executor(keys, store.uri) as slots:
+            wait_for(lambda: slots.refresh() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
             assert len(first) == 2
             record = SweepRecord.begin(store, "slurm", "study", study.to_record())

@@ -178,7 +178,7 @@ def test_all_that_is_wrong_with_a_space_is_listed_at_once_with_file_and_key() ->
 
 
 def test_the_data_is_looked_at_before_the_first_trial(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         defined("dataset=npz", f"dataset.path={tmp_path / 'none.npz'}", *GRID)
 
 

@@ -10,12 +10,12 @@ from light_trials import study_of
 from test_kills import Silent
 
 from mnist_exp import experiment
-from mnist_exp.data.load import digest_of
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.data.load import load_splits
+from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.recorder import TrialRecorder, search
 from mnist_exp.sweep.trial import Proposal
-from mnist_exp.sweep.worker import Abandoned, abandoned, run_trial
+from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
 
@@ -25,7 +25,7 @@ SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
 @pytest.fixture
 def study():
     found = study_of("grid", *SMALL)
-    return replace(found, digest=digest_of(found.configs.first()))
+    return replace(found, digest=load_splits(found.configs.first().dataset).digest)
 
 
 def begun(study, tracking) -> SweepRecord:
@@ -67,12 +67,12 @@ def test_a_poor_trial_ends_early_and_its_best_epoch_counts(job, tracking):
 
 def test_one_that_nobody_waits_for_is_left_as_interrupted(job, tracking):
     asked = []
-    token = abandoned.set(lambda: bool(asked.append(True)) or len(asked) > 2)
+    token = is_cancelled.set(lambda: bool(asked.append(True)) or len(asked) > 2)
     try:
-        with pytest.raises(Abandoned):
+        with pytest.raises(Cancelled):
             run_trial(job)
     finally:
-        abandoned.reset(token)
+        is_cancelled.reset(token)
     run = run_of(job, tracking)
     assert run.info.status == "KILLED"
     assert "score" not in run.data.metrics
@@ -126,7 +126,7 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
 def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     """Hyperband's second rung: the curve of the parent, then what an undisturbed training would have had."""
     study = study_of("hyperband", *SMALL[:2])
-    study = replace(study, digest=digest_of(study.configs.first()))
+    study = replace(study, digest=load_splits(study.configs.first().dataset).digest)
     record = begun(study, tracking)
     search(study, record, tracking, Inline(), Silent())
     attempts = {attempt.number: attempt for attempt in record.attempts()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.store import Store, open_store
 
 
@@ -30,9 +30,9 @@ def store(folder: Path) -> Store:
 
 
 @pytest.fixture
-def record(store: Store, folder: Path) -> MlflowRecord:
+def record(store: Store, folder: Path) -> MlflowRun:
     """The record of a run that has just begun."""
-    return MlflowRecord.create_in(store, folder, "digits", "mine")
+    return MlflowRun.create_run(store, folder, "digits", "mine")
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 from services import Mlflow
 
 from mnist_exp.tracking import mlflow_run as mlflow_record
-from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
 from mnist_exp.tracking.store import open_store
+from mnist_exp.tracking.stored_run import fetch_run
 
 
 @pytest.fixture
@@ -25,24 +26,24 @@ def test_no_metric_is_lost_or_doubled_while_it_is_away(
 ) -> None:
     monkeypatch.setattr(mlflow_record, "PAUSE", 0.5)
     store = open_store(server.uri, tmp_path / "mlruns")
-    record = MlflowRecord.create_in(store, tmp_path / "mlruns", "away", "run")
+    record = MlflowRun.create_run(store, tmp_path / "mlruns", "away", "run")
     for epoch in range(1, 10):
         if epoch == 3:
             server.stop()
         if epoch == 7:
             server.begin()
-        record.metrics({"train/loss": 1 / epoch, "val/accuracy": epoch / 10}, step=epoch)
-    assert record.trouble is None
+        record.log_metrics({"train/loss": 1 / epoch, "val/accuracy": epoch / 10}, step=epoch)
+    assert record.undelivered is None
     server.stop()
-    record.metrics({"val/loss": 0.5}, step=9)
-    assert record.trouble is not None
+    record.log_metrics({"val/loss": 0.5}, step=9)
+    assert record.undelivered is not None
     server.begin()
     record.end("FINISHED")
-    assert record.trouble is None
+    assert record.undelivered is None
     for key in ("train/loss", "val/accuracy"):
         assert [metric.step for metric in store.client.get_metric_history(record.id, key)] == list(range(1, 10))
-    run = store.client.get_run(record.id)
-    assert (run.info.status, run.data.metrics["val/loss"]) == ("FINISHED", 0.5)
+    run = fetch_run(store, record.id)
+    assert (run.status, run.metrics["val/loss"]) == ("FINISHED", 0.5)
 
 
 def test_what_waits_is_bounded_and_the_folder_keeps_the_rest(
@@ -50,16 +51,16 @@ def test_what_waits_is_bounded_and_the_folder_keeps_the_rest(
 ) -> None:
     monkeypatch.setattr(mlflow_record, "MOST", 5)
     store = open_store(server.uri, tmp_path / "mlruns")
-    record = MlflowRecord.create_in(store, tmp_path / "mlruns", "away", "run")
+    record = MlflowRun.create_run(store, tmp_path / "mlruns", "away", "run")
     server.stop()
     for epoch in range(1, 20):
-        record.metrics({"train/loss": 1 / epoch}, step=epoch)
+        record.log_metrics({"train/loss": 1 / epoch}, step=epoch)
     assert len(record._waiting) == 5
     server.begin()
     record.end("FINISHED")
-    assert "everything the run logged is kept in" in str(record.trouble)
-    run = store.client.get_run(record.id)
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["train/loss"] == 1 / 5
+    assert "everything the run logged is kept in" in str(record.undelivered)
+    run = fetch_run(store, record.id)
+    assert run.status == "FINISHED"
+    assert run.metrics["train/loss"] == 1 / 5
     kept = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
     assert len([line for line in kept if line["kind"] == "metrics"]) == 19

@@ -15,9 +15,10 @@ import pytest
 from mnist_exp import cli
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import find_run
-from mnist_exp.tracking.mlflow_run import MlflowRecord
-from mnist_exp.tracking.owner import process_tags
+from mnist_exp.tracking.mlflow_run import MlflowRun
+from mnist_exp.tracking.owner import end_dead_runs, process_tags
 from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.stored_run import fetch_run
 
 
 @pytest.mark.parametrize("outside", [False, True], ids=["tracking.uri", "MLFLOW_TRACKING_URI"])
@@ -106,13 +107,13 @@ def test_a_folder_may_have_any_name(tmp_path: Path, new_database: Path) -> None:
     folder.mkdir()
     shutil.copy(new_database, folder)
     store = open_store(None, folder)
-    record = MlflowRecord.create_in(store, folder, "a/b c", "mine")
+    record = MlflowRun.create_run(store, folder, "a/b c", "mine")
     (record.artifacts / "note.txt").write_text("kept")
     record.end("FINISHED")
-    assert record.trouble is None
+    assert record.undelivered is None
     (kept,) = (folder / "artifacts").rglob("note.txt")
     assert kept.read_text() == "kept"
-    assert [file.path for file in store.client.list_artifacts(find_run(store, "mine").info.run_id)] == ["note.txt"]
+    assert [file.path for file in store.client.list_artifacts(find_run(store, "mine").id)] == ["note.txt"]
 
 
 def test_opening_a_store_does_not_choose_that_of_the_next_run(
@@ -128,11 +129,11 @@ def test_opening_a_store_does_not_choose_that_of_the_next_run(
 
 
 def test_a_store_deleted_between_two_runs_of_one_process(folder: Path, new_database: Path) -> None:
-    MlflowRecord.create_in(open_store(None, folder), folder, "digits", "lost").end("FINISHED")
+    MlflowRun.create_run(open_store(None, folder), folder, "digits", "lost").end("FINISHED")
     shutil.rmtree(folder)
     folder.mkdir()
     shutil.copy(new_database, folder)
-    MlflowRecord.create_in(open_store(None, folder), folder, "digits", "kept").end("FINISHED")
+    MlflowRun.create_run(open_store(None, folder), folder, "digits", "kept").end("FINISHED")
     script = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT name FROM runs').fetchall())"
     command = [sys.executable, "-c", script, str(folder / "mlflow.db")]
     seen = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -188,16 +189,16 @@ def test_runs_whose_process_is_gone_are_killed(store: Store) -> None:
         "of another program that tags its host": running(store, pid=None, started=None, kind=None),
         "with unreadable tags": running(store, pid="many"),
     }
-    store.end_dead_runs()
+    end_dead_runs(store)
     zombie.wait(timeout=60)
-    found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
-    dead = {name for name, run in found.items() if run.info.status == "KILLED"}
+    found = {name: fetch_run(store, run_id) for name, run_id in runs.items()}
+    dead = {name for name, run in found.items() if run.status == "KILLED"}
     assert dead == {
         "of a process that is gone",
         "of a zombie",
         "of an earlier process of this number",
         "with unreadable tags",
     }
-    assert {name for name, run in found.items() if "ended_by" in run.data.tags} == dead
-    assert all(found[name].info.end_time for name in dead)
-    assert {run.info.status for name, run in found.items() if name not in dead} == {"RUNNING"}
+    assert {name for name, run in found.items() if "ended_by" in run.tags} == dead
+    assert all(found[name].ended for name in dead)
+    assert {run.status for name, run in found.items() if name not in dead} == {"RUNNING"}

@@ -1,4 +1,4 @@
-"""A page on which digits are drawn and answered as they grow; page.html, page.css and page.js are what it shows."""
+"""The page of the demo: a canvas and the prediction for it. page.html, page.css and page.js are its parts."""
 
 import base64
 import io
@@ -13,26 +13,28 @@ from mnist_exp.errors import DataError
 if TYPE_CHECKING:
     from mnist_exp.commands.predict import Predictor
 
-BARS = 10  # the most classes shown
+BARS = 10  # classes that are shown at the most
 
 
-def page(predictor: "Predictor") -> Any:
-    """The page as a gradio app: a canvas, the tile the model sees of it, and a bar for each class."""
+def create_page(predictor: "Predictor") -> Any:
+    """Returns the page as a gradio app: a canvas, the tile that the model sees, and a bar for each class."""
     import gradio
 
     def answer(picture: str) -> dict[str, Any] | None:
-        return answered(predictor, picture)
+        return predict_drawing(predictor, picture)
 
     html, css, script = (Path(__file__).with_name(f"page.{kind}").read_text() for kind in ("html", "css", "js"))
     with gradio.Blocks(title="mnist_exp", analytics_enabled=False) as app:
-        gradio.HTML(predictor.name, html_template=html, css_template=css, js_on_load=script, server_functions=[answer])
+        gradio.HTML(
+            predictor.run.label, html_template=html, css_template=css, js_on_load=script, server_functions=[answer]
+        )
     return app
 
 
-def answered(predictor: "Predictor", picture: str) -> dict[str, Any] | None:
-    """The tile, as a PNG, and the most probable classes in their order; None of an empty canvas.
+def predict_drawing(predictor: "Predictor", picture: str) -> dict[str, Any] | None:
+    """Returns the tile and the most probable classes in their order; None for an empty canvas.
 
-    picture, tile: as data URLs.
+    picture, tile: PNG as data URLs.
     """
     try:
         tile = predictor.tile(read_image(io.BytesIO(base64.b64decode(picture.partition(",")[2])), "the drawing"))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import format_value
 from mnist_exp.evaluation.plots import (
     AXIS_LETTERS,
     BLUE,
@@ -21,15 +22,15 @@ from mnist_exp.evaluation.plots import (
     NUMBERED,
     ORANGE,
     RED,
-    canvas,
-    laid_out,
-    matrix,
-    numbers,
-    plain,
-    short,
+    draw_matrix,
+    new_canvas,
+    new_figure,
+    remove_frame,
+    shorten,
+    write_numbers,
 )
-from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space, format_value
-from mnist_exp.tracking.sweep_run import Attempt, scored
+from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
+from mnist_exp.tracking.stored_run import TrialRun
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
 
@@ -43,10 +44,10 @@ LETTER = 0.078  # inches, of text of 8 points: a wide one
 TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
-def progress(attempts: Sequence[Attempt], objective: Objective) -> Figure:
+def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
-    done = scored(attempts)
-    figure = laid_out(9, 3.8)
+    done = [trial for trial in attempts if trial.has_score]
+    figure = new_figure(9, 3.8)
     axes = figure.subplots()
     axes.set_title(f"{objective.metric} of each trial", loc="left", pad=12, **TITLE)
     axes.set_xlabel("trial", size=9, color=INK)
@@ -66,7 +67,7 @@ def progress(attempts: Sequence[Attempt], objective: Objective) -> Figure:
         axes.set_yticks([])
         words = "no trial has a score"
     axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
-    plain(axes)
+    remove_frame(axes)
     if any(axes.get_legend_handles_labels()):
         figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
@@ -81,21 +82,21 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     for parameter in sorted((p for p in space.parameters if p.name in shares), key=lambda p: -shares[p.name]):
         groups.setdefault(str(parameter.when or ""), []).append(parameter)
     rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
-    figure, axes = canvas(9, 1.05 + 0.32 * rows)
+    figure, axes = new_canvas(9, 1.05 + 0.32 * rows)
     axes.text(0.2, 0.3, "What explains the differences in score", va="center", **TITLE)
     said = "share of each parameter (fANOVA)"
     axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
     y, left, width = 0.98, 3.3, 4.9
     for when in sorted(groups):  # what always counts comes first
         if when:
-            words = f"among trials with {short(when, 60)}"
+            words = f"among trials with {shorten(when, 60)}"
             axes.text(0.2, y + 0.06, words, size=9, color=MUTED, va="center", parse_math=False)
             y += 0.352
         for parameter in groups[when]:
             share = shares[parameter.name]
             alone = len(groups[when]) == 1
             words = f"{share:.2f}{', as the only one that varies' * alone}"
-            name = short(parameter.key, LETTERS + 4)
+            name = shorten(parameter.key, LETTERS + 4)
             axes.text(left - 0.1, y, name, size=9, color=INK, ha="right", va="center", parse_math=False)
             axes.barh(y, width * share * (not alone), 0.2, left=left, color=BLUE)
             axes.text(left + 0.08 + width * share * (not alone), y, words, size=9, color=INK, va="center")
@@ -103,14 +104,14 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel(space: Space, done: Sequence[Attempt], objective: Objective) -> Figure:
+def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Figure:
     """A line a trial through its values down to its score, the better the darker and the farther right it ends.
 
     A row a parameter, so that twelve of them fit a page as well as two.
     """
-    names = [(short(p.key, LETTERS), short(str(p.when or ""), LETTERS)) for p in space.parameters]
+    names = [(shorten(p.key, LETTERS), shorten(str(p.when or ""), LETTERS)) for p in space.parameters]
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
-    figure, axes = canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
+    figure, axes = new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
     axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
     done = sorted(done, key=lambda a: (objective.rank(a.score or 0.0), a.number), reverse=True)  # the best lies on top
     worth = np.array([-objective.rank(a.score or 0.0) for a in done])
@@ -144,13 +145,13 @@ def parallel(space: Space, done: Sequence[Attempt], objective: Objective) -> Fig
     return figure
 
 
-def slices(space: Space, attempts: Sequence[Attempt], objective: Objective) -> Figure:
+def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
     parameters = [*space.parameters]
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
-    figure = laid_out(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
+    figure = new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    done = scored(attempts)
+    done = [trial for trial in attempts if trial.has_score]
     best, edges = objective.best(done, lambda a: a.score or 0.0), limits(_scores(done), objective)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
@@ -173,15 +174,15 @@ def confusions(best: Sequence[Confusion]) -> Figure:
     classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
     side = min(max(0.4 * classes, 2.6), 5)
     room = 0.075 * min(max(len(name) for _, _, names in best for name in names), AXIS_LETTERS)
-    figure = laid_out(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
+    figure = new_figure(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
     panels = figure.subplots(1, len(best), squeeze=False).ravel()
     for axes, (title, counts, names) in zip(panels, best, strict=True):
-        image = matrix(axes, counts, names)
+        image = draw_matrix(axes, counts, names)
         image.set_clim(0, max(most, 1))
         axes.set_title(title, size=10, color=INK, parse_math=False)
         axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
         if classes <= NUMBERED:
-            numbers(axes, image, str, size=min(20 * side / len(names), 10))
+            write_numbers(axes, image, str, size=min(20 * side / len(names), 10))
     if classes > NUMBERED:
         bar = figure.colorbar(image, ax=[*panels], shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
         bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
@@ -201,7 +202,7 @@ def limits(scores: Sequence[float] | np.ndarray, objective: Objective) -> tuple[
     return float(low - margin), float(high + margin)
 
 
-def _scores(done: Sequence[Attempt]) -> np.ndarray:
+def _scores(done: Sequence[TrialRun]) -> np.ndarray:
     return np.array([attempt.score for attempt in done], dtype=float)
 
 
@@ -233,7 +234,7 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
 
 def _dots(
     axes: Axes,
-    points: Sequence[tuple[float, Attempt]],
+    points: Sequence[tuple[float, TrialRun]],
     objective: Objective,
     edges: tuple[float, float],
     size: float = 22,
@@ -262,7 +263,7 @@ def _dots(
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
-def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.ndarray:
+def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np.ndarray:
     """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
     ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
     if any("…" in word for _, word in ticks):
@@ -271,10 +272,10 @@ def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[Attempt]) -> np.
     spread = 0.25 / len(parameter.grid) if counted else 0.0  # equal values side by side
     axes.set_xticks([place for place, _ in ticks], [word for _, word in ticks], parse_math=False, **turned)
     axes.set_xlim(-0.04 - spread, 1.04 + spread)
-    words = f"{short(parameter.key, LETTERS)}\n{short(str(parameter.when or ''), LETTERS)}".strip()
+    words = f"{shorten(parameter.key, LETTERS)}\n{shorten(str(parameter.when or ''), LETTERS)}".strip()
     axes.set_title(words, size=9, color=INK, loc="left", parse_math=False)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
-    plain(axes)
+    remove_frame(axes)
     axes.tick_params(labelsize=8)
     places = np.array([_place(parameter, a.values[parameter.name]) for a in attempts], dtype=float)
     return places + np.random.default_rng(0).uniform(-spread, spread, len(places))
@@ -299,7 +300,7 @@ def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[fl
         shown = values[:: math.ceil(len(values) / LABELS)]
         letters = max(int(levels * width / len(shown) / LETTER) - 1, 3)
         return [
-            (_place(parameter, value), short(format_value(value), letters if levels == 1 else min(letters, 16)))
+            (_place(parameter, value), shorten(format_value(value), letters if levels == 1 else min(letters, 16)))
             for value in shown
         ]
     digits = ".0f" if parameter.values.whole else ".4g"

@@ -17,15 +17,16 @@ from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.samplers.importance import importances
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.winner import Winner, rank
-from mnist_exp.terminal import duration
-from mnist_exp.tracking.sweep_run import Attempt, SweepRecord, scored
+from mnist_exp.terminal import format_duration
+from mnist_exp.tracking.stored_run import TrialRun, download
+from mnist_exp.tracking.sweep_run import SweepRun
 
 SHOWN = 3  # best trials whose confusion matrices stand side by side
 DPI = 144  # of the pictures; a page has 96, screens have more
 STATES = ("complete", "failed", "pending", "pruned")
 
 
-def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[Attempt], winner: Winner | None) -> None:
+def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner: Winner | None) -> None:
     """report.html and the figures it shows, below `folder`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     shown = {}
@@ -44,7 +45,7 @@ def write(folder: Path, study: Study, record: SweepRecord, attempts: Sequence[At
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Figure]]:
+def _figures(study: Study, record: SweepRun, attempts: Sequence[TrialRun]) -> Iterator[tuple[str, Figure]]:
     space, objective = study.space, study.objective
     best = rank(attempts, objective)
     yield "Progress", figures.progress(attempts, objective)
@@ -57,9 +58,9 @@ def _figures(study: Study, record: SweepRecord, attempts: Sequence[Attempt]) -> 
     yield "Slices", figures.slices(space, attempts, objective)
 
 
-def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
+def _shares(study: Study, attempts: Sequence[TrialRun]) -> dict[str, float]:
     """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
-    done, objective = scored(attempts), study.objective
+    done, objective = [trial for trial in attempts if trial.has_score], study.objective
     scores = [attempt.score for attempt in done if attempt.score is not None]
     if len(set(scores)) < 2:
         return {}
@@ -67,26 +68,27 @@ def _shares(study: Study, attempts: Sequence[Attempt]) -> dict[str, float]:
     return importances(study.space, objective, [(a.values, score) for a, score in zip(done, clipped, strict=True)])
 
 
-def _confusion(study: Study, record: SweepRecord, attempt: Attempt) -> figures.Confusion:
+def _confusion(study: Study, record: SweepRun, attempt: TrialRun) -> figures.Confusion:
     """Of the validation images, as the run reported it; of several seeds that of the best, whose model is kept."""
-    run_id = attempt.tags.get("model_run", attempt.run_id)
-    found = json.loads(record.download(run_id, "reports/val.json").read_text())
+    run_id = attempt.model_run_id
+    found = json.loads(download(record.store, run_id, "reports/val.json").read_text())
     seed = ", its best seed" if study.settings.executions > 1 else ""
     title = f"trial {attempt.number}, {found['metrics']['accuracy']:.2%} right{seed}"
     return title, np.array(found["confusion"]), list(found["per_class"])
 
 
-def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> dict[str, Any]:
+def _words(study: Study, attempts: Sequence[TrialRun], winner: Winner | None) -> dict[str, Any]:
     settings, best = study.settings, rank(attempts, study.objective)
     outcomes = [attempt.outcome for attempt in attempts]
     counts = ", ".join(f"{outcomes.count(state)} {state}" for state in STATES if state in outcomes)
     seeds = "one seed per trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds per trial"
+    seconds = format_duration(sum(attempt.seconds for attempt in attempts))
     keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
     others = sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome))
     return {
         "name": study.name,
         "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction}imize "
-        f"{settings.objective}, {seeds}; {duration(sum(attempt.seconds for attempt in attempts))} of trials in all.",
+        f"{settings.objective}, {seeds}; {seconds} of trials in all.",
         "command": f"python -m mnist_exp -m {shlex.join(study.overrides)}",
         "objective": settings.objective,
         "uncertainty": "95% interval of accuracy" if settings.executions == 1 else "spread over seeds",
@@ -101,7 +103,7 @@ def _words(study: Study, attempts: Sequence[Attempt], winner: Winner | None) -> 
     }
 
 
-def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(study: Study, best: Sequence[TrialRun], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
     intervals = [_interval(study, attempt) for attempt in best]
     shown = intervals[: max(10, len(best) // 2)]
@@ -116,11 +118,11 @@ def _rows(study: Study, best: Sequence[Attempt], keys: Sequence[str]) -> Iterato
             "bar": places.clip(0, 100).round(1) if 0 <= places[1] <= 100 else None,
             "cells": [chosen.get(key, "") for key in keys],
             "epochs": f"{attempt.epochs}{', pruned' * (attempt.outcome == 'pruned')}",
-            "time": duration(attempt.seconds),
+            "time": format_duration(attempt.seconds),
         }
 
 
-def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, float]]:
+def _interval(study: Study, attempt: TrialRun) -> tuple[str, tuple[float, float, float]]:
     """How sure a score is, in words, and where it begins, the score, where it ends: thrice the score if not known.
 
     The interval is that of the accuracy, which says nothing of a score that is another metric, or another epoch's.
@@ -135,7 +137,7 @@ def _interval(study: Study, attempt: Attempt) -> tuple[str, tuple[float, float, 
     return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
 
 
-def _reason(attempt: Attempt) -> str:
+def _reason(attempt: TrialRun) -> str:
     if attempt.outcome == "pending":
         return "the sweep ended before this trial; sweep.resume runs it again"
     return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"

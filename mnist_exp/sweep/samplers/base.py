@@ -17,7 +17,8 @@ import keras_tuner
 from keras_tuner.src.engine.trial import Trial
 
 from mnist_exp.config.objective import Objective
-from mnist_exp.sweep.space import Choices, Space, Values, format_value
+from mnist_exp.config.run_config import format_value
+from mnist_exp.sweep.space import Choices, Space, Values
 from mnist_exp.sweep.trial import WAIT, Proposal, Rung
 
 SCORE = "score"

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import optuna
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.samplers.tpe import TpeSampler
-from mnist_exp.sweep.space import Parameter, Space, Values, format_value
+from mnist_exp.sweep.space import Parameter, Space, Values
 
 
 def importances(space: Space, objective: Objective, scores: Sequence[tuple[Values, float]]) -> dict[str, float]:

@@ -11,8 +11,8 @@ import pytest
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.active_run import Input, Record
-from mnist_exp.tracking.start import start
+from mnist_exp.tracking import start_run
+from mnist_exp.tracking.active_run import ActiveRun, Input
 
 UNTRACKED = """
 import sys
@@ -23,11 +23,11 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"mlflow", "sqlalche
 
 
 def test_everything_is_written_down_in_order(tmp_path: Path) -> None:
-    record = Record.create(tmp_path, "mine")
-    record.params({"model": "mlp", "widths": [8]})
-    record.tags({"host": "here"})
-    record.input(Input("digits", "abc", "shipped", {"train": 3}))
-    record.metrics({"train/loss": 0.5}, step=1)
+    record = ActiveRun.create(tmp_path, "mine")
+    record.log_params({"model": "mlp", "widths": [8]})
+    record.log_tags({"host": "here"})
+    record.log_input(Input("digits", "abc", "shipped", {"train": 3}))
+    record.log_metrics({"train/loss": 0.5}, step=1)
     lines = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["values"]) for line in lines] == [
         ("params", {"model": "mlp", "widths": [8]}),
@@ -40,23 +40,23 @@ def test_everything_is_written_down_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
 def test_nothing_is_left_of_an_untracked_record(tmp_path: Path, status) -> None:
-    record = Record.create(tmp_path, "mine")
+    record = ActiveRun.create(tmp_path, "mine")
     record.checkpoints.mkdir()
     (record.checkpoints / "state.json").write_text("{}")
     record.end(status)
     assert list(tmp_path.iterdir()) == []
-    assert (record.resumable, record.trouble, record.id, record.uri) == (False, None, None, None)
+    assert (record.resumable, record.undelivered, record.id, record.uri) == (False, None, None, None)
 
 
 def test_runs_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
-    one, other = (Record.create(tmp_path, "../a b/ü" + "x" * 200) for _ in range(2))
+    one, other = (ActiveRun.create(tmp_path, "../a b/ü" + "x" * 200) for _ in range(2))
     assert one.folder != other.folder
     assert one.folder.parent == other.folder.parent == tmp_path / "running"
 
 
 def test_runs_that_begin_and_end_at_once_do_not_take_the_folder_from_each_other(tmp_path: Path) -> None:
     def begin_and_end(number: int) -> None:
-        Record.create(tmp_path, f"run {number}").end("FINISHED")
+        ActiveRun.create(tmp_path, f"run {number}").end("FINISHED")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(begin_and_end, range(400)))
@@ -72,14 +72,14 @@ def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(
         TrackingError, match=r"needs 200 MB on disk, but 5 MB are free; make room.*tracking\.folder=PATH"
     ):
-        start(tracking("tracking=off", f"tracking.folder={tmp_path}"), "mine")
+        start_run(tracking("tracking=off", f"tracking.folder={tmp_path}"), "mine")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "mlruns").touch()
     for choice in ("off", "mlflow"):
         with pytest.raises(TrackingError, match=rf"^{tmp_path}/mlruns.*; choose a.* with tracking\.folder=PATH"):
-            start(tracking(f"tracking={choice}", f"tracking.folder={tmp_path}/mlruns"), "mine")
+            start_run(tracking(f"tracking={choice}", f"tracking.folder={tmp_path}/mlruns"), "mine")
 
 
 def test_an_untracked_run_never_loads_mlflow(tmp_path: Path) -> None:

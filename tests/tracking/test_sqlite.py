@@ -10,7 +10,7 @@ import pytest
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import find_run
-from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.sqlite import check_database, create_database
 from mnist_exp.tracking.store import open_store
 
@@ -106,11 +106,11 @@ def test_a_full_disk_is_said(interrupted: tuple[Path, str]) -> None:
 
 def assert_a_run_can_be_logged(folder: Path) -> None:
     store = open_store(None, folder)
-    record = MlflowRecord.create_in(store, folder, "digits", "first")
-    record.metrics({"train/loss": 1.5}, step=1)
+    record = MlflowRun.create_run(store, folder, "digits", "first")
+    record.log_metrics({"train/loss": 1.5}, step=1)
     record.end("FINISHED")
     run = find_run(store, "first")
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"train/loss": 1.5})
+    assert (run.status, run.metrics) == ("FINISHED", {"train/loss": 1.5})
 
 
 def test_garbage_and_half_a_database_are_damaged(tmp_path: Path, new_database: Path) -> None:

@@ -2,30 +2,29 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.engine import Disturbed
-from mnist_exp.sweep.executors import THREADS
+from mnist_exp.sweep.executors.base import THREADS, Preempted
 from mnist_exp.sweep.trial import Job
-from mnist_exp.sweep.worker import abandoned
+from mnist_exp.sweep.worker import is_cancelled, on_start
 
 if TYPE_CHECKING:
     from distributed import Client, Security
 
 LOOK, FRESH = 1.0, 0.2  # seconds between looks at the workers, and before a trial is sent to one
 ANSWER = 15  # seconds in which a scheduler must answer
-UNUSED = ("TARGET", "SPILL", "PAUSE")  # of Dask's measures against full memory
 PATIENCE = 300  # seconds without a scheduler after which a sweep ends, to be resumed
 
 
@@ -37,25 +36,33 @@ class Cluster(Executor):
     with this executor; shared: whether workers of other machines can reach the tracking store.
     """
 
-    alone = False
-    tries = 3
+    retry_alone = False
+    max_deaths = 3
 
-    def __init__(self, keys: settings.Executor, *, shared: bool, started: Any = None) -> None:
+    def __init__(
+        self,
+        keys: settings.ClusterExecutor,
+        address: str,
+        security: "Security | None",
+        *,
+        shared: bool,
+        started: Any = None,
+    ) -> None:
         self.keys, self.shared, self._started = keys, shared, started
-        self._address = started.scheduler_address if started else keys.address
-        self._security = started.security if started else _security(keys)
+        self._address, self._security = address, security
         self._busy: dict[Future, tuple[str, str]] = {}  # address and id of the worker
         self._workers: dict[str, Mapping[str, Any]] = {}
+        self._topic = f"mnist_exp-started-{uuid.uuid4().hex}"  # of the events of workers whose trial begins
         self._answered = self._looked = float("-inf")
         self._client = self._connected()
-        self.look()
+        self.refresh()
 
     @property
     def width(self) -> int:
         """Workers that are there, at most as many as asked for."""
         return min(len(self._workers), self.keys.workers or len(self._workers))
 
-    def look(self, age: float = LOOK) -> None:
+    def refresh(self, age: float = LOOK) -> None:
         """Notices workers that came or went, if the last look is older than `age` seconds.
 
         Raises ConfigError where a worker cannot be used, or no scheduler answers for minutes.
@@ -86,17 +93,17 @@ class Cluster(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
-        self.look(FRESH)
+        self.refresh(FRESH)
         taken = {address for address, _ in self._busy.values()}
         address = next((address for address in self._workers if address not in taken), None)
         if address is None:
-            future.set_exception(Disturbed("the worker left before it was given the trial"))
+            future.set_exception(Preempted("the worker left before it was given the trial"))
             return future
         worker = self._workers[address]
         beside = Counter(worker["host"] for worker in self._workers.values())[worker["host"]]
         resources = {"GPU": self.keys.gpus} if self.keys.gpus else None
         slot = self._client.get_executor(workers=[address], pure=False, retries=0, resources=resources)
-        sent = slot.submit(_on_worker, fn, beside, self.keys.dataset_path, *args, **kwargs)
+        sent = slot.submit(_on_worker, fn, beside, self._topic, self.keys.dataset_path, *args, **kwargs)
         self._busy[future] = address, worker["id"]
         future.add_done_callback(lambda done: self._busy.pop(done, None))
         future.add_done_callback(lambda done: sent.cancel())
@@ -106,7 +113,7 @@ class Cluster(Executor):
     def kill(self, future: Future) -> None:
         """Ends the worker of this trial."""
         address, _ = self._busy.get(future, (None, None))
-        _settle(future, Disturbed("the trial was ended"))
+        _settle(future, Preempted("the trial was ended"))
         self._renew([address] if address else [])
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -134,8 +141,17 @@ class Cluster(Executor):
                 f"executor.address must be that of a Dask scheduler, such as tcp://host:8786, but at {self._address} "
                 f"none answers: {' '.join(str(error).split())}"
             ) from error
+        client.subscribe_topic(self._topic, self._set_running)
         self._answered = time.monotonic()
         return client
+
+    def _set_running(self, event: tuple[float, str]) -> None:
+        """Receives the time and the address of a worker whose trial begins."""
+        _, sender = event
+        for future, (address, _) in list(self._busy.items()):
+            if address == sender and not future.running():
+                with suppress(RuntimeError):  # it has ended since
+                    future.set_running_or_notify_cancel()
 
     def _usable(self, worker: Mapping[str, Any]) -> bool:
         if not self.shared and worker["host"] not in _own_addresses():
@@ -146,49 +162,8 @@ class Cluster(Executor):
         return worker["status"] == "running" and worker["resources"].get("GPU", 0) >= self.keys.gpus
 
 
-def slurm(keys: settings.Executor, *, shared: bool) -> Cluster:
-    """A cluster of Slurm jobs, one worker each, that is kept at its size and ends with the sweep.
-
-    Raises ConfigError where Slurm would not take such a job.
-    """
-    from dask_jobqueue import SLURMCluster
-
-    _try(keys)
-    wanted = keys.workers or 1
-    cluster = SLURMCluster(
-        queue=keys.partition,
-        cores=1,
-        processes=1,
-        memory=keys.memory,
-        walltime=keys.walltime,
-        job_cpu=keys.cpus,
-        job_extra_directives=[f"--gres=gpu:{keys.gpus}"] if keys.gpus else [],
-        worker_extra_args=["--resources", f"GPU={keys.gpus}"] if keys.gpus else [],
-        # What TensorFlow holds is not Dask's to spill, and a worker that Dask pauses for it would stay so.
-        job_script_prologue=[f"export DASK_DISTRIBUTED__WORKER__MEMORY__{key}=False" for key in UNUSED],
-        python=sys.executable,
-        interface=keys.interface,
-        scheduler_options={"dashboard_address": "127.0.0.1:0"},
-    )
-    cluster.adapt(minimum=wanted, maximum=wanted)
-    return Cluster(replace(keys, workers=wanted), shared=shared, started=cluster)
-
-
-def _try(keys: settings.Executor) -> None:
-    """Asks Slurm whether it would take a worker's job."""
-    asked = ["sbatch", "--test-only", "--wrap=true", f"--cpus-per-task={keys.cpus}", f"--time={keys.walltime}"]
-    asked += [f"--partition={keys.partition}"] if keys.partition else []
-    asked += [f"--gres=gpu:{keys.gpus}"] if keys.gpus else []
-    try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"executor=slurm must be started where sbatch works, but: {error}") from error
-    if said.returncode:
-        reason = " ".join(said.stderr.split()).removeprefix("sbatch: error: ") or "it gave no reason"
-        raise ConfigError(f"executor=slurm: Slurm does not take such a job: {reason}; see conf/executor/slurm.yaml")
-
-
-def _security(keys: settings.Executor) -> "Security | None":
+def read_security(keys: settings.DaskExecutor) -> "Security | None":
+    """Returns the TLS settings of these keys; None without any. Raises ConfigError if some are missing."""
     from distributed import Security
 
     given = [keys.tls_ca, keys.tls_cert, keys.tls_key]
@@ -212,7 +187,7 @@ def _own_addresses() -> set[str]:
 def _pass_on(sent: Future, future: Future) -> None:
     """What became of the task, as the engine has it: lost with its worker, disturbed from outside, or ended."""
     if sent.cancelled():  # the connection to the scheduler was lost
-        _settle(future, Disturbed("the scheduler went away"))
+        _settle(future, Preempted("the scheduler went away"))
     elif error := sent.exception():
         killed = type(error).__name__ in ("KilledWorker", "NoValidWorkerError")
         _settle(future, BrokenExecutor(str(error)) if killed else error)
@@ -226,10 +201,11 @@ def _settle(future: Future, error: BaseException) -> None:
         future.set_exception(error)
 
 
-def _on_worker(fn: Callable[..., Any], beside: int, dataset_path: str | None, job: Job) -> Any:
+def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: str | None, job: Job) -> Any:
     """Runs a trial in this worker's thread, with its own share of the cores, folder and data.
 
-    beside: workers on this machine; it ends within a batch once nobody waits for it any more.
+    The trial ends within a batch if its result is not wanted any more. beside: the number of workers on this machine.
+    topic: of the event that tells the parent that the trial begins.
     """
     from distributed import get_worker
 
@@ -239,19 +215,20 @@ def _on_worker(fn: Callable[..., Any], beside: int, dataset_path: str | None, jo
         threads = str(_threads(beside))
         for name in THREADS:
             os.environ[name] = threads
-    config = {**job.config, "tracking": {**job.config["tracking"], "folder": str(Path(worker.local_directory, "runs"))}}
+    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs"))})
     if dataset_path is not None:
-        config["dataset"] = {**config["dataset"], "path": dataset_path}
+        config = config.with_values({"dataset.path": dataset_path})
 
-    def is_abandoned() -> bool:
+    def nobody_waits() -> bool:
         known = worker.state.tasks.get(task)
         return known is None or known.state in ("cancelled", "resumed", "released", "forgotten")
 
-    token = abandoned.set(is_abandoned)
-    try:
+    def run() -> Any:
+        is_cancelled.set(nobody_waits)
+        on_start.set(lambda: worker.log_event(topic, worker.address))
         return fn(replace(job, config=config))
-    finally:
-        abandoned.reset(token)
+
+    return copy_context().run(run)
 
 
 def _threads(beside: int) -> int:

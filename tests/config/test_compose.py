@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from mnist_exp.config.check import check
-from mnist_exp.config.compose import CONF, GROUPS, OF_SWEEPS, ROOT, compose
-from mnist_exp.config.run_config import differences, flatten
-from mnist_exp.errors import ConfigError
+from mnist_exp.config.compose import CONF, GROUPS, ROOT, Source, compose, flatten
+from mnist_exp.config.run_config import plain
+from mnist_exp.config.schema import SWEEP_SECTIONS
+from mnist_exp.errors import ConfigError, Problem
 
 NEEDS = {  # what a choice cannot do without
     "dataset=folder": ["dataset.path=photos"],
@@ -78,21 +80,23 @@ MADE_OF = {
 
 
 def values(*overrides: str) -> dict[str, Any]:
-    return dict(flatten(OmegaConf.to_container(compose(overrides)[0], resolve=True)))
+    return dict(flatten(plain(compose(overrides).config)))
 
 
-def refusal(*overrides: str) -> str:
+def refuse(*overrides: str) -> Problem:
+    """The one problem of these overrides."""
     with pytest.raises(ConfigError) as refused:
         compose(overrides)
-    return str(refused.value)
+    (problem,) = refused.value.problems
+    return problem
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_passes_the_checks(choice: str) -> None:
-    cfg, choices = compose([choice, *NEEDS.get(choice, [])])
-    check(cfg)
+    composed = compose([choice, *NEEDS.get(choice, [])])
+    config = check(composed)
     group, _, name = choice.partition("=")
-    assert choices.get(group) == (None if group in OF_SWEEPS else name)
+    assert config.choices.get(group) == (None if group in SWEEP_SECTIONS else name)
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.startswith(("experiment", "sweeps"))])
@@ -108,7 +112,7 @@ def test_a_choice_sets_keys_of_its_own_group_only(choice: str) -> None:
 def test_an_experiment_is_its_recipe(name: str) -> None:
     found = values(f"experiment={name}")
     assert {key: found[key] for key in RECIPES[name]} == RECIPES[name]
-    _, choices = compose([f"experiment={name}"])
+    choices = compose([f"experiment={name}"]).choices
     assert (choices["model"], choices["optimizer"], choices["dataset"]) == (*MADE_OF[name], "mnist")
 
 
@@ -134,30 +138,15 @@ def test_overfit_and_smoke_are_short() -> None:
     assert smoke["training.epochs"] * smoke["training.batches"] <= 20
 
 
-def test_differences_of_the_defaults_are_none() -> None:
-    assert differences(*compose([])) == []
-
-
-def test_differences_name_choices_and_what_differs_within_them() -> None:
-    composed = compose(["model=cnn", "optimizer=adam", "model.dense=[8, 4]", "seed=3", "training.resume=null"])
-    assert differences(*composed) == ["model=cnn", "model.dense=[8,4]", "seed=3"]
-
-
-def test_differences_of_an_experiment_are_what_it_sets() -> None:
-    found = differences(*compose(["experiment=cnn_adadelta_1"]))
-    assert {"experiment=cnn_adadelta_1", "model=cnn", "training.batch_size=128"} <= set(found)
-    assert not any(difference.startswith("optimizer.") for difference in found)  # 1.0 is the default
-
-
 @pytest.mark.parametrize(
     ("override", "meant"),
     [
-        ("training.epohcs=3", "epochs"),
+        ("training.epohcs=3", "training.epochs"),
         ("trainig.epochs=3", "training.epochs"),
         ("modle=cnn", "model"),
-        ("model.augmentation.rotate=0.1", "rotation"),
-        ("model.augmentation={rotate:0.1}", "rotation"),
-        ("dataset.pth=mine.npz", "path"),
+        ("model.augmentation.rotate=0.1", "model.augmentation.rotation"),
+        ("model.augmentation={rotate:0.1}", "model.augmentation.rotation"),
+        ("dataset.pth=mine.npz", "dataset.path"),
         ("sed=1", "seed"),
         ("model=ccn", "cnn"),
         ("model=CNN", "cnn"),
@@ -167,21 +156,18 @@ def test_differences_of_an_experiment_are_what_it_sets() -> None:
     ],
 )
 def test_a_typo_is_answered_with_what_was_meant(override: str, meant: str) -> None:
-    said = refusal(override)
-    key = override.split("=")[0]
-    assert f"(did you mean {meant}?)" in said
-    assert key in said or key.split(".")[0] in said
+    problem = refuse(override)
+    assert problem.remedy == f"did you mean {meant}?"
+    assert override.startswith(problem.key.split(".")[0])
 
 
 def test_a_word_like_no_other_gets_no_suggestion() -> None:
-    assert "did you mean" not in refusal("xyzzy=3")
-    assert "--cfg job" in refusal("xyzzy=3")
+    assert refuse("xyzzy=3") == Problem("xyzzy", "does not exist", remedy="+xyzzy=... adds it")
 
 
 @pytest.mark.parametrize(("override", "group"), [("model=xyzzy", "model"), ("training=", "training")])
 def test_a_choice_that_is_not_there_lists_those_that_are(override: str, group: str) -> None:
-    said = refusal(override)
-    assert all(path.stem in said for path in (CONF / group).glob("*.yaml"))
+    assert all(path.stem in refuse(override).rule for path in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -194,40 +180,80 @@ def test_a_choice_that_is_not_there_lists_those_that_are(override: str, group: s
     ],
 )
 def test_a_key_of_another_choice_names_the_choices_that_have_it(override: str, having: str) -> None:
-    assert refusal(override).endswith(f"these choices have it: {having}")
+    problem = refuse(override)
+    assert (problem.rule, problem.remedy) == ("does not exist in this config", f"use it with {having}")
 
 
 def test_a_key_of_the_users_own_is_added_with_a_plus() -> None:
-    assert "+model.depth9=..." in refusal("model.depth9=3")
-    assert values("+model.depth9=3")["model.depth9"] == 3
+    assert refuse("model.qqqqqq=3").remedy == "+model.qqqqqq=... adds it"
+    assert values("+model.qqqqqq=3")["model.qqqqqq"] == 3
 
 
 @pytest.mark.parametrize("override", ["training.epochs", "model.widths=[128,64", "training.epochs==3", "ui"])
-def test_a_malformed_override_is_shown_with_the_form_it_should_have(override: str) -> None:
-    said = refusal(override)
-    assert "must be key=value" in said
-    assert repr(override) in said
-    assert "\n" not in said
+def test_a_malformed_override_is_named(override: str) -> None:
+    assert refuse(override) == Problem(override, "must be KEY=VALUE in Hydra's syntax", remedy="see --help")
+
+
+@pytest.mark.parametrize("value", ["~/photos", "Grün", "a(1)", "it's", "x=y", "é日本", 'say "so"', "my data (1).npz"])
+def test_a_value_that_needs_quotes_is_answered_with_the_line_to_type(value: str) -> None:
+    """FOUND 3: the line is what a shell must be given, and composes to the value."""
+    problem = refuse(f"name={value}")
+    assert "stands in quotes" in problem.rule
+    (typed,) = shlex.split(problem.remedy.removeprefix("type "))
+    assert values(typed)["name"] == value
 
 
 @pytest.mark.parametrize(
-    ("override", "remedy"),
+    ("override", "rule", "remedy"),
     [
-        ("model.widths=128,64", "'model.widths=[128,64]'"),
-        ("optimizer=adam,sgd", "-m runs once with each"),
-        ("+model=cnn", "give model=..."),
-        ("++model=cnn", "give model=..."),
-        ("~xyzzy", "'xyzzy'"),
-        ("model=null", "cannot be composed"),
+        ("model.widths=128,64", "takes one value", "'model.widths=[128,64]' is one list, -m runs once for each value"),
+        ("optimizer=adam,sgd", "takes one value", "'optimizer=[adam,sgd]' is one list, -m runs once for each value"),
+        ("+model=cnn", "is chosen already", "write model=cnn without +"),
+        ("++model=cnn", "is chosen already", "write model=cnn without +"),
+        ("model=null", "must be one name", "write model=NAME"),
+        ("~xyzzy", "does not exist", "+xyzzy=... adds it"),
     ],
 )
-def test_an_override_that_cannot_be_followed_says_what_to_do(override: str, remedy: str) -> None:
-    assert remedy in refusal(override)
+def test_an_override_that_cannot_be_followed_says_what_to_do(override: str, rule: str, remedy: str) -> None:
+    problem = refuse(override)
+    assert (problem.rule, problem.remedy) == (rule, remedy)
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("optimizer@opt2=adam", "must not name a package"),
+        ("optimizer=[adam,sgd]", "must be one name"),
+        ("experiment=[dense_100,cnn_small]", "must be one name"),
+    ],
+)
+def test_what_hydra_would_merge_silently_is_refused(override: str, rule: str) -> None:
+    """FOUND 5."""
+    assert refuse(override).rule == rule
+
+
+def test_an_interpolation_without_a_value_is_a_problem_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND 2: it was 173 lines of traceback."""
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ConfigError) as refused:
+        check(compose(["training.epochs=${oc.env:NOT_SET}"]))
+    (problem,) = refused.value.problems
+    assert (problem.key, problem.rule) == ("training.epochs", "cannot be resolved")
+    assert "NOT_SET" in problem.remedy
+
+
+def test_every_override_that_cannot_be_followed_is_listed() -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose(["training.epohcs=3", "modle=cnn", "seed=1,2"])
+    assert [problem.key for problem in refused.value.problems] == ["seed"], "the form comes first"
+    with pytest.raises(ConfigError) as refused:
+        compose(["training.epohcs=3", "modle=cnn"])
+    assert [problem.key for problem in refused.value.problems] == ["training.epohcs", "modle"]
 
 
 def test_the_last_of_two_overrides_counts() -> None:
     assert values("seed=1", "seed=2")["seed"] == 2
-    assert compose(["model=cnn", "model=resnet"])[1]["model"] == "resnet"
+    assert compose(["model=cnn", "model=resnet"]).choices["model"] == "resnet"
 
 
 def test_composing_leaves_nothing_behind() -> None:
@@ -235,3 +261,33 @@ def test_composing_leaves_nothing_behind() -> None:
         compose(["model=xyzzy"])
     assert values("model=cnn")["model.kernel"] == 3
     assert "model.kernel" not in values()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """A folder with an experiment, a study and a primary config of the user's own."""
+    for group, name, text in [
+        ("experiment", "mine", "# @package _global_\nseed: 7\n"),
+        ("sweeps", "mine", "# @package _global_\nsweep:\n  space: {seed: '1, 2'}\n"),
+        (".", "own", "defaults: [config, _self_]\nname: mine\n"),
+    ]:
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def test_experiments_and_studies_may_lie_outside_of_the_package(own_folder: Path) -> None:
+    """FOUND 31: a folder of --config-dir is used again when the trials of a sweep are composed."""
+    source = Source(more=(str(own_folder),))
+    assert compose(["experiment=mine"], source).config.seed == 7
+    assert compose(["sweeps=mine"], source).config.sweep.space == {"seed": "1, 2"}
+    assert compose([], Source("own", more=(str(own_folder),))).config.name == "mine"
+    with pytest.raises(ConfigError) as refused:
+        compose(["experiment=mina"], source)
+    assert refused.value.problems[0].remedy == "did you mean mine?"
+
+
+def test_a_study_of_the_current_folder_is_found(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND 31."""
+    monkeypatch.chdir(own_folder)
+    assert compose(["sweeps=mine"]).config.sweep.space == {"seed": "1, 2"}

@@ -30,16 +30,16 @@ def add(store, name, accuracy, *, kind="run", status="FINISHED", digest="d", val
 
 def test_by_id_by_its_start_and_by_name(store):
     first, second = add(store, "one", 0.9, at=1), add(store, "two", 0.8, at=2)
-    assert find_run(store, first).info.run_id == first
-    assert find_run(store, second[:8]).info.run_id == second
-    assert find_run(store, "one").info.run_id == first
+    assert find_run(store, first).id == first
+    assert find_run(store, second[:8]).id == second
+    assert find_run(store, "one").id == first
 
 
 def test_latest_is_the_newest_and_no_sweep(store):
     add(store, "old", 0.9, at=1)
     trial = add(store, "trial", 0.8, kind="trial", at=2)
     add(store, "sweep", 0.99, kind="sweep", at=3)
-    assert find_run(store, "latest").info.run_id == trial
+    assert find_run(store, "latest").id == trial
 
 
 def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
@@ -50,8 +50,8 @@ def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
     add(store, "a sweep", 0.99, kind="sweep", at=5)
     add(store, "another experiment", 0.99, experiment="else", at=6)
     add(store, "newest", 0.2, at=7)  # best on test
-    assert find_run(store, "best").info.run_id == best
-    assert find_run(store, "best", "else").info.run_name == "another experiment"
+    assert find_run(store, "best").id == best
+    assert find_run(store, "best", "else").name == "another experiment"
 
 
 @pytest.mark.parametrize("wanted", ["nobody", "12", "' or 1=1", "best", "latest"])
@@ -70,7 +70,7 @@ def test_what_cannot_be_resumed_is_passed_over(store):
     add(store, "one", 0.9, kind="trial", at=3)
     for among, meant in ((RESUMABLE, run), (SWEEPS, sweep)):
         for wanted in ("one", "latest", meant, meant[:6]):
-            assert find_run(store, wanted, among=among).info.run_id == meant
+            assert find_run(store, wanted, among=among).id == meant
         with pytest.raises(
             TrackingError, match=r"'best' must be a (run|sweep)'s id, its name or latest; the newest are: one"
         ):

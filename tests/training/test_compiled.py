@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_exp import models
-from mnist_exp.training.compiled import Order, feed, mode_for
+from mnist_exp.training.compiled import BatchOrder, choose_mode, prepare_fit
 
 NO_AUGMENTATION = {"translation": 0.0, "rotation": 0.0, "zoom": 0.0}
 IMAGES, BATCH, EPOCHS = 150, 32, 3  # a short last batch of 22
@@ -35,7 +35,7 @@ def trained(data, mode, make, jit_compile="auto"):
     model.compile(
         keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit_compile
     )
-    batches, new_order = feed(model, *data, Order(IMAGES, BATCH, seed=5), mode)
+    batches, new_order = prepare_fit(model, *data, BatchOrder(IMAGES, BATCH, seed=5), mode)
     history = model.fit(batches, epochs=EPOCHS, shuffle=False, callbacks=[new_order], verbose=0).history
     return [variable.numpy() for variable in [*model.weights, *model.optimizer.variables]], history
 
@@ -45,20 +45,20 @@ def largest_difference(some, other):
 
 
 def test_the_order_visits_every_image_once_an_epoch_and_is_a_function_of_seed_and_epoch():
-    order = Order(IMAGES, BATCH, seed=5)
+    order = BatchOrder(IMAGES, BATCH, seed=5)
     first = order.permutation.copy()
     assert sorted(first) == list(range(IMAGES))
     order.begin(1)
     assert not np.array_equal(order.permutation, first)
     order.begin(0)
     assert np.array_equal(order.permutation, first)
-    assert not np.array_equal(Order(IMAGES, BATCH, seed=6).permutation, first)
+    assert not np.array_equal(BatchOrder(IMAGES, BATCH, seed=6).permutation, first)
 
 
 @pytest.mark.parametrize("size", [None, 1, 3, 100])
 @pytest.mark.parametrize("images", [150, 160, 20])
 def test_windows_hold_the_batches_in_order_the_short_last_one_included(images, size):
-    order = Order(images, BATCH, seed=0)
+    order = BatchOrder(images, BATCH, seed=0)
     windows = [order.window(*ends) for ends in order.windows(size)]
     batches = [batch for window in windows for batch in window]
     assert len(batches) == order.batches
@@ -97,22 +97,22 @@ def test_a_step_is_traced_once(data, mode):
     plain = model.train_step
     model.train_step = lambda batch: traces.append(batch) or plain(batch)
     images, labels = (part[:128] for part in data)
-    batches, new_order = feed(model, images, labels, Order(128, BATCH, seed=5), mode)
+    batches, new_order = prepare_fit(model, images, labels, BatchOrder(128, BATCH, seed=5), mode)
     model.fit(batches, epochs=2, shuffle=False, callbacks=[new_order], verbose=0)
     assert len(traces) == 1
 
 
 def test_dense_nets_are_compiled_whole_and_convolutions_on_a_cpu_in_windows():
     on_cpu = not tf.config.list_physical_devices("GPU")
-    assert mode_for(make_mlp(), "auto") == "xla"
-    assert mode_for(make_cnn(), "auto") == ("windows" if on_cpu else "xla")
-    assert mode_for(make_cnn(), "on") == "xla"
-    assert mode_for(make_mlp(), "off") == "off"
+    assert choose_mode(make_mlp(), "auto") == "xla"
+    assert choose_mode(make_cnn(), "auto") == ("windows" if on_cpu else "xla")
+    assert choose_mode(make_cnn(), "on") == "xla"
+    assert choose_mode(make_mlp(), "off") == "off"
 
 
 def test_what_xla_cannot_compile_takes_windows_even_when_asked_for():
     rotating = make_mlp(augmentation=NO_AUGMENTATION | {"rotation": 0.1})
-    assert mode_for(rotating, "auto") == mode_for(rotating, "on") == "windows"
+    assert choose_mode(rotating, "auto") == choose_mode(rotating, "on") == "windows"
 
 
 def test_callbacks_hear_every_window_and_the_epoch(data):
@@ -127,7 +127,7 @@ def test_callbacks_hear_every_window_and_the_epoch(data):
 
     model = make_cnn()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    batches, new_order = feed(model, *data, Order(IMAGES, BATCH, seed=5), "windows")
+    batches, new_order = prepare_fit(model, *data, BatchOrder(IMAGES, BATCH, seed=5), "windows")
     model.fit(batches, shuffle=False, verbose=0, validation_data=data, callbacks=[new_order, Listening()])
     assert [kind for kind, *_ in heard] == ["step", "step", "epoch"]  # four full batches, then the short one
     assert heard[-1][2] == {"loss", "accuracy", "val_loss", "val_accuracy"}

@@ -15,21 +15,22 @@ from services import Dask
 
 from mnist_exp.config.schema import Executor
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import cluster
-from mnist_exp.sweep.cluster import Cluster
-from mnist_exp.sweep.engine import Disturbed
-from mnist_exp.sweep.executors import executor
-from mnist_exp.sweep.worker import Abandoned, abandoned
+from mnist_exp.sweep.executors import create_executor
+from mnist_exp.sweep.executors import dask as dask_module
+from mnist_exp.sweep.executors.base import THREADS, Preempted
+from mnist_exp.sweep.executors.dask import Cluster
+from mnist_exp.sweep.worker import Cancelled, is_cancelled, on_start
 
 
 def slept(job) -> tuple[int, dict, dict]:
     """Sleeps in steps, as a training asks after each batch whether it is still wanted."""
+    on_start.get()()
     for _ in range(round(job.seconds * 20)):
-        if abandoned.get()():
-            Path(job.name).write_text("abandoned")
-            raise Abandoned
+        if is_cancelled.get()():
+            Path(job.name).write_text("cancelled")
+            raise Cancelled
         time.sleep(0.05)
-    return os.getpid(), job.config, {name: os.environ.get(name) for name in cluster.THREADS}
+    return os.getpid(), job.config, {name: os.environ.get(name) for name in THREADS}
 
 
 def failing(job) -> None:
@@ -44,7 +45,7 @@ def dask(tmp_path: Path) -> Iterator[Dask]:
 
 @pytest.fixture
 def slots(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cluster]]:
-    monkeypatch.setattr(cluster.Cluster.look, "__defaults__", (0.1,))
+    monkeypatch.setattr(Cluster.refresh, "__defaults__", (0.1,))
     opened: list[Cluster] = []
 
     def connect(workers: int, *, shared: bool = False, **keys: object) -> Cluster:
@@ -62,7 +63,7 @@ def until(slots: Cluster, met: Callable[[], bool], seconds: float = 60) -> None:
     begun = time.monotonic()
     while not met():
         assert time.monotonic() - begun < seconds
-        slots.look()
+        slots.refresh()
         time.sleep(0.1)
 
 
@@ -85,7 +86,7 @@ def test_each_worker_has_one_trial_its_own_folder_threads_and_data(dask: Dask, s
     two = slots(2, dataset_path="/data/there.npz")
     futures = [two.submit(slept, job=Job(1.0)) for _ in range(2)]
     refused = two.submit(slept, job=Job(1.0))
-    assert isinstance(refused.exception(), Disturbed)  # no third worker
+    assert isinstance(refused.exception(), Preempted)  # no third worker
     ended(two, *futures)
     found = [future.result() for future in futures]
     assert len({pid for pid, _, _ in found}) == 2
@@ -118,10 +119,10 @@ def test_a_scheduler_that_is_restarted_disturbs_and_blames_nobody(dask: Dask, sl
     dask.add()
     one = slots(1)
     running = one.submit(slept, job=Job(60.0))
-    time.sleep(1)
+    until(one, running.running)  # the worker told that the trial begins
     dask.restart_scheduler()
     ended(one, running)
-    assert isinstance(running.exception(), Disturbed)
+    assert isinstance(running.exception(), Preempted)
     until(one, lambda: one.width == 0)  # Dask's workers end with their scheduler
     dask.add()
     until(one, lambda: one.width == 1)
@@ -157,6 +158,7 @@ def test_a_trial_that_hangs_is_ended_with_its_worker(dask: Dask, slots) -> None:
     one = slots(1)
     hanging = one.submit(time.sleep, 600)
     time.sleep(1)
+    assert not hanging.running()
     one.kill(hanging)
     until(one, lambda: one.width == 1)
     after = one.submit(slept, job=Job(0.0))
@@ -194,26 +196,26 @@ def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without
 
 
 def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "ANSWER", 1)
+    monkeypatch.setattr(dask_module, "ANSWER", 1)
     with pytest.raises(ConfigError, match=r"must be that of a Dask scheduler, .* at tcp://127\.0\.0\.1:9 none"):
-        executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+        create_executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
 
 
 def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r'executor=dask needs Dask: pip install "mnist_exp\[cluster\]"'):
-        executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+        create_executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
 
 
 def test_what_is_no_address_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match=r"such as tcp://host:8786, but got 'scheduler'"):
-        executor(Executor(kind="dask", workers=None, address="scheduler"), "http://tracker")
+        create_executor(Executor(kind="dask", workers=None, address="scheduler"), "http://tracker")
 
 
 def test_workers_elsewhere_cannot_write_to_a_local_store(dask: Dask, slots, monkeypatch: pytest.MonkeyPatch) -> None:
     dask.add()
     slots(1)
-    monkeypatch.setattr(cluster, "_own_addresses", lambda: {"localhost"})
+    monkeypatch.setattr(dask_module, "_own_addresses", lambda: {"localhost"})
     slots(1, shared=True)
     with pytest.raises(ConfigError, match=r"a worker on 127\.0\.0\.1 cannot write to a SQLite store"):
         slots(1, shared=False)

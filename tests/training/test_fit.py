@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from mnist_exp import models
 from mnist_exp.config.compose import CONF
 from mnist_exp.config.schema import Training
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrainingError
 from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.training import fit as training
 
 
@@ -27,7 +28,7 @@ def splits():
         for image, label in zip(images, labels, strict=True):
             row, column = divmod(label, 2)
             image[row * 3 : row * 3 + 3, column * 3 : column * 3 + 3] += 100
-        return Part(images, labels)
+        return ImageSet(images, labels)
 
     return Splits("quarters", part(130), part(60), part(60), ("a", "b", "c", "d"), "quarters", "0" * 64)
 
@@ -46,7 +47,7 @@ def fit(splits, folder, seed=0, dropout=0.2, rate=0.01, **keys):
     )
     heard = []
     history = training.fit(
-        model, splits, keras.optimizers.Adam(rate), settings(**keys), seed=seed, folder=folder,
+        model, keras.optimizers.Adam(rate), splits, settings(**keys), seed, folder,
         on_epoch=lambda epoch, metrics: heard.append((epoch, metrics)),
     )  # fmt: skip
     return model, history, heard
@@ -170,6 +171,19 @@ def test_batches_limit_the_images_of_an_epoch():
     assert settings(batch_size=32, epochs=5).steps(130) == 25
 
 
-def test_the_best_epoch_is_the_first_of_equals():
-    history = History([{"val_accuracy": 0.5, "val_loss": 2.0}, {"val_accuracy": 0.7, "val_loss": 1.0}] * 2)
-    assert history.best_epoch("val_accuracy") == history.best_epoch("val_loss") == 2
+def test_an_accuracy_that_keras_does_not_confirm_is_an_error(monkeypatch):
+    """The check between the confusion matrix, Keras's metric and the last epoch's validation can fail, and does."""
+    probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
+    evaluations = {"val": Evaluation(np.array([0, 1, 1, 0]), probabilities, ("a", "b"))}
+    history = History([{"val_accuracy": 1.0}], used_epoch=1)
+    training.check_accuracy(history, evaluations)
+    with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
+        training.check_accuracy(History([{"val_accuracy": 0.75}], used_epoch=1), evaluations)
+
+    class Half(keras.metrics.SparseCategoricalAccuracy):
+        def result(self):
+            return 0.5
+
+    monkeypatch.setattr(keras.metrics, "SparseCategoricalAccuracy", Half)
+    with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
+        training.check_accuracy(history, evaluations)

@@ -21,12 +21,12 @@ from omegaconf import OmegaConf
 
 import mnist_exp
 from mnist_exp.config.compose import OF_SWEEPS, compose
-from mnist_exp.data.load import load_data
+from mnist_exp.data.load import load_splits
 from mnist_exp.experiment import Listener, run
-from mnist_exp.tracking import mlflow_run as mlflow_record
+from mnist_exp.tracking import mlflow_run
 from mnist_exp.tracking.active_run import Input
 from mnist_exp.tracking.find import find_run
-from mnist_exp.tracking.mlflow_run import MlflowRecord
+from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.store import Store, open_store, point_mlflow_at
 
 SMALL = ("training=smoke", "model.widths=[8]", "dataset.limit=300")
@@ -61,7 +61,7 @@ def test_the_local_store_lies_in_mlruns_under_absolute_paths(done: SimpleNamespa
 
 
 def test_a_finished_run(done: SimpleNamespace) -> None:
-    assert (done.run.info.status, done.run.info.run_name, done.result.trouble) == ("FINISHED", "mine", None)
+    assert (done.run.info.status, done.run.info.run_name, done.result.undelivered) == ("FINISHED", "mine", None)
     tags = done.run.data.tags
     assert (tags["kind"], tags["host"], tags["pid"]) == ("run", socket.gethostname(), str(os.getpid()))
     assert (tags["used_epoch"], tags["parameters"], tags["compiled_epoch"]) == (
@@ -104,7 +104,7 @@ def test_metrics_of_each_epoch_and_the_result(done: SimpleNamespace) -> None:
 
 def test_the_data_set_is_an_input(done: SimpleNamespace) -> None:
     (given,) = done.run.inputs.dataset_inputs
-    digest = load_data(compose(SMALL)[0].dataset).digest
+    digest = load_splits(compose(SMALL)[0].dataset).digest
     assert (given.dataset.name, given.dataset.digest) == ("digits", digest[:32])
     assert done.run.data.params["dataset.digest"] == digest
     assert json.loads(given.dataset.profile)["test"] == 300
@@ -119,7 +119,7 @@ def test_the_config_is_kept_as_composed(done: SimpleNamespace) -> None:
 
 
 def test_the_predictions_lead_to_the_metrics(done: SimpleNamespace) -> None:
-    splits = load_data(compose(SMALL)[0].dataset)
+    splits = load_splits(compose(SMALL)[0].dataset)
     with np.load(done.artifacts / "predictions.npz") as kept:
         for name, part in (("val", splits.validation), ("test", splits.test)):
             assert np.array_equal(kept[f"{name}_labels"], part.labels)
@@ -132,7 +132,7 @@ def test_the_predictions_lead_to_the_metrics(done: SimpleNamespace) -> None:
 def test_the_model_takes_raw_pixels_without_our_code(done: SimpleNamespace) -> None:
     import mlflow
 
-    images = load_data(compose(SMALL)[0].dataset).test.images[:50]
+    images = load_splits(compose(SMALL)[0].dataset).test.images[:50]
     point_mlflow_at(done.result.uri)
     uri = f"runs:/{done.result.run_id}/model"
     probabilities = mlflow.pyfunc.load_model(uri).predict(images)
@@ -150,7 +150,7 @@ def test_the_model_takes_raw_pixels_without_our_code(done: SimpleNamespace) -> N
 @pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes calls of a store's client fail: each but the first `good`, until `calls` more have failed."""
-    monkeypatch.setattr(mlflow_record, "PAUSE", 0)
+    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
 
     def begin(store: Store, method: str, good: int = 0, calls: int = 1000) -> None:
         works = getattr(store.client, method)
@@ -168,25 +168,25 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_calls_wait_in_order_until_the_store_is_back(
-    store: Store, record: MlflowRecord, outage: Callable[..., None], history: History
+    store: Store, record: MlflowRun, outage: Callable[..., None], history: History
 ) -> None:
     outage(store, "log_batch", good=2, calls=3)
     for epoch in range(1, 8):
-        record.metrics({"train/loss": 1 / epoch, "val/loss": 2 / epoch}, step=epoch)
+        record.log_metrics({"train/loss": 1 / epoch, "val/loss": 2 / epoch}, step=epoch)
         recorded = [step for step, _ in history(record.id, "train/loss")]
         assert recorded == list(range(1, 1 + (epoch if epoch > 5 else min(epoch, 2))))
-        assert bool(record.trouble) == (2 < epoch < 6)
+        assert bool(record.undelivered) == (2 < epoch < 6)
     record.end("FINISHED")
     assert history(record.id, "train/loss") == [(epoch, 1 / epoch) for epoch in range(1, 8)]
     assert history(record.id, "val/loss") == [(epoch, 2 / epoch) for epoch in range(1, 8)]
-    assert find_run(store, "mine").info.status == "FINISHED"
+    assert find_run(store, "mine").status == "FINISHED"
     assert not record.folder.exists()
 
 
 def test_a_call_that_failed_after_it_took_effect_is_not_doubled(
-    store: Store, record: MlflowRecord, monkeypatch: pytest.MonkeyPatch, history: History
+    store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch, history: History
 ) -> None:
-    monkeypatch.setattr(mlflow_record, "PAUSE", 0)
+    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
     works, failures = store.client.log_batch, iter([MlflowException("no answer")] * 2)
 
     def answer_lost(*args: object, **keys: object) -> None:
@@ -195,9 +195,9 @@ def test_a_call_that_failed_after_it_took_effect_is_not_doubled(
             raise failure
 
     monkeypatch.setattr(store.client, "log_batch", answer_lost)
-    record.params({"seed": 0})
-    record.input(Input("digits", "abc", "shipped", {}))
-    record.metrics({"train/loss": 0.5}, step=1)
+    record.log_params({"seed": 0})
+    record.log_input(Input("digits", "abc", "shipped", {}))
+    record.log_metrics({"train/loss": 0.5}, step=1)
     record.end("FINISHED")
     assert history(record.id, "train/loss") == [(1, 0.5)]
     found = find_run(store, "mine")
@@ -205,7 +205,7 @@ def test_a_call_that_failed_after_it_took_effect_is_not_doubled(
 
 
 def test_a_store_that_is_away_is_not_asked_at_every_step(
-    store: Store, record: MlflowRecord, monkeypatch: pytest.MonkeyPatch, history: History
+    store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch, history: History
 ) -> None:
     asked = []
 
@@ -216,7 +216,7 @@ def test_a_store_that_is_away_is_not_asked_at_every_step(
     with monkeypatch.context() as during:
         during.setattr(store.client, "log_batch", away)
         for epoch in range(1, 5):
-            record.metrics({"train/loss": 0.5}, step=epoch)
+            record.log_metrics({"train/loss": 0.5}, step=epoch)
     assert len(asked) == 1
     record.end("FINISHED")  # tries again at once
     assert [step for step, _ in history(record.id, "train/loss")] == [1, 2, 3, 4]
@@ -225,8 +225,8 @@ def test_a_store_that_is_away_is_not_asked_at_every_step(
 @pytest.mark.parametrize("damage", ["deleted", "replaced", "overwritten"])
 def test_a_database_lost_on_the_way(folder: Path, new_database: Path, damage: str) -> None:
     store = open_store(None, folder)
-    record = MlflowRecord.create_in(store, folder, "digits", "mine")
-    record.metrics({"train/loss": 0.5}, step=1)
+    record = MlflowRun.create_run(store, folder, "digits", "mine")
+    record.log_metrics({"train/loss": 0.5}, step=1)
     (record.artifacts / "note.txt").write_text("kept")
     database = folder / "mlflow.db"
     if damage == "overwritten":
@@ -237,9 +237,9 @@ def test_a_database_lost_on_the_way(folder: Path, new_database: Path, damage: st
         if damage == "replaced":
             shutil.copy(new_database, folder / "other.db")
             (folder / "other.db").rename(database)
-    record.metrics({"train/loss": 0.25}, step=2)
+    record.log_metrics({"train/loss": 0.25}, step=2)
     record.end("FINISHED")
-    assert record.trouble == f"tracking failed on the way; everything the run logged is kept in {record.folder}"
+    assert record.undelivered == f"tracking failed on the way; everything the run logged is kept in {record.folder}"
     lines = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
     assert [line["values"]["step"] for line in lines if line["kind"] == "metrics"] == [1, 2]
     assert (record.artifacts / "note.txt").read_text() == "kept"
@@ -262,7 +262,7 @@ def test_training_goes_on_without_the_store(
 
     result = run(*compose([*SMALL, f"tracking.folder={folder}", "name=mine"]), Removing())
     (kept,) = (folder / "running").iterdir()
-    assert result.trouble == f"tracking failed on the way; everything the run logged is kept in {kept}"
+    assert result.undelivered == f"tracking failed on the way; everything the run logged is kept in {kept}"
     assert len(result.history["loss"]) == 2
     lines = [json.loads(line) for line in (kept / "record.jsonl").read_text().splitlines()]
     assert [line["values"]["step"] for line in lines if "train/loss" in line["values"]] == [1, 2]
@@ -272,16 +272,16 @@ def test_training_goes_on_without_the_store(
     assert {"config.yaml", "predictions.npz", "figures", "reports", "model.keras"} <= set(
         os.listdir(kept / "artifacts")
     )
-    images = load_data(compose(SMALL)[0].dataset).test.images
+    images = load_splits(compose(SMALL)[0].dataset).test.images
     with np.load(kept / "artifacts" / "predictions.npz") as predictions:
         model = keras.models.load_model(kept / "artifacts" / "model.keras")
         assert np.array_equal(model.predict(images, verbose=0).argmax(axis=1), predictions["test_predicted"])
 
 
-def test_keys_that_mlflow_does_not_take(store: Store, record: MlflowRecord) -> None:
-    record.params({"model.map.a@b": 1, "seed": 0, "x" * 300: 2, "long": "y" * 7000})
-    record.params({f"key{number}": number for number in range(230)})
-    assert record.trouble is None
+def test_keys_that_mlflow_does_not_take(store: Store, record: MlflowRun) -> None:
+    record.log_params({"model.map.a@b": 1, "seed": 0, "x" * 300: 2, "long": "y" * 7000})
+    record.log_params({f"key{number}": number for number in range(230)})
+    assert record.undelivered is None
     params = find_run(store, "mine").data.params
     assert (params["model.map.a_b"], params["seed"], params["x" * 250]) == ("1", "0", "2")
     assert params["long"] == "y" * 6000
@@ -289,12 +289,12 @@ def test_keys_that_mlflow_does_not_take(store: Store, record: MlflowRecord) -> N
 
 
 def test_a_model_whose_upload_failed_is_there_once(
-    store: Store, record: MlflowRecord, monkeypatch: pytest.MonkeyPatch
+    store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import keras
     from mlflow.models import Model
 
-    monkeypatch.setattr(mlflow_record, "PAUSE", 0)
+    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
     works, failures = Model.log, iter([OSError("no answer")])
 
     def failing(*args: object, **keys: object) -> object:
@@ -306,11 +306,11 @@ def test_a_model_whose_upload_failed_is_there_once(
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), dtype=np.uint8)
-    again = record.model(model, {"class_names": ["a", "b", "c"]})
-    assert record.trouble
+    again = record.log_model(model, {"class_names": ["a", "b", "c"]})
+    assert record.undelivered
     assert np.array_equal(again.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
     record.end("FINISHED")
-    assert record.trouble is None
+    assert record.undelivered is None
     found = store.client.search_logged_models([store.experiment_id("digits")], "name = 'model'")
     assert [logged.source_run_id for logged in found] == [record.id]
     from mnist_exp.tracking.registry import load_model
@@ -322,7 +322,7 @@ def test_a_model_whose_upload_failed_is_there_once(
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_run_that_stopped_keeps_its_folder_only_to_be_resumed(
-    store: Store, record: MlflowRecord, status, saved: bool
+    store: Store, record: MlflowRun, status, saved: bool
 ) -> None:
     record.log.write_text("what the libraries said")
     if saved:
@@ -330,33 +330,33 @@ def test_a_run_that_stopped_keeps_its_folder_only_to_be_resumed(
         (record.checkpoints / "state.json").write_text("{}")
     record.end(status, "ValueError: " + "x" * 5000)
     found = find_run(store, "mine")
-    assert (found.info.status, record.folder.exists()) == (status, saved)
+    assert (found.status, record.folder.exists()) == (status, saved)
     assert found.data.tags["error"] == ("ValueError: " + "x" * 5000)[:4000]
     assert [file.path for file in store.client.list_artifacts(record.id)] == ["run.log"]
 
 
 def test_a_resumed_run_logs_again_what_it_repeats_but_once(
-    store: Store, record: MlflowRecord, folder: Path, history: History
+    store: Store, record: MlflowRun, folder: Path, history: History
 ) -> None:
     for epoch in (1, 2, 3):
-        record.metrics({"train/loss": 1 / epoch, "wall_seconds/elapsed": epoch}, step=epoch)
-    record.metrics({"test/loss": 0.5, "test/accuracy": 0.75}, step=0)
+        record.log_metrics({"train/loss": 1 / epoch, "wall_seconds/elapsed": epoch}, step=epoch)
+    record.log_metrics({"test/loss": 0.5, "test/accuracy": 0.75}, step=0)
     record.checkpoints.mkdir()
     (record.checkpoints / "state.json").write_text("{}")
     (record.artifacts / "traceback.txt").write_text("of another end")
     record.end("FAILED", "ValueError: it broke")
-    resumed = MlflowRecord.resume(store, record.id)
-    resumed.metrics(
+    resumed = MlflowRun.resume_run(store, record.id)
+    resumed.log_metrics(
         {"train/loss": 1 / 3, "wall_seconds/elapsed": 9.5}, step=3
     )  # trained again, from the checkpoint before
-    resumed.metrics({"train/loss": 1 / 4, "wall_seconds/elapsed": 10.5}, step=4)
-    resumed.metrics({"test/loss": 0.25, "test/accuracy": 0.75}, step=0)
+    resumed.log_metrics({"train/loss": 1 / 4, "wall_seconds/elapsed": 10.5}, step=4)
+    resumed.log_metrics({"test/loss": 0.25, "test/accuracy": 0.75}, step=0)
     resumed.end("FINISHED")
     assert history(record.id, "train/loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
     assert history(record.id, "wall_seconds/elapsed") == [(1, 1), (2, 2), (3, 3), (4, 10.5)]
     assert history(record.id, "test/accuracy") == [(0, 0.75)]
     found = find_run(store, "mine")
-    assert (found.info.status, found.data.metrics["test/loss"]) == ("FINISHED", 0.25)
+    assert (found.status, found.metrics["test/loss"]) == ("FINISHED", 0.25)
     assert "error" not in found.data.tags
     assert not record.folder.exists()
 
@@ -397,7 +397,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     result = mnist_exp.run(*SMALL, f"tracking.uri={server}", f"tracking.folder={tmp_path}/mlruns")
     assert "View run" not in capfd.readouterr().out
-    assert (result.uri, result.trouble) == (server, None)
+    assert (result.uri, result.undelivered) == (server, None)
     client = MlflowClient(server)
     found = client.get_run(result.run_id)
     assert found.info.status == RunStatus.to_string(RunStatus.FINISHED)
@@ -407,7 +407,7 @@ def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFix
     assert {"config.yaml", "predictions.npz", "figures"} <= {file.path for file in client.list_artifacts(result.run_id)}
     config = OmegaConf.load(client.download_artifacts(result.run_id, "config.yaml", str(tmp_path)))
     assert config.tracking.uri == server
-    images = load_data(compose(SMALL)[0].dataset).test.images
+    images = load_splits(compose(SMALL)[0].dataset).test.images
     predictions = np.load(client.download_artifacts(result.run_id, "predictions.npz", str(tmp_path)))
     answered = result.load_model().predict(images, verbose=0).argmax(axis=1)
     assert np.array_equal(answered, predictions["test_predicted"])

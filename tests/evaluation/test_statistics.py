@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mnist_exp.evaluation.statistics import mcnemar, paired
+from mnist_exp.evaluation.statistics import mcnemar, test_pair
 
 
 def predictions(labels, predicted, digests):
@@ -32,11 +32,11 @@ def test_equal_runs_and_small_differences_are_called_that():
 def test_only_identical_images_count_in_whatever_order():
     first = predictions([1, 2, 3, 4], [1, 2, 0, 4], ["a", "b", "c", "d"])
     second = predictions([4, 3, 9, 2], [0, 3, 9, 2], ["d", "c", "x", "b"])
-    found = paired(first, second, "val")
+    found = test_pair(first, second, "val")
     assert (found.first_only, found.second_only, found.images) == (1, 1, 3)
 
 
 def test_without_common_images_there_is_no_test():
-    assert paired(predictions([1], [1], ["a"]), predictions([1], [1], ["b"]), "val") is None
-    assert paired(predictions([1], [1], ["a"]), None, "val") is None
-    assert paired(predictions([1], [1], ["a"]), predictions([1], [1], ["a"]), "test") is None
+    assert test_pair(predictions([1], [1], ["a"]), predictions([1], [1], ["b"]), "val") is None
+    assert test_pair(predictions([1], [1], ["a"]), None, "val") is None
+    assert test_pair(predictions([1], [1], ["a"]), predictions([1], [1], ["a"]), "test") is None

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import BboxBase
 
-from mnist_exp.data.dataset import Part
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import figures
 from mnist_exp.evaluation.history import History
@@ -24,9 +24,9 @@ LONG = tuple(f"Fringilla coelebs number {number} of the wood" for number in rang
 ODD = ("$x$", "a_b^c", r"$\nope$")  # matplotlib would read these as formulas, and stumble over the last
 
 
-def part(count: int, classes: int, shape: tuple[int, int, int] = (28, 28, 1)) -> Part:
+def part(count: int, classes: int, shape: tuple[int, int, int] = (28, 28, 1)) -> ImageSet:
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    return Part(images, np.arange(count) % classes)
+    return ImageSet(images, np.arange(count) % classes)
 
 
 def splits(class_names: tuple[str, ...], shape: tuple[int, int, int] = (28, 28, 1), count: int = 30) -> Splits:

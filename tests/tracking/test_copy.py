@@ -11,7 +11,7 @@ import mnist_exp
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking import copy as copying
 from mnist_exp.tracking.copy import copy_store
-from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.find import find_run, list_runs
 from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
 from mnist_exp.tracking.store import Store, open_store
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def facts(store: Store, name: str) -> tuple:
-    run = find_run(store, name)
+    run = store.client.get_run(find_run(store, name).id)
     history = {key: store.client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     points = {(key, point.step, point.timestamp, point.value) for key, several in history.items() for point in several}
     inputs = [(given.dataset.name, given.dataset.digest) for given in run.inputs.dataset_inputs]
@@ -59,14 +59,14 @@ def test_everything_arrives_once_and_the_champion_answers_there_too(source: Stor
     assert (first.runs, first.before, first.models, first.versions) == (3, 0, 2, 1)
     again = copy_store(source, target)
     assert (again.runs, again.before, again.versions) == (0, 3, 0)
-    assert len(target.runs("")) == 3
+    assert len(list_runs(target)) == 3
     for name in ("run-0", "run-1", "failed"):
         assert facts(source, name) == facts(target, name)
     champion = find_run(target, "models:/net@champion")
-    assert champion.info.run_name == "run-1"
+    assert champion.name == "run-1"
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype("uint8")
-    ours = load_model(source.uri, find_run(source, "run-1").info.run_id)
-    theirs = load_model(target.uri, champion.info.run_id)
+    ours = load_model(source.uri, find_run(source, "run-1").id)
+    theirs = load_model(target.uri, champion.id)
     assert np.array_equal(ours.predict(images, verbose=0), theirs.predict(images, verbose=0))
 
 
@@ -86,7 +86,7 @@ def test_an_interrupted_copy_goes_on(source: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(copying, "_copy_model", plain)
     done = copy_store(source, target)
     assert (done.runs, done.before, done.versions) == (2, 1, 1)
-    assert sorted(str(run.info.run_name) for run in target.runs("")) == ["failed", "run-0", "run-1"]
+    assert sorted(run.name for run in list_runs(target)) == ["failed", "run-0", "run-1"]
     assert facts(source, "run-1") == facts(target, "run-1")
 
 
@@ -100,5 +100,5 @@ def test_what_arrives_changed_is_an_error(source: Store, tmp_path: Path, monkeyp
         target.client.log_artifact(run_id, str(tmp_path / "history.json"))
 
     monkeypatch.setattr(target.client, "log_artifacts", damaged)
-    with pytest.raises(TrackingError, match=r"run-0: history\.json did not arrive as sent; copy again"):
+    with pytest.raises(TrackingError, match=r"run-0 has files that did not arrive as sent: history\.json; copy again"):
         copy_store(source, target)

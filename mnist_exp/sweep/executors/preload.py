@@ -1,0 +1,42 @@
+"""Imports the libraries of a trial. Imported by worker processes and by the fork server, and by nothing else.
+
+The fork server imports it once; a worker that it forks has the libraries at once. A spawned worker imports it itself.
+It runs no operation of TensorFlow and leaves no thread: a fork copies only one thread, and a lock that another thread
+holds would stay locked for ever. The libraries start three threads, which are prevented here (numpy's and scipy's
+OpenBLAS, pyarrow's jemalloc). TensorFlow starts its own with the first operation, in the worker.
+"""
+
+import gc
+import importlib
+import os
+import signal
+
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "mlflow.keras",
+    "sklearn.metrics",
+    "matplotlib.backends.backend_agg",
+    "mnist_exp.evaluation.run_files",
+    "mnist_exp.training.checkpoint",
+    "mnist_exp.training.callbacks",
+    "mnist_exp.training.compiled",
+    "mnist_exp.tracking.mlflow_run",
+    "mnist_exp.sweep.worker",
+)
+PARENT_NAMES = frozenset(os.environ)  # before any library adds a variable of its own
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; only the parent answers
+# The terminal belongs to the parent; a trial writes its output to its own log.
+_nowhere = os.open(os.devnull, os.O_RDWR)
+for _descriptor in (0, 1, 2):
+    os.dup2(_nowhere, _descriptor)
+os.close(_nowhere)
+os.environ |= {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+_parent = os.getppid()
+for _library in LIBRARIES:
+    importlib.import_module(_library)
+    if os.getppid() != _parent:  # it has ended: nobody needs these imports
+        os._exit(0)
+gc.collect()
+gc.freeze()  # so that a collection in a worker does not write to, and so copy, the memory it shares with the server

@@ -1,0 +1,53 @@
+"""Trials on Slurm jobs, each of which is a Dask worker."""
+
+import subprocess
+import sys
+
+from mnist_exp.config import schema as settings
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep.executors.dask import Cluster
+
+UNUSED = ("TARGET", "SPILL", "PAUSE")  # of Dask's measures against full memory
+
+
+def start_cluster(keys: settings.SlurmExecutor, *, shared: bool) -> Cluster:
+    """Starts Slurm jobs with one worker each. Ended jobs are replaced; all jobs end with the sweep.
+
+    Raises ConfigError if Slurm does not accept such a job.
+    """
+    from dask_jobqueue import SLURMCluster
+
+    _check_job(keys)
+    wanted = keys.workers or 1
+    cluster = SLURMCluster(
+        queue=keys.partition,
+        cores=1,
+        processes=1,
+        memory=keys.memory,
+        walltime=keys.walltime,
+        job_cpu=keys.cpus,
+        job_extra_directives=[f"--gres=gpu:{keys.gpus}"] if keys.gpus else [],
+        worker_extra_args=["--resources", f"GPU={keys.gpus}"] if keys.gpus else [],
+        # What TensorFlow holds is not Dask's to spill, and a worker that Dask pauses for it would stay so.
+        job_script_prologue=[f"export DASK_DISTRIBUTED__WORKER__MEMORY__{key}=False" for key in UNUSED],
+        python=sys.executable,
+        interface=keys.interface,
+        scheduler_options={"dashboard_address": "127.0.0.1:0"},
+    )
+    cluster.adapt(minimum=wanted, maximum=wanted)
+    keys = keys.model_copy(update={"workers": wanted})
+    return Cluster(keys, cluster.scheduler_address, cluster.security, shared=shared, started=cluster)
+
+
+def _check_job(keys: settings.SlurmExecutor) -> None:
+    """Asks Slurm whether it would take a worker's job."""
+    asked = ["sbatch", "--test-only", "--wrap=true", f"--cpus-per-task={keys.cpus}", f"--time={keys.walltime}"]
+    asked += [f"--partition={keys.partition}"] if keys.partition else []
+    asked += [f"--gres=gpu:{keys.gpus}"] if keys.gpus else []
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"executor=slurm must be started where sbatch works, but: {error}") from error
+    if said.returncode:
+        reason = " ".join(said.stderr.split()).removeprefix("sbatch: error: ") or "it gave no reason"
+        raise ConfigError(f"executor=slurm: Slurm does not take such a job: {reason}; see conf/executor/slurm.yaml")

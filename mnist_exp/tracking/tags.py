@@ -1,0 +1,38 @@
+"""The names of all tags in the store. Stored runs hold them, so names are added here but never renamed."""
+
+# Every run
+KIND = "kind"  # run, trial, execution (one seed of a trial) or sweep
+FOLDER = "folder"  # the local folder while the run is being written
+HOST, PID, STARTED = "host", "pid", "started"  # the process that writes the run
+ERROR = "error"
+ENDED_BY = "ended_by"
+USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
+REPRODUCES = "reproduces"  # the id of the run that was trained again
+
+# Trials
+SWEEP, TRIAL = "sweep", "trial"  # the id of the sweep's run, the number of the trial
+VALUES, RUNG = "values", "rung"  # JSON
+CONFIG_HASH = "config_hash"
+EPOCHS, PRUNED = "epochs", "pruned"
+MODEL_RUN = "model_run"  # the id of the execution that holds the model
+SUPERSEDED = "superseded"  # why the run does not count
+
+# Sweeps
+TESTED = "tested"  # the id of the run whose model was evaluated on the test set
+BEST_TRIAL, BEST_RUN = "best_trial", "best_run"
+
+# The environment of a run
+COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"
+VERSION, HARDWARE = "version.", "hardware."  # prefixes
+
+# Copies in another store
+COPIED_FROM, COPIED_WHOLE = "copied_from", "copied_whole"  # the id in the first store; set when nothing is missing
+
+# Versions of a registered model, compared with the champion before
+AGAINST_CHAMPION, RIGHT_ALONE, CHAMPION_RIGHT_ALONE, P = "against_champion", "right_alone", "champion_right_alone", "p"
+
+# MLflow's own
+RUN_NAME, PARENT, NOTE = "mlflow.runName", "mlflow.parentRunId", "mlflow.note.content"
+SOURCE_NAME, SOURCE_TYPE, USER = "mlflow.source.name", "mlflow.source.type", "mlflow.user"
+COMMIT = "mlflow.source.git.commit"
+DATA_CONTEXT = "mlflow.data.context"
