@@ -1,7 +1,9 @@
 """What several tests share."""
 
+import io
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,36 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return database
 
 
+@pytest.fixture(scope="session")
+def main_in() -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process, in the folder given first: exit status, standard output and error.
+
+    Fixtures of a wider scope than a test use it; a test uses run_main, which also catches what libraries print.
+    """
+
+    def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            status = _main(folder, arguments, patch)
+        return status, out.getvalue(), err.getvalue()
+
+    return run
+
+
+def _main(folder: Path, arguments: tuple[str, ...], patch: pytest.MonkeyPatch) -> int:
+    patch.chdir(folder)
+    patch.setattr(sys, "argv", ["mnist-exp", *arguments])
+    patch.setattr(sys, "path", [*sys.path])
+    patch.setenv("HYDRA_FULL_ERROR", "")
+    patch.setenv("MLFLOW_TRACKING_URI", "")
+    try:
+        return main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        GlobalHydra.instance().clear()
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """The folder in which run_main works."""
@@ -41,17 +73,7 @@ def run_main(
     """The command line in this process: exit status, standard output and standard error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(home)
-        monkeypatch.setattr(sys, "argv", ["mnist-exp", *arguments])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-        try:
-            status = main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
+        status = _main(home, arguments, monkeypatch)
         return status, *capfd.readouterr()
 
     return run
