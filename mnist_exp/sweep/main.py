@@ -84,21 +84,29 @@ def _run(
                 study, total(study), executor.width, lambda run: record.curve(run, study.objective.metric)
             )
             engine = search(study, record, tracking, executor, display)
-        best = _conclude(study, record, engine, display)
+        problem = _problem(engine, _conclude(study, record, engine, display))
     except BaseException as error:
         record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
-    failed = engine.stop_reason == "failures" or (best is None and engine.stop_reason != "stopped")
-    record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if failed else "FINISHED")
+    record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if problem else "FINISHED")
     display.say("sweep", f"{record.name} ({record.id[:8]})")
     display.say("open", command_to_open(record.store.uri))
     if engine.stop_reason == "stopped":
         display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         return INTERRUPTED
-    if failed:
-        in_a_row = f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}" if engine.failures else ""
-        display.say("error", in_a_row or "no trial is complete")
-    return int(failed)
+    if problem:
+        display.say("error", problem)
+    return int(bool(problem))
+
+
+def _problem(engine: "Engine", best: float | None) -> str:
+    """Returns why a sweep has failed; empty if it has not."""
+    if engine.stop_reason == "failures":
+        return f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}"
+    if best is None and engine.stop_reason != "stopped":
+        last = f"; the last one failed: {engine.failures[-1]}" if engine.failures else ""
+        return f"no trial is complete, so there is no winner{last}"
+    return ""
 
 
 def _conclude(study: Study, record: "SweepRun", engine: "Engine", display: SweepDisplay) -> float | None:

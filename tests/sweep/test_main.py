@@ -135,3 +135,30 @@ def test_sweep_keys_without_m_are_refused(tmp_path, monkeypatch, capsys) -> None
     with pytest.raises(SystemExit):
         cli.main()
     assert "-m is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # three errors of three kinds, so that no rule stops the sweep
+        ([*OWN, "+model.width=13,14,15"], "no trial is complete, so there is no winner; the last one"),
+        # the message holds the varied learning rate; the cause is the same
+        (["training=smoke", "optimizer=sgd", "optimizer.learning_rate=1e25,1e30,1e33,1e37"], "3 trials in a row"),
+    ],
+)  # fmt: skip
+def test_a_sweep_without_a_complete_trial_has_failed(arguments, said, tmp_path, monkeypatch, capsys) -> None:
+    from mnist_exp import cli
+
+    (tmp_path / "my_net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *arguments, "executor=inline"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3: 3 failed; " in out
+    assert f"error {said}" in out
+    (parent,) = store_in(tmp_path).runs("tags.kind = 'sweep'")
+    assert parent.info.status == "FAILED"
+    assert "report.html" in {artifact.path for artifact in store_in(tmp_path).client.list_artifacts(parent.info.run_id)}

@@ -72,7 +72,7 @@ def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(folder: Path) -
     process = run(folder, *OWN, "+model.width=8,16,24", prepare=at_metric("train/loss", 3, interrupt))
     assert process.returncode == 130, process.stderr
     (parent,) = store_in(folder).runs("tags.kind = 'sweep'")
-    assert f"go on    python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in process.stdout
+    assert f"resume     python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in process.stdout
     runs = trials(store_in(folder))
     assert ({run.info.status for run in runs}, widths(runs)) == ({"FINISHED"}, ["16", "8"])
     assert parent.info.status == "KILLED"
@@ -100,7 +100,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_no_process(folder: Path, executor
         time.sleep(1)  # two signals at once would be one
         os.kill(process.pid, signal.SIGINT)
     assert process.wait() == 130, process.stderr
-    assert "stopped  at once" in process.stdout
+    assert "stopped    the running trials were ended" in process.stdout
     assert "Traceback" not in process.stderr
     assert not psutil.wait_procs(family, timeout=60)[1]
     store = store_in(folder)
