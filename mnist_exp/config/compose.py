@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Compos
         config = _compose(overrides, source)
     except FAILURES as error:
         raise ConfigError(_explain(error, overrides, source)) from error
-    return _composed(config, overrides, source)
+    return _composed(config, config.hydra, overrides, source)
 
 
 def compose_command_line() -> list[Composed]:
@@ -83,7 +83,7 @@ def compose_command_line() -> list[Composed]:
     Hydra has returned before anything runs, so that no error of a run is taken for one of composing. Raises
     ConfigError.
     """
-    found: list[tuple[DictConfig, list[str], Source]] = []
+    found: list[tuple[DictConfig, Any, list[str], Source]] = []
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def collect(config: DictConfig) -> None:
@@ -91,9 +91,7 @@ def compose_command_line() -> list[Composed]:
         paths = {provider: [one.path for one in node.runtime.config_sources if one.provider == provider]
                  for provider in ("main", "command-line")}  # fmt: skip
         source = Source(str(node.job.config_name), str(paths["main"][0]), tuple(paths["command-line"]))
-        whole = config if "hydra" in config else OmegaConf.merge({"hydra": node}, config)
-        assert isinstance(whole, DictConfig)
-        found.append((whole, list(node.overrides.task), source))
+        found.append((config, node, list(node.overrides.task), source))
 
     before = os.environ.get("HYDRA_FULL_ERROR")
     HydraConfig.instance().cfg = None  # of an earlier call in this process
@@ -185,9 +183,8 @@ def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
         GlobalHydra.instance().clear()
 
 
-def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Composed:
-    """Splits Hydra's node off. Raises ConfigError for overrides that Hydra merges silently."""
-    node = whole.hydra
+def _composed(config: DictConfig, node: Any, overrides: Sequence[str], source: Source) -> Composed:
+    """Leaves Hydra's node out. Raises ConfigError for overrides that Hydra merges silently."""
     sweeping = node.mode == RunMode.MULTIRUN and node.sweeper._target_ == SWEEPER
     parsed = parse_overrides(overrides)
     if found := [problem for one in parsed for problem in _malformed(one, swept=sweeping)]:
@@ -195,7 +192,7 @@ def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Co
     shaping = [group for group in GROUPS if group not in SWEEP_SECTIONS]
     chosen = node.runtime.choices
     return Composed(
-        OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]),
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]),
         {group: str(chosen[group]) for group in shaping if chosen.get(group)},
         tuple(overrides),
         source,
