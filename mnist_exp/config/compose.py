@@ -91,7 +91,8 @@ def compose_command_line() -> list[Composed]:
         paths = {provider: [one.path for one in node.runtime.config_sources if one.provider == provider]
                  for provider in ("main", "command-line")}  # fmt: skip
         source = Source(str(node.job.config_name), str(paths["main"][0]), tuple(paths["command-line"]))
-        found.append((config, node, list(node.overrides.task), source))
+        overrides: Any = OmegaConf.to_container(node.overrides.task)  # a value may be an interpolation
+        found.append((config, node, overrides, source))
 
     before = os.environ.get("HYDRA_FULL_ERROR")
     HydraConfig.instance().cfg = None  # of an earlier call in this process
@@ -103,7 +104,7 @@ def compose_command_line() -> list[Composed]:
             raise
         arguments = get_args_parser().parse_args(sys.argv[1:])
         source = Source(more=(os.path.abspath(arguments.config_dir),) if arguments.config_dir else ())
-        raise ConfigError(_explain(error, arguments.overrides, source)) from error
+        raise ConfigError(_explain(error, arguments.overrides, source, arguments.multirun)) from error
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
@@ -200,7 +201,7 @@ def _composed(config: DictConfig, node: Any, overrides: Sequence[str], source: S
     )
 
 
-def _explain(error: Exception, overrides: Sequence[str], source: Source) -> list[Problem]:
+def _explain(error: Exception, overrides: Sequence[str], source: Source, swept: bool = False) -> list[Problem]:
     """Why composing failed: from the exception's fields and the parsed overrides, never from a message."""
     if isinstance(error, OverrideParseException):
         return [_unreadable(error.override)]
@@ -210,7 +211,7 @@ def _explain(error: Exception, overrides: Sequence[str], source: Source) -> list
         hint = nearest(choice, options)
         return [Problem(group, "must be one of " + ", ".join(options), choice, hint)]
     parsed = parse_overrides(overrides)
-    if found := [problem for one in parsed for problem in _malformed(one)] or list(_unknown(parsed, source)):
+    if found := [problem for one in parsed for problem in _malformed(one, swept)] or list(_unknown(parsed, source)):
         return found
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
