@@ -28,8 +28,8 @@ def test_every_key_is_shown_with_the_beginning_of_its_comment(section: str, show
     lines = shown[shown.index(f"\n{section}:\n") + 1 :].splitlines()[1:]
     explained = comments(CONF / section / f"{chosen.get(section, 'default')}.yaml")
     for key, comment in explained.items():
-        line = next(line for line in lines if line.startswith(f"  {key}: "))
-        assert comment.split(" ")[0] in line, key
+        place = next(place for place, line in enumerate(lines) if line.startswith(f"  {key}: "))
+        assert f"# {comment.split(' ')[0]}" in " ".join(lines[place : place + 2]), key
 
 
 def test_the_values_are_those_of_the_command(run_main: Main) -> None:
