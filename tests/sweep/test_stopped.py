@@ -1,7 +1,6 @@
 """Whole sweeps that are stopped or killed while nets are trained, and go on."""
 
 import json
-import os
 import signal
 import sqlite3
 import sys
@@ -85,21 +84,32 @@ def epochs(folder: Path) -> int:
         return database.execute("SELECT count(*) FROM metrics WHERE key = 'train/loss'").fetchone()[0]
 
 
-@pytest.mark.parametrize("executor", ["inline", "local"])
-def test_ctrl_c_twice_stops_at_once_and_leaves_no_process(folder: Path, executor: str) -> None:
-    endless = [*OWN, "+model.width=8,16", "training.epochs=100000"]
+@pytest.mark.parametrize(
+    ("executor", "signals"),
+    [
+        ("inline", [signal.SIGINT, signal.SIGINT]),
+        ("local", [signal.SIGINT, signal.SIGINT]),
+        ("local", [signal.SIGTERM]),
+    ],
+)
+def test_ctrl_c_twice_or_sigterm_stops_at_once_and_leaves_no_process(
+    folder: Path, executor: str, signals: list[signal.Signals]
+) -> None:
+    endless = [*OWN, f"executor={executor}", "+model.width=8,16", "training.epochs=100000"]
+    family: list[psutil.Process] = []
     if executor == "inline":
         process = start("-m", *endless, cwd=folder, prepare=at_metric("train/loss", 3, interrupt_twice))
-        family = []
     else:
-        process = start("-m", *endless, "executor=local", cwd=folder)
+        process = start("-m", *endless, cwd=folder)
         process.wait_for(lambda: epochs(folder) > 3)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert family
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(1)  # two signals at once would be one
-        os.kill(process.pid, signal.SIGINT)
-    assert process.wait() == 130, process.stderr
+        pids = {int(run.data.tags["pid"]) for run in trials(store_in(folder))}
+        family = [psutil.Process(pid) for pid in pids | {process.pid}]
+        assert len(family) > 1
+        for number in signals:
+            for one in family:
+                one.send_signal(number)  # all of them, as a terminal does
+            time.sleep(1)  # two signals at once would be one
+    assert process.wait() == 128 + signals[0], process.stderr
     assert "stopped    the running trials were ended" in process.stdout
     assert "Traceback" not in process.stderr
     assert not psutil.wait_procs(family, timeout=60)[1]
