@@ -49,11 +49,11 @@ class TrialConfigs:
             kept = [str(key) for key in composed.config if key not in SWEEP_SECTIONS]
             config = OmegaConf.masked_copy(composed.config, kept)
             bases[_group_key(groups, values)] = BaseConfig(config, composed.choices)
-        configs = cls(space, bases)
+        configs = cls(space.typed(cls(space, bases)._is_integer), bases)
         problems += list(dict.fromkeys(configs._find_problems()))
         if problems:
             raise ConfigError(problems)
-        return cls(space.typed(configs._is_integer), bases)
+        return configs
 
     def first(self) -> RunConfig:
         """Returns the config with the first choice, or the lowest number, of everything."""
@@ -127,7 +127,7 @@ def _has(base: BaseConfig, key: str) -> bool:
     found: Any = base.config
     for section in sections:
         found = found.get(section) if OmegaConf.is_dict(found) and section in found else None
-    return OmegaConf.is_dict(found) and last in found
+    return OmegaConf.is_dict(found) and last in found.keys()  # noqa: SIM118 `in found` is false for a value of ???
 
 
 def _fixed(space: Space, overrides: Sequence[str]) -> Iterator[str]:

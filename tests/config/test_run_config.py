@@ -106,7 +106,9 @@ def test_a_value_is_shown_as_it_can_be_typed(value: Any) -> None:
     assert override.value() == value or value == "${not} a reference"
 
 
-@pytest.mark.parametrize("value", [text for text in AWKWARD if isinstance(text, str) and text.strip() and "$" not in text])
+@pytest.mark.parametrize(
+    "value", [text for text in AWKWARD if isinstance(text, str) and text.strip() and "$" not in text]
+)
 def test_an_experiment_file_composes_the_same_config_again(value: str, tmp_path: Path) -> None:
     """FOUND 1: `my data.npz` became `mydata.npz` in best.yaml, and the string "123" a number."""
     first = config("dataset=npz", "dataset.path=x", "model=cnn", "training.epochs=3").with_values(
