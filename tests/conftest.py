@@ -2,15 +2,45 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import processes
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mnist_exp.cli import main
 from mnist_exp.tracking.sqlite import create_database
+
+GROUP_TWO = ("servers", "slow")  # the markers in pyproject.toml
+LEFT_OUT = "it needs a server, a browser or minutes"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the second group of tests, unless `-m` chooses tests by their markers."""
+    if not config.getoption("-m"):
+        for item in items:
+            if any(item.get_closest_marker(name) for name in GROUP_TWO):
+                item.add_marker(pytest.mark.skip(reason=LEFT_OUT))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how to run what was left out."""
+    skipped = terminalreporter.getreports("skipped")
+    if count := sum(LEFT_OUT in str(report.longrepr) for report in skipped):
+        terminalreporter.write_sep("=", "second group")
+        terminalreporter.write_line(f'{count} tests were left out. Run them with: pytest -m "servers or slow"')
+        terminalreporter.write_line("They need Debian's packages postgresql, slurm-wlm and chromium.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    processes.Process.folder = tmp_path_factory.mktemp("processes")
+    if len({item.path for item in request.session.items}) > 1:  # else the first process starts it, if there is one
+        processes.start_server()
+    yield
+    processes.kill_all()
 
 
 @pytest.fixture(scope="session")

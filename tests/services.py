@@ -21,12 +21,11 @@ HERE = Path(__file__).parent
 PATHS = os.pathsep.join(filter(None, [str(HERE), str(HERE / "sweep"), os.environ.get("PYTHONPATH")]))
 
 
-def installed(program: str, package: str) -> str | None:
-    """The path of a program, from Debian's packages where it is missing and this is root."""
-    if not shutil.which(program) and not os.geteuid() and shutil.which("apt-get"):
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "--quiet", *command], check=True)
-    return shutil.which(program)
+def path_of(program: str, package: str) -> str:
+    """The path of a program of the system. Raises FileNotFoundError, which names the Debian package that has it."""
+    if path := shutil.which(program):
+        return path
+    raise FileNotFoundError(f"{program} is not installed; on Debian: apt-get install --no-install-recommends {package}")
 
 
 def free_port() -> int:
@@ -114,8 +113,7 @@ class Postgres(Services):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        if not installed("psql", "postgresql"):
-            raise FileNotFoundError("PostgreSQL is not installed")
+        path_of("psql", "postgresql")
         tools = max(Path("/usr/lib/postgresql").glob("*/bin"))
         self.user = None if os.geteuid() else "postgres"
         data, port = folder / "postgres", str(free_port())
@@ -163,8 +161,7 @@ class Slurm(Services):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        if not installed("slurmctld", "slurm-wlm"):
-            raise FileNotFoundError("Slurm is not installed")
+        path_of("slurmctld", "slurm-wlm")
         host = socket.gethostname()
         conf = folder / "slurm.conf"
         conf.write_text(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from processes import Process, run
 
 import mnist_exp
 from mnist_exp import cli
@@ -34,25 +35,21 @@ def net(image_shape: tuple[int, int, int], classes: int, *, width: int) -> "kera
 Main = Callable[..., tuple[int, str, str]]
 
 
-def process(*arguments: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *python, "-m", "mnist_exp", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180)
-
-
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Process]:
     """Two short runs of a model of the user's own, by one command, and the folder they ran in."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "my_net.py").write_text(NET)
     own = ["model=custom", "model._target_=my_net.net", "+model.width=8"]
-    return folder, process(
+    return folder, run(
         "-m", "hydra/sweeper=basic", "tracking=off", "training=smoke", *own, "optimizer=adam,sgd", cwd=folder
     )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]], ids=str)
 def test_help_and_config_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    done = process(*arguments, cwd=tmp_path, python=("-X", "importtime"))
+    command = [sys.executable, "-X", "importtime", "-m", "mnist_exp", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0
     assert "hydra" in imported
@@ -135,19 +132,19 @@ def test_the_installed_script_finds_code_in_the_working_folder(tmp_path: Path) -
     assert done.stderr.startswith("error: model.width must be an integer, but got 'wide'\n")
 
 
-def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, Process]) -> None:
     _, done = sweep
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^run +(\S+), not tracked$", done.stdout, re.MULTILINE) == ["custom-adam-s0", "custom-sgd-s0"]
 
 
-def test_a_model_of_the_users_own_is_trained(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_model_of_the_users_own_is_trained(sweep: tuple[Path, Process]) -> None:
     _, done = sweep
     parameters = 28 * 28 * 8 + 8 + 8 * 10 + 10
     assert f"model    my_own, {parameters:,} parameters" in done.stdout
 
 
-def test_a_log_is_plain_lines_without_chatter(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_log_is_plain_lines_without_chatter(sweep: tuple[Path, Process]) -> None:
     _, done = sweep
     assert done.stderr == ""
     assert re.search(r"[^\x20-\x7e\n]", done.stdout) is None
@@ -157,7 +154,7 @@ def test_a_log_is_plain_lines_without_chatter(sweep: tuple[Path, subprocess.Comp
     assert rows == ["validation", "test"] * 2
 
 
-def test_nothing_is_left_outside_mlruns(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_nothing_is_left_outside_mlruns(sweep: tuple[Path, Process]) -> None:
     folder, _ = sweep
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"my_net.py", "mlruns"}
     kept = {path.relative_to(folder).as_posix() for path in (folder / "mlruns").rglob("*") if path.is_file()}

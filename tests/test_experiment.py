@@ -100,7 +100,7 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
     result = mnist_exp.run("tracking=off", "training=smoke", quiet=True)
     assert capsys.readouterr().out == ""
     assert result.run_id is None
-    with pytest.raises(TrackingError, match="got tracking=off"):
+    with pytest.raises(TrackingError, match="only if the run is tracked, but got 'tracking=off'"):
         result.load_model()
 
 

@@ -1,14 +1,12 @@
 """How a run ends that does not come to its end: by a signal, by a mistake of the user's, by a bug."""
 
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import start
 
 import mnist_exp
 from mnist_exp import cli
@@ -17,8 +15,6 @@ from mnist_exp.tracking.store import Store, open_store
 
 ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")
 SIGNALS = {"interrupted": (signal.SIGINT, 130), "terminated": (signal.SIGTERM, 143)}
-# A shell without job control starts what runs in the background deaf to SIGINT.
-COMMAND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from mnist_exp.cli import main"
 
 
 @pytest.fixture(autouse=True)
@@ -28,36 +24,23 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SimpleNamespace]]:
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SimpleNamespace]:
     """Endless trainings at work, each sent a signal, and what is left of them."""
     started = {}
     for name in SIGNALS:
         folder = tmp_path_factory.mktemp(name)
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-            command = [sys.executable, "-c", f"{COMMAND}; sys.exit(main())", *ENDLESS, f"name={name}"]
-            started[name] = folder, subprocess.Popen(command, cwd=folder, stdout=out, stderr=err)
-    try:
-        for name, (folder, process) in started.items():
-            wait_for(lambda folder=folder: "epoch 3/100000" in (folder / "out").read_text(), process)
-            process.send_signal(SIGNALS[name][0])
-        left = {}
-        for name, (folder, process) in started.items():
-            status = process.wait(timeout=180)
-            out, err = (folder / "out").read_text(), (folder / "err").read_text()
-            store = open_store(f"sqlite:///{folder}/mlruns/mlflow.db", folder)
-            left[name] = SimpleNamespace(status=status, out=out, err=err, store=store, run=find_run(store, name))
-        yield left
-    finally:
-        for _, process in started.values():
-            process.kill()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "the process ended"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
+        started[name] = folder, start(*ENDLESS, f"name={name}", cwd=folder)
+    for name, (_, process) in started.items():
+        process.wait_for(lambda process=process: "epoch 3/100000" in process.stdout)
+        process.send_signal(SIGNALS[name][0])
+    left = {}
+    for name, (folder, process) in started.items():
+        status = process.wait()
+        store = open_store(f"sqlite:///{folder}/mlruns/mlflow.db", folder)
+        left[name] = SimpleNamespace(
+            status=status, out=process.stdout, err=process.stderr, store=store, run=find_run(store, name)
+        )
+    return left
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import at_metric, die, start
 
 import mnist_exp
 from mnist_exp import experiment, tracking
@@ -22,27 +22,12 @@ from mnist_exp.evaluation import run_files as artifacts
 from mnist_exp.experiment import Listener, Result
 from mnist_exp.tracking.find import find_run, list_runs
 from mnist_exp.tracking.mlflow_run import MlflowRun
+from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.stored_run import fetch_run
 
 BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
 QUICK = (*BASE, "training.compiled_epoch=off")  # XLA's compilation takes most of a short run
-# Dies by SIGKILL once the metrics of epoch 4 were sent, before its checkpoint is written.
-DIES = """
-import os, signal, sys
-import mnist_exp
-from mnist_exp.tracking.mlflow_run import MlflowRun
-
-send = MlflowRun.log_metrics
-
-def metrics(self, values, step):
-    send(self, values, step)
-    if step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-MlflowRun.log_metrics = metrics
-mnist_exp.run(*sys.argv[1:], quiet=True)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -116,14 +101,11 @@ def assert_as_undisturbed(store: Store, run_id: str, resumed: Result, undisturbe
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callable[..., Result]) -> None:
     noisy = (*BASE, "model.dropout=0.3")
-    command = [sys.executable, "-c", DIES, *noisy, "name=killed", f"tracking.folder={root}"]
-    dying = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        undisturbed = run(*noisy)
-        _, said = dying.communicate(timeout=180)
-    finally:
-        dying.kill()
-    assert dying.returncode == -signal.SIGKILL, said
+    between_metrics_and_checkpoint = at_metric("train/loss", 4, die, before=False)
+    command = [*noisy, "name=killed", f"tracking.folder={root}"]
+    dying = start(*command, cwd=root.parent, prepare=between_metrics_and_checkpoint)
+    undisturbed = run(*noisy)
+    assert dying.wait() == -signal.SIGKILL, dying.stderr
     store = open_store(None, root)
     killed = find_run(store, "killed")
     assert (killed.status, killed.metrics["train/loss"] > 0) == ("RUNNING", True)
@@ -131,7 +113,7 @@ def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callab
     assert len(json.loads((folder / "checkpoints" / "state.json").read_text())["epochs"]) == 3
     weights = (folder / "checkpoints" / "epoch-00003.weights.h5").read_bytes()
     (folder / "checkpoints" / "epoch-00004.weights.h5").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(TrackingError, match="must be a run's id, its name or latest"):
+    with pytest.raises(TrackingError, match="the run must be an id, a name or latest"):
         run("training.resume=another")
     killed = fetch_run(store, killed.id)
     assert (killed.status, killed.tags["ended_by"]) == ("KILLED", "its process was gone"), "by the next command"
@@ -186,7 +168,7 @@ def test_epochs_may_grow(store: Store, run: Callable[..., Result], interrupted: 
     assert len(resumed.history["loss"]) == 8
     steps = [metric.step for metric in store.client.get_metric_history(run_id, "train/loss")]
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
-    with pytest.raises(TrackingError, match=r"^growing \(\w{8}\) finished; there is nothing to resume"):
+    with pytest.raises(TrackingError, match=r"^growing \(\w{8}\) is finished; there is nothing to resume"):
         run("training.resume=growing")
 
 
@@ -222,14 +204,14 @@ def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
     runs["early"].end("KILLED")
     listed = r"the newest are: busy \(\w{8}\), early \(\w{8}\), done \(\w{8}\)$"
     for wanted, message in {
-        "done": r"^done \(\w{8}\) finished; there is nothing to resume\. Start a new run with more training\.epochs",
+        "done": r"^done \(\w{8}\) is finished; there is nothing to resume; start a new run with more training\.epochs",
         "busy": rf"^busy \(\w{{8}}\) is still running on .*, pid {os.getpid()}; end it first",
-        "early": r"^early \(\w{8}\) left no checkpoint in .*: it ended before its first epoch; start it anew",
+        "early": r"^early \(\w{8}\) has no checkpoint in .*; it ended before its first epoch; start a new run",
         "latest": r"^busy \(\w{8}\) is still running",
-        "unknown": f"^'unknown' must be a run's id, its name or latest; {listed}",
+        "unknown": f"^the run must be an id, a name or latest, but got 'unknown'; {listed}",
         # starts of ids that read as numbers
-        "12345678": f"^'12345678' must be a run's id, its name or latest; {listed}",
-        "1234e567": f"^'1234e567' must be a run's id, its name or latest; {listed}",
+        "12345678": f"^the run must be an id, a name or latest, but got '12345678'; {listed}",
+        "1234e567": f"^the run must be an id, a name or latest, but got '1234e567'; {listed}",
     }.items():
         with pytest.raises(TrackingError, match=message):
             resume(folder, wanted)
@@ -243,14 +225,14 @@ def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
 def test_a_name_of_several_runs_is_refused(other: tuple[Path, Store]) -> None:
     for _ in range(2):
         record(*other, "twice").end("KILLED")
-    with pytest.raises(TrackingError, match=r"^'twice' must mean one run, but is the name of several: twice \("):
+    with pytest.raises(TrackingError, match=r"^run 'twice' is ambiguous: twice \("):
         resume(other[0], "twice")
 
 
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
 def test_a_resumed_run_keeps_its_config_but_for_epochs_and_store(other: tuple[Path, Store], status) -> None:
     begun = record(*other, "mine")
-    begun.params({"model": "cnn", "seed": 0})
+    begun.log_params({"model": "cnn", "seed": 0})
     begun.end(status, "KeyboardInterrupt")
     cfg, choices = resume(other[0], "mine")
     assert (cfg.training.epochs, cfg.training.resume, cfg.seed, choices) == (3, begun.id, 0, {"model": "cnn"})
@@ -286,7 +268,7 @@ def test_a_resumed_run_is_never_taken_for_dead(other: tuple[Path, Store], monkey
 
         def followed(*args: object, works: Callable = works, **keys: object) -> object:
             answer = works(*args, **keys)
-            open_store(None, folder).end_dead_runs()
+            end_dead_runs(open_store(None, folder))
             return answer
 
         monkeypatch.setattr(store.client, method, followed)

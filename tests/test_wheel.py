@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import venv
 from email.parser import Parser
 from pathlib import Path
@@ -45,7 +44,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(*pip, wheel, cwd=folder)
     (packages,) = {path.parent for path in folder.rglob("mnist_exp/__init__.py")}
     # A path in a .pth file is searched last, and the .pth files in it, the editable install's, are not followed.
-    (packages.parent / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    (packages.parent / "dependencies.pth").write_text("\n".join(p for p in sys.path if p.endswith("-packages")))
     return programs
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.evaluation import history
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-STATE = Path("checkpoints", "state.json")  # written by training.checkpoint
+STATE = Path("checkpoints", history.STATE)
 SPACE_NEEDED = 200  # MB: checkpoints, figures and the saved model of a large net
 
 

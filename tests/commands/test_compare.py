@@ -54,11 +54,11 @@ def test_a_figure_and_a_page_that_needs_nothing_beside_it(run_main, tmp_path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "must be a run's id, its name, latest, best"),
+        (["nonsense"], "must be an id, a name, latest, best"),
         (["--where", "model"], "--where must be KEY=VALUE"),
-        (["--where", "model=resnet"], "there is no finished run that meets this"),
-        (["--experiment", "nowhere"], "an experiment must be one of"),
-        (["good", "--figure", "no/such/folder.png"], "a file in a folder that exists"),
+        (["--where", "model=resnet"], "has no finished run with these parameters"),
+        (["--experiment", "nowhere"], "the experiment must be one of"),
+        (["good", "--figure", "no/such/folder.png"], "in a folder that exists"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(run_main, arguments, said) -> None:

@@ -1,7 +1,6 @@
 """The page in a headless browser, as somebody with a mouse uses it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,19 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from services import path_of
 
 SEVEN = (0.25, 0.2), (0.75, 0.2), (0.45, 0.8)  # corners of its stroke, as shares of the canvas
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The browser, from Debian's packages where it is not there."""
-    if not shutil.which("chromium"):
-        if os.geteuid() or not shutil.which("apt-get"):
-            pytest.skip("needs chromium, which only root can install")
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "--quiet", *command], check=True)
-    return str(shutil.which("chromium"))
 
 
 @pytest.fixture
@@ -41,7 +30,8 @@ def server(runs) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.fixture
-def browser(chromium: str) -> Iterator[Page]:
+def browser() -> Iterator[Page]:
+    chromium = path_of("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser.new_page(viewport={"width": 1100, "height": 800})
@@ -61,6 +51,7 @@ def draw(page: Page, corners: tuple[tuple[float, float], ...]) -> None:
         page.mouse.move(*point, steps=20)
 
 
+@pytest.mark.servers
 def test_a_seven_is_read_as_it_is_drawn_and_ctrl_c_ends_it(server, browser: Page) -> None:
     process, address = server
     assert address.startswith("http://127.0.0.1:")
@@ -83,4 +74,4 @@ def test_a_seven_is_read_as_it_is_drawn_and_ctrl_c_ends_it(server, browser: Page
 def test_without_gradio_it_says_what_to_install(run_main, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     status, _, err = run_main("demo")
-    assert (status, err) == (1, 'error: the demo needs gradio: pip install "mnist_exp[demo]"\n')
+    assert (status, err) == (1, 'error: the demo needs gradio; install it with: pip install "mnist_exp[demo]"\n')

@@ -26,9 +26,9 @@ def test_what_is_written_answers_as_the_model_does(run_main, runs, kind, name, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["good", "--to", "mlruns"], "is there already"),
-        (["good", "--to", "no/where/mnist.h5"], "is no folder"),
-        (["nobody"], "must be a run's id"),
+        (["good", "--to", "mlruns"], "already exists; choose another path with --to"),
+        (["good", "--to", "no/where/mnist.h5"], "is not a folder"),
+        (["nobody"], "must be an id"),
     ],
 )
 def test_nothing_is_overwritten(run_main, arguments, said) -> None:

@@ -11,7 +11,7 @@ def test_a_better_one_follows_and_a_worse_one_is_refused(run_main, store, runs) 
     assert out.startswith("better against version 1: of 288 validation images")
     status, out, err = run_main("promote", "poor")
     assert (status, out) == (1, "")
-    assert "a champion must not be worse" in err
+    assert "must not be worse than the champion" in err
     assert "--force" in err
     champion = store.client.get_model_version_by_alias("mnist_exp", "champion")
     assert (str(champion.version), champion.run_id) == ("2", runs[1]["good"].run_id)
@@ -40,10 +40,10 @@ def test_what_shares_no_validation_images_is_refused_unless_forced(run_main, sto
     monkeypatch.setattr(promoting, "test_pair", lambda *predictions: None)
     status, out, err = run_main("promote", "poor")
     assert (status, out) == (1, "")
-    assert "share no validation images, so they cannot be compared; train on the same split, or give --force" in err
+    assert "have no validation images in common; train on the same split, or give --force" in err
     status, out, _ = run_main("promote", "poor", "--force")
     assert status == 0
-    assert out.startswith("not compared with version 1: they share no validation images\n")
+    assert out.startswith("not compared with version 1: they have no validation images in common\n")
 
 
 def test_the_champion_answers(run_main, store, tmp_path) -> None:
@@ -63,4 +63,4 @@ def test_an_unfinished_run_is_refused(run_main, store, runs) -> None:
     store.client.set_terminated(run.info.run_id, "KILLED")
     status, _, err = run_main("promote", "half")
     assert status == 1
-    assert "only a finished run can be promoted, but half is KILLED" in err
+    assert "must be FINISHED, but got 'KILLED'; choose a finished run" in err

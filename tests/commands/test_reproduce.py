@@ -24,7 +24,7 @@ def test_another_result_is_called_different(run_main, runs, monkeypatch) -> None
     status, out, _ = run_main("reproduce", "good")
     assert status == (0 if "within tolerance" in out else 1)
     assert "verdict: identical" not in out
-    assert "only the new one has" in " ".join(out.split())
+    assert "only the new run has" in " ".join(out.split())
 
 
 def test_surroundings_are_compared_without_training(run_main, store, runs) -> None:
@@ -46,4 +46,4 @@ def test_other_data_are_refused(run_main, monkeypatch) -> None:
     monkeypatch.setattr(experiment, "load_splits", lambda section: plain({**section, "size": 9}))
     status, _, err = run_main("reproduce", "poor")
     assert status == 1
-    assert "a reproduction needs the data of the run" in err
+    assert "dataset.digest must be that of the run" in err

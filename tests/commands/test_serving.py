@@ -20,6 +20,7 @@ from PIL import Image
 from mnist_exp.commands.predict import Predictor
 from mnist_exp.tracking.store import open_store
 
+pytestmark = pytest.mark.servers
 OPENER = build_opener(ProxyHandler({}))  # never through a proxy
 
 
@@ -93,7 +94,7 @@ def test_the_champion_answers_raw_pixels_as_predict_does_and_a_wrong_shape_with_
     status, out, _ = run_main("predict", str(tmp_path / "zero.png"), "--run", champion, "--json")
     assert status == 0
     image = Image.open(tmp_path / "zero.png").convert("RGBA")
-    tile = Predictor.of(open_store(runs[1]["good"].uri, runs[0]), champion).tile(image)
+    tile = Predictor.load(open_store(runs[1]["good"].uri, runs[0]), champion).tile(image)
     status, answer = ask(server, {"inputs": [tile.tolist()]})
     assert rows(answer).max() == pytest.approx(json.loads(out)["probability"], abs=1e-5)
     assert str(rows(answer).argmax()) == json.loads(out)["label"]

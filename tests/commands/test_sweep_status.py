@@ -63,17 +63,17 @@ def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) ->
     assert out.splitlines()[1:] == ["trials   0 of 10 ended", "running  0"]
     status, _, err = run_main("sweep", "status", "other")
     assert status == 1
-    assert "'other' must be a sweep's id, its name or latest" in err
+    assert "the sweep must be an id, a name or latest, but got 'other'" in err
 
 
 def test_the_best_trial_of_a_sweep_of_before_format_2_is_shown_with_plain_values(run_main, store) -> None:
     parameter = {"key": "model.widths", "values": {"tokens": ["[8]", "[16,8]"]}, "source": "mine", "when": None}
-    record = SweepRecord.begin(
+    record = SweepRun.create(
         store, "digits", "old", {"settings": FROZEN["settings"], "space": {"parameters": [parameter]}}
     )
-    run = record.begin_trial(0, "old-0", {"model.widths": "[16,8]"}, None, "hash")
+    run = record.create_trial(0, "old-0", {"model.widths": "[16,8]"}, None, "hash")
     store.client.log_batch(run, [Metric("score", 0.9, 0, 0)])
     store.client.set_terminated(run)
     status, out, _ = run_main("sweep", "status")
     assert status == 0
-    assert "         model.widths=[16, 8]" in out.splitlines()
+    assert "         model.widths=[16,8]" in out.splitlines()

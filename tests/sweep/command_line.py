@@ -1,8 +1,11 @@
 """Sweeps by their command line, of nets that fail when they should."""
 
-import subprocess
-import sys
+import shutil
 from pathlib import Path
+from typing import Any
+
+import processes
+from processes import Process
 
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.store import Store, open_store
@@ -28,12 +31,17 @@ def net(image_shape, classes, *, width):
 OWN = ["model=custom", "model._target_=my_net.net", "training=smoke"]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mnist_exp", "-m", *arguments]
+def prepare_folder(folder: Path, database: Path) -> Path:
+    """A folder with the nets and an empty store in it."""
+    (folder / "my_net.py").write_text(NET)
+    (folder / "mlruns").mkdir()
+    shutil.copy(database, folder / "mlruns")
+    return folder
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+def run(folder: Path, *arguments: str, **keys: Any) -> Process:
+    """Runs `python -m mnist_exp -m ARGUMENTS`."""
+    return processes.run("-m", *arguments, cwd=folder, **keys)
 
 
 def store_in(folder: Path) -> Store:

@@ -80,6 +80,7 @@ def ended(slots: Cluster, *futures) -> None:
     until(slots, lambda: all(future.done() for future in futures))
 
 
+@pytest.mark.servers
 def test_each_worker_has_one_trial_its_own_folder_threads_and_data(dask: Dask, slots) -> None:
     for _ in range(2):
         dask.add()
@@ -99,6 +100,7 @@ def test_each_worker_has_one_trial_its_own_folder_threads_and_data(dask: Dask, s
     assert str(again.exception()) == "it failed"
 
 
+@pytest.mark.servers
 def test_a_killed_worker_costs_its_trial_and_no_other(dask: Dask, slots) -> None:
     for _ in range(2):
         dask.add()
@@ -115,6 +117,7 @@ def test_a_killed_worker_costs_its_trial_and_no_other(dask: Dask, slots) -> None
     until(two, lambda: two.width == 2)  # its nanny started another
 
 
+@pytest.mark.servers
 def test_a_scheduler_that_is_restarted_disturbs_and_blames_nobody(dask: Dask, slots) -> None:
     dask.add()
     one = slots(1)
@@ -131,6 +134,7 @@ def test_a_scheduler_that_is_restarted_disturbs_and_blames_nobody(dask: Dask, sl
     assert again.exception() is None
 
 
+@pytest.mark.servers
 def test_workers_come_and_go(dask: Dask, slots) -> None:
     first = dask.add("--no-nanny")
     one = slots(1)
@@ -140,6 +144,7 @@ def test_workers_come_and_go(dask: Dask, slots) -> None:
     until(one, lambda: one.width == 1)
 
 
+@pytest.mark.servers
 def test_what_nobody_waits_for_ends_within_a_step(dask: Dask, slots, tmp_path: Path) -> None:
     dask.add()
     one = slots(1)
@@ -153,6 +158,7 @@ def test_what_nobody_waits_for_ends_within_a_step(dask: Dask, slots, tmp_path: P
         time.sleep(0.1)
 
 
+@pytest.mark.servers
 def test_a_trial_that_hangs_is_ended_with_its_worker(dask: Dask, slots) -> None:
     dask.add()
     one = slots(1)
@@ -166,6 +172,7 @@ def test_a_trial_that_hangs_is_ended_with_its_worker(dask: Dask, slots) -> None:
     assert after.exception() is None
 
 
+@pytest.mark.servers
 def test_only_workers_with_a_gpu_are_taken_where_one_is_asked_for(dask: Dask, slots) -> None:
     dask.add()
     dask.add("--resources", "GPU=1")
@@ -175,6 +182,7 @@ def test_only_workers_with_a_gpu_are_taken_where_one_is_asked_for(dask: Dask, sl
     assert future.exception() is None
 
 
+@pytest.mark.servers
 def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without(tmp_path: Path) -> None:
     given = Security.temporary()
     files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
@@ -212,6 +220,7 @@ def test_what_is_no_address_is_refused_at_once() -> None:
         create_executor(Executor(kind="dask", workers=None, address="scheduler"), "http://tracker")
 
 
+@pytest.mark.servers
 def test_workers_elsewhere_cannot_write_to_a_local_store(dask: Dask, slots, monkeypatch: pytest.MonkeyPatch) -> None:
     dask.add()
     slots(1)

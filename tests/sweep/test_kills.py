@@ -1,18 +1,16 @@
 """SIGKILL of the process that runs a sweep, or of a worker, at any moment: nothing is lost, nothing done twice."""
 
 import os
-import random
-import shutil
 import signal
 import sys
-import time
-import traceback
 from collections import Counter
-from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 from light_trials import light, study_of
+from processes import Preparation, at_call, call, die
+from sqlalchemy.engine.default import DefaultDialect
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
@@ -37,10 +35,11 @@ class Silent(SweepDisplay):
         pass
 
 
-def sweep(study: Study, tracking: Tracking, prepare=lambda: None) -> None:
+def sweep(study: Study, tracking: Tracking, prepare: Preparation | None = None) -> None:
     """Begins the sweep, or goes on with it, as the command line does."""
     store = store_of(tracking)
-    prepare()
+    if prepare:
+        prepare()
     begun = store.runs("tags.kind = 'sweep'")
     if begun:
         record = SweepRecord.resume(store, "latest")
@@ -52,20 +51,11 @@ def sweep(study: Study, tracking: Tracking, prepare=lambda: None) -> None:
     record.end("FINISHED")
 
 
-def in_a_process(study: Study, tracking: Tracking, kill_after: float | None = None, prepare=lambda: None) -> int:
+def in_a_process(study: Study, tracking: Tracking, prepare: Preparation | None = None) -> int:
     """Runs the sweep in a process of its own; returns its exit status, negative where a signal ended it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            sweep(study, tracking, prepare)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    process = call(sweep, study, tracking, prepare, cwd=Path(tracking.folder))
+    assert process.wait() in (0, -signal.SIGKILL), process.stderr
+    return process.wait()
 
 
 def finished(tracking: Tracking):
@@ -89,40 +79,15 @@ def check(algorithm: str, study: Study, tracking: Tracking) -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(EXPECTED))
-def test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one(algorithm, tracking, new_database):
-    """Ten kills and more, in one sweep where they fit, else in several."""
-    study, rng, kills = study_of(algorithm), random.Random(algorithm), 0
-    while kills < 10:
-        longest = 0.4  # seconds, more and more of them: a slow machine must get on, too
-        while (status := in_a_process(study, tracking, kill_after=rng.uniform(0.05, longest))) != 0:
-            assert status == -signal.SIGKILL
-            kills, longest = kills + 1, longest * 1.1
-        check(algorithm, study, tracking)
-        tracking = fresh(tracking, new_database)
-
-
-def fresh(tracking: Tracking, new_database: Path) -> Tracking:
-    """A store of its own for another sweep."""
-    folder = Path(f"{tracking.folder}-again")
-    folder.mkdir()
-    shutil.copy(new_database, folder)
-    return replace(tracking, folder=str(folder))
-
-
-def die_in(owner, name, before, nth=3):
-    """Makes the nth call of this method the last thing the process does, before or after it happened."""
-    original, calls = getattr(owner, name), []
-
-    def deadly(self, *args, **keys):
-        calls.append(1)
-        if len(calls) == nth and before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(self, *args, **keys)
-        if len(calls) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, deadly)
+def test_killed_between_statements_of_sql_a_sweep_ends_as_an_undisturbed_one(algorithm, tracking):
+    """Each process is killed 37 statements later than the one before. A trial takes about 200 of them."""
+    study = study_of(algorithm)
+    for kills in count():
+        before_statement = at_call(DefaultDialect, "do_execute", 40 + 37 * kills, die)
+        if in_a_process(study, tracking, before_statement) == 0:
+            break
+    assert kills >= 10
+    check(algorithm, study, tracking)
 
 
 @pytest.mark.parametrize("algorithm", list(EXPECTED))
@@ -137,7 +102,7 @@ def die_in(owner, name, before, nth=3):
 )
 def test_killed_between_two_steps(algorithm, method, before, tracking):
     study = study_of(algorithm)
-    killed = in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, method, before))
+    killed = in_a_process(study, tracking, at_call(SweepRecord, method, 3, die, before=before))
     assert killed == -signal.SIGKILL
     assert in_a_process(study, tracking) == 0
     check(algorithm, study, tracking)
@@ -145,24 +110,23 @@ def test_killed_between_two_steps(algorithm, method, before, tracking):
 
 def test_killed_between_score_and_end_of_a_run(tracking):
     study = study_of("grid")
-    assert in_a_process(study, tracking, prepare=lambda: die_in(MlflowRecord, "end", True)) == -signal.SIGKILL
+    assert in_a_process(study, tracking, at_call(MlflowRecord, "end", 3, die)) == -signal.SIGKILL
     assert in_a_process(study, tracking) == 0
     check("grid", study, tracking)
 
 
 def test_killed_again_and_again_during_the_repair(tracking):
     study = study_of("tpe")
-    assert in_a_process(study, tracking, prepare=lambda: die_in(MlflowRecord, "end", True)) == -signal.SIGKILL
+    assert in_a_process(study, tracking, at_call(MlflowRecord, "end", 3, die)) == -signal.SIGKILL
     for before in (True, False):
-        killed = in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, "supersede", before, nth=1))  # noqa: B023
-        assert killed in (-signal.SIGKILL, 0)
+        in_a_process(study, tracking, at_call(SweepRecord, "supersede", 1, die, before=before))
     assert in_a_process(study, tracking) == 0
     check("tpe", study, tracking)
 
 
 def test_a_killed_sweep_whose_trials_all_ended_has_nothing_to_run_again(tracking):
     study = study_of("grid")
-    assert in_a_process(study, tracking, prepare=lambda: die_in(SweepRecord, "end", True, nth=1)) == -signal.SIGKILL
+    assert in_a_process(study, tracking, at_call(SweepRecord, "end", 1, die)) == -signal.SIGKILL
     runs = len(store_of(tracking).runs("tags.kind = 'trial'"))
     assert in_a_process(study, tracking) == 0
     assert len(store_of(tracking).runs("tags.kind = 'trial'")) == runs == EXPECTED["grid"]

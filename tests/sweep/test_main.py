@@ -2,21 +2,20 @@
 
 import json
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from command_line import NET, OWN, run, store_in, trials
+from command_line import OWN, prepare_folder, run, store_in, trials
 from omegaconf import OmegaConf
+from processes import Process
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def swept(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> tuple[Path, Process]:
     """A grid of eight on two workers: one trial raises, another differently, one kills its worker."""
-    folder = tmp_path_factory.mktemp("swept")
-    (folder / "my_net.py").write_text(NET)
+    folder = prepare_folder(tmp_path_factory.mktemp("swept"), new_database)
     done = run(
         folder, *OWN, "+model.width=8,13,16,66,24,14,32,40", "executor=local", "executor.workers=2",
         "sweep.name=widths", "sweep.save_best=best/found.yaml",
@@ -86,8 +85,11 @@ def test_the_terminal_tells_the_story_without_chatter(swept) -> None:
     assert max(map(len, said.splitlines())) <= 80
 
 
-def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(real_mnist: Path, tmp_path: Path) -> None:
-    (tmp_path / "my_net.py").write_text(NET)
+@pytest.mark.slow
+def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(
+    real_mnist: Path, tmp_path: Path, new_database: Path
+) -> None:
+    prepare_folder(tmp_path, new_database)
     widths = [8, 9, 13, *range(16, 20), 66, *range(20, 24), 14, *range(24, 30), 15, *range(32, 36)]
     done = run(
         tmp_path, *OWN, "dataset=mnist", f"dataset.path={real_mnist}", "executor=local", "executor.workers=2",
@@ -108,7 +110,7 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(real_m
     [
         (["tracking=off", "seed=1,2"], "needs the tracking store"),
         (["training=smoke"], "a sweep needs something to choose"),
-        (["sweep.resume=latest"], "must be a sweep's id, its name or latest"),
+        (["sweep.resume=latest"], "the sweep must be an id, a name or latest"),
         (["seed=1,2", "sweep.objective=test/accuracy"], "sweep.objective must be 'val/accuracy'"),
     ],
 )

@@ -17,6 +17,8 @@ from mnist_exp.sweep.recorder import search
 from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
 
+pytestmark = pytest.mark.servers
+
 
 def slow(job):
     """A light trial, long enough for a job to be cancelled in it."""

@@ -3,48 +3,25 @@
 import json
 import os
 import signal
-import subprocess
+import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
-from command_line import NET, OWN, command, run, store_in, trials
+from command_line import OWN, prepare_folder, run, store_in, trials
+from mlflow import MlflowClient
+from processes import at_call, at_metric, die, interrupt, interrupt_twice, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of another process")
 
-DEADLY = """
-import os, signal
-from mnist_exp.cli import main
-from mnist_exp.sweep.report import report
-from mnist_exp.sweep import winner
-from mnist_exp.tracking import sweep_run as sweeps
-
-def die(*args, **keys):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-{place} = die
-main()
-"""
-
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "my_net.py").write_text(NET)
-    return tmp_path
-
-
-def started(folder: Path, *arguments: str, until: Callable[[list], bool]) -> subprocess.Popen[str]:
-    """The process of a sweep whose trials got so far."""
-    process = subprocess.Popen(
-        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while not (folder / "mlruns" / "mlflow.db").exists() or not until(trials(store_in(folder))):
-        assert process.poll() is None
-        time.sleep(0.1)
-    return process
+def folder(tmp_path: Path, new_database: Path) -> Path:
+    return prepare_folder(tmp_path, new_database)
 
 
 def widths(runs: list) -> list[int]:
@@ -53,14 +30,11 @@ def widths(runs: list) -> list[int]:
 
 def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
     arguments = [*OWN, "+model.width=8,16,24,32", "training.epochs=3"]
-    for ended in (1, 2, 3):  # each time in the middle of the next trial
-        process = started(
-            folder, *(arguments if ended == 1 else ["sweep.resume=latest"]),
-            until=lambda runs: sum(run.info.status == "FINISHED" for run in runs) >= ended  # noqa: B023
-            and any(run.info.status == "RUNNING" for run in runs),
-        )  # fmt: skip
-        process.kill()
-        process.communicate()
+    for ended in (1, 2, 3):
+        killed = run(folder, *arguments, prepare=at_metric("train/loss", 5, die))  # in the second trial it trains
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert Counter(run.info.status for run in trials(store_in(folder))) == {"FINISHED": ended, "RUNNING": 1}
+        arguments = ["sweep.resume=latest"]
     refused = run(folder, "sweep.resume=latest", "seed=3")
     assert refused.returncode == 1
     assert "seed=3" in refused.stderr
@@ -73,9 +47,14 @@ def test_a_killed_sweep_goes_on_where_it_was(folder: Path) -> None:
 
 def test_killed_again_and_again_at_its_end_a_sweep_scores_its_winner_once(folder: Path) -> None:
     arguments = [*OWN, "+model.width=8,16"]
-    for place in ("winner.Evaluation", "winner.Winner", "report.write", "sweeps.SweepRecord.keep"):
-        script = [sys.executable, "-c", DEADLY.format(place=place), "-m", *arguments]
-        killed = subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    for deadly in (
+        at_metric("test/accuracy", 1, die),
+        at_metric("test/accuracy", 1, die, before=False),
+        at_call(MlflowClient, "log_artifacts", 1, die),  # of the report
+        at_call(MlflowClient, "log_artifacts", 1, die, before=False),
+        at_call(MlflowClient, "set_terminated", 1, die),
+    ):
+        killed = run(folder, *arguments, prepare=deadly)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         arguments = ["sweep.resume=latest"]
     done = run(folder, *arguments)
@@ -90,34 +69,40 @@ def test_killed_again_and_again_at_its_end_a_sweep_scores_its_winner_once(folder
 
 
 def test_ctrl_c_lets_the_running_trial_end_and_says_how_to_go_on(folder: Path) -> None:
-    process = started(folder, *OWN, "+model.width=8,16,24,32,40,48", until=bool)
-    os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
+    process = run(folder, *OWN, "+model.width=8,16,24", prepare=at_metric("train/loss", 3, interrupt))
+    assert process.returncode == 130, process.stderr
     (parent,) = store_in(folder).runs("tags.kind = 'sweep'")
-    assert f"resume     python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in out
+    assert f"resume     python -m mnist_exp -m sweep.resume={parent.info.run_id[:8]}" in process.stdout
     runs = trials(store_in(folder))
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert 1 <= len(runs) < 6
+    assert ({run.info.status for run in runs}, widths(runs)) == ({"FINISHED"}, ["16", "8"])
     assert parent.info.status == "KILLED"
     assert "test/accuracy" not in parent.data.metrics
 
 
+def epochs(folder: Path) -> int:
+    """How many epochs the store knows."""
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=30)) as database:
+        return database.execute("SELECT count(*) FROM metrics WHERE key = 'train/loss'").fetchone()[0]
+
+
 @pytest.mark.parametrize("executor", ["inline", "local"])
 def test_ctrl_c_twice_stops_at_once_and_leaves_no_process(folder: Path, executor: str) -> None:
-    process = started(
-        folder, *OWN, f"executor={executor}", "+model.width=8,16", "training.epochs=100000", until=bool
-    )  # fmt: skip
-    time.sleep(5)  # it trains by now
-    family = psutil.Process(process.pid).children(recursive=True)
-    for _ in range(2):
+    endless = [*OWN, "+model.width=8,16", "training.epochs=100000"]
+    if executor == "inline":
+        process = start("-m", *endless, cwd=folder, prepare=at_metric("train/loss", 3, interrupt_twice))
+        family = []
+    else:
+        process = start("-m", *endless, "executor=local", cwd=folder)
+        process.wait_for(lambda: epochs(folder) > 3)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family
         os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.5)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "stopped    the running trials were ended" in out
-    assert "Traceback" not in err
-    assert not psutil.wait_procs(family, timeout=15)[1]
+        time.sleep(1)  # two signals at once would be one
+        os.kill(process.pid, signal.SIGINT)
+    assert process.wait() == 130, process.stderr
+    assert "stopped    the running trials were ended" in process.stdout
+    assert "Traceback" not in process.stderr
+    assert not psutil.wait_procs(family, timeout=60)[1]
     store = store_in(folder)
     assert {run.info.status for run in store.runs("tags.kind = 'trial'")} == {"KILLED"}  # so a resumed sweep has them
     (parent,) = store.runs("tags.kind = 'sweep'")

@@ -11,6 +11,7 @@ from test_kills import Silent
 
 from mnist_exp import experiment
 from mnist_exp.data.load import load_splits
+from mnist_exp.evaluation import run_files as artifacts
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.recorder import TrialRecorder, search
@@ -20,6 +21,12 @@ from mnist_exp.tracking.store import store_of
 from mnist_exp.tracking.sweep_run import SweepRecord
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
+QUICK = ["dataset.limit=300", "training.compiled_epoch=off"]
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "write_figures", lambda *_: None)  # they take most of a short trial
 
 
 @pytest.fixture
@@ -125,8 +132,8 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
 
 def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     """Hyperband's second rung: the curve of the parent, then what an undisturbed training would have had."""
-    study = study_of("hyperband", *SMALL[:2])
-    study = replace(study, digest=load_splits(study.configs.first().dataset).digest)
+    study = study_of("hyperband", *SMALL[:2], *QUICK)
+    study = replace(study, digest=load_splits(study.configs.first()).digest)
     record = begun(study, tracking)
     search(study, record, tracking, Inline(), Silent())
     attempts = {attempt.number: attempt for attempt in record.attempts()}

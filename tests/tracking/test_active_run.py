@@ -14,11 +14,19 @@ from mnist_exp.errors import TrackingError
 from mnist_exp.tracking import start_run
 from mnist_exp.tracking.active_run import ActiveRun, Input
 
-UNTRACKED = """
-import sys
-import mnist_exp
-result = mnist_exp.run("tracking=off", "training=smoke", "model.widths=[8]")
-print(sorted({name.split(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy", "alembic", "tensorflow"}))
+# A net of the user's own, and at the end of the process a line that tells what it imported.
+TELLING = """
+import atexit, sys
+import keras
+
+def net(image_shape, classes):
+    inputs = keras.Input(image_shape)
+    return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(keras.layers.Flatten()(inputs)))
+
+def tell():
+    print(sorted({name.split(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy", "alembic", "tensorflow"}))
+
+atexit.register(tell)
 """
 
 
@@ -70,7 +78,7 @@ def tracking(*overrides: str) -> Tracking:
 def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
     with pytest.raises(
-        TrackingError, match=r"needs 200 MB on disk, but 5 MB are free; make room.*tracking\.folder=PATH"
+        TrackingError, match=r"must have 200 MB of free space for a run, but got 5; make room.*tracking\.folder=PATH"
     ):
         start_run(tracking("tracking=off", f"tracking.folder={tmp_path}"), "mine")
 
@@ -83,7 +91,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_an_untracked_run_never_loads_mlflow(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", UNTRACKED], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    (tmp_path / "my_net.py").write_text(TELLING)
+    command = [sys.executable, "-m", "mnist_exp", "model=custom", "model._target_=my_net.net"]
+    smoke = ["tracking=off", "training=smoke"]
+    done = subprocess.run([*command, *smoke], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['tensorflow']"
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mlruns"]
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"my_net.py", "mlruns"}
+    assert not list((tmp_path / "mlruns").iterdir())

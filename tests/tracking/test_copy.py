@@ -53,8 +53,11 @@ def facts(store: Store, name: str) -> tuple:
     return run.data.params, points, inputs, run.info.status, run.info.start_time, run.info.end_time
 
 
-def test_everything_arrives_once_and_the_champion_answers_there_too(source: Store, server: str, tmp_path: Path) -> None:
-    target = open_store(server, tmp_path)
+@pytest.mark.parametrize("to", ["local", pytest.param("server", marks=pytest.mark.servers)])
+def test_everything_arrives_once_and_the_champion_answers_there_too(
+    source: Store, to: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    target = open_store(None if to == "local" else request.getfixturevalue("server"), tmp_path)
     first = copy_store(source, target)
     assert (first.runs, first.before, first.models, first.versions) == (3, 0, 2, 1)
     again = copy_store(source, target)

@@ -31,7 +31,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_clean_repository(repository: Path, artifacts: Path) -> None:
-    tags = environment.tags(artifacts)
+    tags = environment.collect_tags(artifacts)
     head = subprocess.run(("git", "rev-parse", "HEAD"), capture_output=True, text=True, check=True).stdout.strip()
     assert (tags["mlflow.source.git.commit"], tags["git.dirty"]) == (head, "false")
     assert list(artifacts.iterdir()) == []
@@ -39,7 +39,7 @@ def test_a_clean_repository(repository: Path, artifacts: Path) -> None:
 
 def test_an_uncommitted_change_is_kept(repository: Path, artifacts: Path) -> None:
     (repository / "net.py").write_text("width = 2  # größer\n", encoding="utf-8")
-    assert environment.tags(artifacts)["git.dirty"] == "true"
+    assert environment.collect_tags(artifacts)["git.dirty"] == "true"
     diff = (artifacts / "git.diff").read_text(encoding="utf-8")
     assert "-width = 1" in diff
     assert "+width = 2  # größer" in diff
@@ -47,34 +47,34 @@ def test_an_uncommitted_change_is_kept(repository: Path, artifacts: Path) -> Non
 
 def test_a_new_file_makes_it_dirty_too(repository: Path, artifacts: Path) -> None:
     (repository / "other.py").touch()
-    assert environment.tags(artifacts)["git.dirty"] == "true"
+    assert environment.collect_tags(artifacts)["git.dirty"] == "true"
     assert not (artifacts / "git.diff").exists()
 
 
 def test_outside_a_repository_or_without_git(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert not {"git.dirty", "mlflow.source.git.commit"} & environment.tags(artifacts).keys()
+    assert not {"git.dirty", "mlflow.source.git.commit"} & environment.collect_tags(artifacts).keys()
     monkeypatch.setenv("PATH", "")
-    assert not {"git.dirty", "mlflow.source.git.commit"} & environment.tags(artifacts).keys()
+    assert not {"git.dirty", "mlflow.source.git.commit"} & environment.collect_tags(artifacts).keys()
 
 
 def test_who_started_what(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/bin/mnist-exp", "name=a b", "seed=1"])
     monkeypatch.setenv("LOGNAME", "me")
-    tags = environment.tags(artifacts)
+    tags = environment.collect_tags(artifacts)
     assert (tags["command"], tags["mlflow.user"]) == ("mnist-exp 'name=a b' seed=1", "me")
     monkeypatch.setattr(sys, "argv", ["/opt/mnist_exp/__main__.py", "seed=1"])
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 2**30)
-    tags = environment.tags(artifacts)
+    tags = environment.collect_tags(artifacts)
     assert (tags["command"], tags["mlflow.user"]) == ("python -m mnist_exp seed=1", "unknown")
 
 
 def test_versions_and_hardware(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "PACKAGES", (*environment.PACKAGES, "none-such"))
-    tags = environment.tags(artifacts)
+    tags = environment.collect_tags(artifacts)
     assert tags["version.python"] == platform.python_version()
     assert tags["version.tensorflow"] == version("tensorflow")
     assert tags["version.none-such"] == "not installed"

@@ -56,7 +56,7 @@ def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
 
 @pytest.mark.parametrize("wanted", ["nobody", "12", "' or 1=1", "best", "latest"])
 def test_an_unknown_run_lists_what_there_is(store, wanted):
-    with pytest.raises(TrackingError, match="none yet"):
+    with pytest.raises(TrackingError, match="has no run yet"):
         find_run(store, wanted)
     found = add(store, "known", 0.9, status="FAILED")
     if wanted != "latest":
@@ -72,7 +72,7 @@ def test_what_cannot_be_resumed_is_passed_over(store):
         for wanted in ("one", "latest", meant, meant[:6]):
             assert find_run(store, wanted, among=among).id == meant
         with pytest.raises(
-            TrackingError, match=r"'best' must be a (run|sweep)'s id, its name or latest; the newest are: one"
+            TrackingError, match=r"the (run|sweep) must be an id, a name or latest, but got 'best'; the newest are: one"
         ):
             find_run(store, "best", among=among)
 
@@ -80,18 +80,18 @@ def test_what_cannot_be_resumed_is_passed_over(store):
 @pytest.mark.parametrize("among", [RUNS, RESUMABLE, SWEEPS])
 def test_runs_of_other_programs_are_not_meant(store, among):
     store.client.create_run(store.experiment_id("digits"))
-    with pytest.raises(TrackingError, match="the newest are: none yet"):
+    with pytest.raises(TrackingError, match=r"the store has no (run|sweep) yet"):
         find_run(store, "latest", among=among)
 
 
 def test_an_ambiguous_name_lists_the_ids(store):
     some = [add(store, "same", 0.9, at=at) for at in (1, 2)]
-    with pytest.raises(TrackingError, match="name of several") as refused:
+    with pytest.raises(TrackingError, match="is ambiguous") as refused:
         find_run(store, "same")
     assert all(run_id[:8] in str(refused.value) for run_id in some)
 
 
 @pytest.mark.parametrize("uri", ["models:/net@champion", "models:/net/3", "models:/"])
 def test_an_unknown_model_is_named(store, uri):
-    with pytest.raises(TrackingError, match="is no registered model"):
+    with pytest.raises(TrackingError, match="is not a registered model"):
         find_run(store, uri)

@@ -1,12 +1,17 @@
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from processes import at_call, call, die
+from sqlalchemy.engine.default import DefaultDialect
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import find_run
@@ -14,44 +19,14 @@ from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.sqlite import check_database, create_database
 from mnist_exp.tracking.store import open_store
 
-CREATE = """
+LIGHT = """
 import sys
 from pathlib import Path
 from mnist_exp.tracking.sqlite import create_database
 create_database(Path(sys.argv[1]))
 print("mlflow" in sys.modules)
 """
-# One process that has loaded MLflow, and a child of it for each moment at which a creation ends badly: before that many
-# statements of SQL, before the file is moved into place, or when the disk is full.
-INTERRUPTED = """
-import os, resource, signal, sys
-from pathlib import Path
-import mlflow.store.tracking.sqlalchemy_store
-from sqlalchemy import Engine, event
-from mnist_exp.tracking.sqlite import create_database
-
-def kill(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def create(moment):
-    if moment == "full":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
-    elif moment == "move":
-        os.replace = kill
-    else:
-        left = iter(range(int(moment)))
-        event.listen(Engine, "before_cursor_execute", lambda *_: None if next(left, None) is not None else kill())
-    try:
-        create_database(Path(sys.argv[1], moment, "mlflow.db"))
-    except Exception as error:
-        print(type(error).__name__, error, flush=True)
-
-for moment in sys.argv[2:]:
-    if not (child := os.fork()):
-        create(moment)
-        os._exit(0)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) == (moment != "full"), moment
-"""
+# A creation ends badly before this statement of SQL, before the file is moved into place, or when the disk is full.
 MOMENTS = ("1", "1000", "move", "full")
 # As root a file's mode forbids nothing, unless root gives up the right to pass over it.
 OBEYING = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
@@ -59,16 +34,26 @@ OBEYING = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac
 
 def test_twenty_processes_at_once_make_one_store(tmp_path: Path) -> None:
     database = tmp_path / "mlruns" / "mlflow.db"
-    command = [sys.executable, "-c", CREATE, str(database)]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(20)]
-    said = [process.communicate(timeout=180) for process in started]
-    assert [process.returncode for process in started] == [0] * 20, said
-    assert sorted(out.strip() for out, _ in said) == ["False"] * 19 + ["True"], "one loads MLflow, the others need not"
+    started = [call(create_and_tell, database, cwd=tmp_path) for _ in range(20)]
+    assert [process.wait() for process in started] == [0] * 20, [process.stderr for process in started]
+    assert sorted(process.stdout for process in started) == [""] * 19 + ["created\n"]
     assert {path.name for path in database.parent.iterdir()} == {"mlflow.db", "mlflow.lock"}
     check_database(database)
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert_a_run_can_be_logged(database.parent)
+
+
+def create_and_tell(database: Path) -> None:
+    """Creates the store, and says whether it was this process that did."""
+    at_call(SqlAlchemyStore, "__init__", 1, partial(print, "created"))()
+    create_database(database)
+
+
+def test_where_a_store_exists_mlflow_is_not_loaded(tmp_path: Path, new_database: Path) -> None:
+    command = [sys.executable, "-c", LIGHT, str(new_database)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +62,22 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     if sys.platform == "win32":
         pytest.skip("needs fork and SIGKILL")
     root = tmp_path_factory.mktemp("interrupted")
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(root), *MOMENTS], capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
-    return root, done.stdout
+    started = {moment: call(create_badly, root, moment, cwd=root) for moment in MOMENTS}
+    ends = {moment: process.wait() for moment, process in started.items()}
+    assert ends == {"1": -signal.SIGKILL, "1000": -signal.SIGKILL, "move": -signal.SIGKILL, "full": 1}
+    return root, started["full"].stderr.splitlines()[-1]
+
+
+def create_badly(root: Path, moment: str) -> None:
+    if moment == "full":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    elif moment == "move":
+        at_call(os, "replace", 1, die)()
+    else:
+        at_call(DefaultDialect, "do_execute", int(moment), die)()
+    create_database(root / moment / "mlflow.db")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -99,9 +95,9 @@ def test_a_creation_that_ended_badly_is_done_again(interrupted: tuple[Path, str]
 def test_a_full_disk_is_said(interrupted: tuple[Path, str]) -> None:
     name, _, message = interrupted[1].partition(" ")
     assert name == "TrackingError"
-    assert message.startswith(f"{interrupted[0] / 'full' / 'mlflow.db'}: the tracking store cannot be created (")
+    assert message.startswith(f"{interrupted[0] / 'full' / 'mlflow.db'} cannot be created (")
     assert "disk" in message
-    assert message.strip().endswith("choose a folder with tracking.folder=PATH")
+    assert message.strip().endswith("choose another folder with tracking.folder=PATH")
 
 
 def assert_a_run_can_be_logged(folder: Path) -> None:
@@ -128,9 +124,7 @@ def test_an_empty_file_is_no_store_of_mlflows(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     database.touch()
     create_database(database)  # leaves what is there alone
-    with pytest.raises(
-        TrackingError, match=r"must be a SQLite database of MLflow's .* no such table.*tracking\.folder"
-    ):
+    with pytest.raises(TrackingError, match=r"must be a SQLite database of MLflow .*no such table.*tracking\.folder"):
         check_database(database)
     assert database.stat().st_size == 0
 
@@ -140,7 +134,7 @@ def test_a_store_of_another_mlflow_is_not_upgraded(tmp_path: Path, new_database:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'abcdef123456'")
         connection.commit()
-    with pytest.raises(TrackingError, match=r"the schema of MLflow 3\.17.*, but has abcdef123456; .*mlflow db upgrade"):
+    with pytest.raises(TrackingError, match=r"schema of MLflow 3\.17.*, but got 'abcdef123456'; .*mlflow db upgrade"):
         check_database(database)
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("abcdef123456",)
@@ -149,14 +143,14 @@ def test_a_store_of_another_mlflow_is_not_upgraded(tmp_path: Path, new_database:
 def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").mkdir()
     create_database(tmp_path / "mlflow.db")
-    with pytest.raises(TrackingError, match="unable to open database file; choose another folder"):
+    with pytest.raises(TrackingError, match=r"unable to open database file\); choose another folder"):
         check_database(tmp_path / "mlflow.db")
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "mlruns").touch()
     with pytest.raises(
-        TrackingError, match=r"mlflow\.db: .* cannot be created .*; choose a folder with tracking\.folder"
+        TrackingError, match=r"mlflow\.db cannot be created .*; choose another folder with tracking\.folder"
     ):
         create_database(tmp_path / "mlruns" / "mlflow.db")
 
@@ -165,8 +159,8 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "rule"),
     [
-        ("check_database", "that can be written, but: attempt to write a readonly database"),
-        ("create_database", "the tracking store cannot be created ([Errno 13] Permission denied"),
+        ("check_database", "that can be written (attempt to write a readonly database)"),
+        ("create_database", "cannot be created ([Errno 13] Permission denied"),
     ],
 )
 def test_a_store_that_cannot_be_written(tmp_path: Path, new_database: Path, function: str, rule: str) -> None:
@@ -176,7 +170,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, new_database: Path, func
         database.chmod(0o444)
     else:
         tmp_path.chmod(0o555)
-    script = f"import sys, pathlib; from mnist_exp.tracking.database import *; {function}(pathlib.Path(sys.argv[1]))"
+    script = f"import sys, pathlib; from mnist_exp.tracking.sqlite import *; {function}(pathlib.Path(sys.argv[1]))"
     try:
         done = subprocess.run(
             [*OBEYING, sys.executable, "-c", script, str(database)], capture_output=True, text=True, timeout=180
@@ -184,6 +178,6 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, new_database: Path, func
     finally:
         tmp_path.chmod(0o755)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"mnist_exp.errors.TrackingError: {database}: ")
+    assert last.startswith(f"mnist_exp.errors.TrackingError: {database} ")
     assert rule in last
     assert "tracking.folder=PATH" in last

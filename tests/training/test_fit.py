@@ -33,6 +33,9 @@ def splits():
     return Splits("quarters", part(130), part(60), part(60), ("a", "b", "c", "d"), "quarters", "0" * 64)
 
 
+OFF = {"compiled_epoch": "off"}  # spares the compilation by XLA where the mode makes no difference
+
+
 def settings(**keys):
     return Training(
         **(OmegaConf.to_container(OmegaConf.load(CONF / "training" / "default.yaml")) | {"epochs": 4} | keys)
@@ -86,7 +89,7 @@ def test_best_weights_are_those_of_the_epoch_the_checkpoint_watched(splits, tmp_
 def test_early_stopping_and_the_checkpoint_watch_what_each_is_told(splits, tmp_path):
     _, history, _ = fit(
         splits, tmp_path, epochs=60, rate=0.5, weights="best", checkpoint_monitor="val_accuracy",
-        early_stopping_monitor="val_loss", early_stopping_patience=3,
+        early_stopping_monitor="val_loss", early_stopping_patience=3, **OFF,
     )  # fmt: skip
     losses = history.curves()["val_loss"]
     assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 60
@@ -94,7 +97,7 @@ def test_early_stopping_and_the_checkpoint_watch_what_each_is_told(splits, tmp_p
 
 
 def test_reduce_lr_shrinks_the_learning_rate_on_a_plateau(splits, tmp_path):
-    _, _, heard = fit(splits, tmp_path, epochs=12, rate=0.5, reduce_lr_patience=1, reduce_lr_factor=0.1)
+    _, _, heard = fit(splits, tmp_path, epochs=12, rate=0.5, reduce_lr_patience=1, reduce_lr_factor=0.1, **OFF)
     rates = [metrics["learning_rate"] for _, metrics in heard]
     assert rates[0] == pytest.approx(0.5)
     assert rates[-1] < 0.06
@@ -114,7 +117,7 @@ def test_a_training_cut_in_two_ends_as_one_in_one_piece(splits, tmp_path, keys):
 
 
 def test_a_training_that_had_stopped_early_is_not_taken_up_again(splits, tmp_path):
-    keys = {"epochs": 60, "rate": 0.5, "early_stopping_patience": 2}
+    keys = {"epochs": 60, "rate": 0.5, "early_stopping_patience": 2, **OFF}
     _, history, _ = fit(splits, tmp_path, **keys)
     _, again, heard = fit(splits, tmp_path, **keys)
     assert again.epochs == history.epochs
@@ -123,16 +126,16 @@ def test_a_training_that_had_stopped_early_is_not_taken_up_again(splits, tmp_pat
 
 def test_a_half_written_checkpoint_is_passed_over(splits, tmp_path):
     """Killed between the weights and the state: the state names complete files only."""
-    fit(splits, tmp_path, epochs=2)
+    fit(splits, tmp_path, epochs=2, **OFF)
     (tmp_path / "epoch-00003.weights.h5").write_bytes(b"half")
     (tmp_path / "state.json.new").write_text("{")
-    _, history, heard = fit(splits, tmp_path, epochs=4)
+    _, history, heard = fit(splits, tmp_path, epochs=4, **OFF)
     assert len(history.epochs) == 4
     assert [epoch for epoch, _ in heard] == [3, 4]
 
 
 def test_checkpoints_keep_the_last_and_the_best_epoch_only(splits, tmp_path):
-    _, history, _ = fit(splits, tmp_path, epochs=6)
+    _, history, _ = fit(splits, tmp_path, epochs=6, **OFF)
     kept = {path.name for path in tmp_path.glob("*.h5")}
     assert kept == {f"epoch-{epoch:05d}.weights.h5" for epoch in (6, history.best_epoch("val_accuracy"))}
     assert len(json.loads((tmp_path / "state.json").read_text())["epochs"]) == 6
@@ -144,15 +147,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_remedy(splits, tmp
 
 
 def test_one_hot_targets_with_smoothing_and_without(splits, tmp_path):
-    _, sparse, _ = fit(splits, tmp_path / "sparse")
-    _, plain, _ = fit(splits, tmp_path / "plain", loss="categorical_crossentropy")
+    _, sparse, _ = fit(splits, tmp_path / "sparse", **OFF)
+    _, plain, _ = fit(splits, tmp_path / "plain", loss="categorical_crossentropy", **OFF)
     _, smooth, _ = fit(splits, tmp_path / "smooth", loss="categorical_crossentropy", label_smoothing=0.2)
     assert plain.curves()["loss"] == pytest.approx(sparse.curves()["loss"], rel=1e-4)
     assert smooth.epochs[-1]["loss"] > plain.epochs[-1]["loss"]
 
 
 def test_overfitting_one_batch_drives_its_loss_to_nearly_nothing(splits, tmp_path):
-    _, history, _ = fit(splits, tmp_path, dropout=0.0, epochs=300, batches=1)
+    _, history, _ = fit(splits, tmp_path, dropout=0.0, rate=0.05, epochs=100, batches=1)
     assert history.epochs[-1]["loss"] < 0.05
     assert history.epochs[-1]["accuracy"] == 1.0
 
@@ -160,7 +163,7 @@ def test_overfitting_one_batch_drives_its_loss_to_nearly_nothing(splits, tmp_pat
 def test_one_batch_holds_every_class_of_images_that_lie_class_by_class(splits, tmp_path):
     """As those of dataset=folder do."""
     by_class = replace(splits, train=splits.train[np.argsort(splits.train.labels, kind="stable")])
-    _, history, _ = fit(by_class, tmp_path, dropout=0.0, epochs=100, batches=1)
+    _, history, _ = fit(by_class, tmp_path, dropout=0.0, rate=0.05, epochs=30, batches=1)
     assert history.epochs[-1]["val_accuracy"] > 0.5  # with one class it would be a quarter
 
 
