@@ -1,9 +1,12 @@
-"""Only mnist_exp/tracking imports MLflow or touches its objects; all others see plain values."""
+"""The contracts between the rooms of the package. pyproject.toml holds those of imports."""
 
 import ast
+import graphlib
 from pathlib import Path
 
+import grimp
 import pytest
+from importlinter.cli import lint_imports
 
 import mnist_exp
 
@@ -33,3 +36,31 @@ def test_outside_tracking_nobody_knows_mlflow(path: Path) -> None:
         and getattr(node.value, "attr", getattr(node.value, "id", None)) == "data"
     }
     assert not raw
+
+
+def test_the_contracts_of_imports_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = lint_imports(config_filename=str(PACKAGE.parent / "pyproject.toml"), no_cache=True)
+    assert kept == 0, capsys.readouterr().out
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports within functions and for type checkers count."""
+    graph = grimp.build_graph("mnist_exp", cache_dir=None)
+    imports_of = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(graphlib.TopologicalSorter(imports_of).static_order())) == len(graph.modules)
+
+
+def test_no_module_only_hands_on_the_names_of_others() -> None:
+    """mnist_exp.data does, because stored configs name its functions."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body[1:]
+        own = [
+            node
+            for node in body
+            if not isinstance(node, ast.Import | ast.ImportFrom) and "__all__" not in ast.dump(node)
+        ]
+        assert own or not body or path == PACKAGE / "data" / "__init__.py", path
+
+
+def test_the_top_of_the_package_holds_ten_modules() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) == 10

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from mnist_exp.config.compose import compose, flatten
+from mnist_exp.config.compose import Composed, compose, first_line, flatten
 from mnist_exp.config.schema import (
     SECTIONS,
     SWEEP_SECTIONS,
@@ -21,6 +22,7 @@ from mnist_exp.config.schema import (
     keys_with,
 )
 from mnist_exp.config.targets import call_target
+from mnist_exp.errors import ConfigError, Problem
 
 S = TypeVar("S", bound=Section)
 WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
@@ -119,13 +121,31 @@ class BaseConfig:
     config: DictConfig
     choices: Mapping[str, str]
 
+    @classmethod
+    def from_composed(cls, composed: Composed) -> Self:
+        """Leaves out the sections of sweeps, which a trial has no use for."""
+        kept = [str(key) for key in composed.config if key not in SWEEP_SECTIONS]
+        return cls(OmegaConf.masked_copy(composed.config, kept), composed.choices)
+
+    def find(self, key: str) -> tuple[bool, Any]:
+        """Returns whether the config has this dotted key, and its value, not resolved."""
+        found: Any = OmegaConf.to_container(self.config)
+        for name in key.split("."):
+            if not isinstance(found, dict) or name not in found:
+                return False, None
+            found = found[name]
+        return True, found
+
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
-        """Returns the config with these values by dotted key. Raises OmegaConf's errors for an unknown key."""
+        """Returns the config with these values by dotted key. Raises ConfigError for a key that cannot be set."""
         config = copy.deepcopy(self.config)
         OmegaConf.set_struct(config, True)  # an unknown key is an error
-        for key, value in values.items():
-            OmegaConf.update(config, key, value)
-        return RunConfig(plain(config), self.choices)
+        try:
+            for key, value in values.items():
+                OmegaConf.update(config, key, value)
+            return RunConfig(plain(config), self.choices)
+        except OmegaConfBaseException as error:
+            raise ConfigError(Problem(str(error.full_key), "cannot be set", remedy=first_line(error))) from error
 
     def to_record(self) -> dict[str, Any]:
         """Returns plain values for the store."""

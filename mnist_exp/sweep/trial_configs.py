@@ -5,13 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from mnist_exp.config.check import field_of, find_problems
 from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, compose, parse_overrides, unknown_key
 from mnist_exp.config.run_config import BaseConfig, RunConfig, format_value
-from mnist_exp.config.schema import SWEEP_SECTIONS
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 
@@ -46,9 +42,7 @@ class TrialConfigs:
                 place = f"{' '.join(chosen)}: " if chosen else ""
                 problems += [replace(problem, key=f"{place}{problem.key}") for problem in error.problems]
                 continue
-            kept = [str(key) for key in composed.config if key not in SWEEP_SECTIONS]
-            config = OmegaConf.masked_copy(composed.config, kept)
-            bases[_group_key(groups, values)] = BaseConfig(config, composed.choices)
+            bases[_group_key(groups, values)] = BaseConfig.from_composed(composed)
         configs = cls(space.typed(cls(space, bases)._is_integer), bases)
         problems += list(dict.fromkeys(configs._find_problems()))
         if problems:
@@ -81,7 +75,7 @@ class TrialConfigs:
                 continue  # it does not compose, which is a problem already
             known: list[Parameter] = []
             for parameter in (p for p in self.space.active(combination) if p.key not in GROUPS):
-                if _has(base, parameter.key):
+                if base.find(parameter.key)[0]:
                     known.append(parameter)
                 else:
                     problem = unknown_key(parameter.key)
@@ -91,10 +85,11 @@ class TrialConfigs:
     def _is_integer(self, key: str) -> bool:
         """Whether an interval of this key is one of integers; Hydra's own are of real numbers."""
         for base in self.bases.values():
-            if _has(base, key):
+            known, default = base.find(key)
+            if known:
                 info = field_of(base.config, key)
                 names = {name for name in ("int", "float") if info and name in str(info.annotation)}
-                return names == {"int"} or (names != {"float"} and type(OmegaConf.select(base.config, key)) is int)
+                return names == {"int"} or (names != {"float"} and type(default) is int)
         return False
 
 
@@ -102,8 +97,8 @@ def _check_values(base: BaseConfig, parameters: Sequence[Parameter]) -> Iterator
     """Yields the problems of a config with the first values, then those that another value brings."""
     try:
         first = base.with_values({p.key: _ends(p)[0] for p in parameters})
-    except OmegaConfBaseException as error:
-        yield Problem(str(error.full_key), "cannot be set", remedy=str(error.msg))
+    except ConfigError as error:
+        yield from error.problems
         return
     before = list(find_problems(first.values))
     for problem in before:
@@ -120,14 +115,6 @@ def _check_values(base: BaseConfig, parameters: Sequence[Parameter]) -> Iterator
 def _speaks_of(problem: Problem, key: str) -> bool:
     """Whether a problem is one of this key, or of a value inside of it."""
     return problem.key == key or problem.key.startswith((f"{key}.", f"{key}["))
-
-
-def _has(base: BaseConfig, key: str) -> bool:
-    *sections, last = key.split(".")
-    found: Any = base.config
-    for section in sections:
-        found = found.get(section) if OmegaConf.is_dict(found) and section in found else None
-    return OmegaConf.is_dict(found) and last in found.keys()  # noqa: SIM118 `in found` is false for a value of ???
 
 
 def _fixed(space: Space, overrides: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ from command_line import store_in, trials
 from light_trials import study_of
 from omegaconf import OmegaConf
 
-from mnist_exp import cli
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.winner import rank
@@ -39,17 +37,16 @@ def test_null_and_lists_of_a_winner_are_in_its_experiment_file(tmp_path: Path, m
     assert repr(found["model"]["names"]) == "['a b', None, '1', [2.0, True]]"
 
 
-def test_files_of_any_name_are_swept_to_a_winner_that_can_be_trained_again(tmp_path: Path, monkeypatch) -> None:
+def test_files_of_any_name_are_swept_to_a_winner_that_can_be_trained_again(home: Path, run_main) -> None:
     names = ["my data (1).npz", 'it\'s {a=b}, "c" Grün.npz']
     for seed, name in enumerate(names):
         images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-        np.savez(tmp_path / name, x_train=images, y_train=np.arange(60) % 2)
-    monkeypatch.chdir(tmp_path)
+        np.savez(home / name, x_train=images, y_train=np.arange(60) % 2)
     chosen = ",".join(map(format_value, names))
     sweep = ["dataset=npz", f"dataset.path={chosen}", "training=smoke", "model.widths=[8]", "sweep.save_best=best.yaml"]
-    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *sweep])
-    assert cli.main() == 0
-    store = store_in(tmp_path)
+    status, _, err = run_main("-m", *sweep)
+    assert status == 0, err
+    store = store_in(home)
     (parent,) = list_runs(store, "tags.kind = 'sweep'")
     assert parent.is_finished
     assert {run.params["dataset.path"] for run in trials(store)} == set(names)
