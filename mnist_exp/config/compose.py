@@ -270,5 +270,5 @@ def _has(config: DictConfig, key: str) -> bool:
     section, _, last = key.rpartition(".")
     with suppress(*FAILURES):
         found = OmegaConf.select(config, section) if section else config
-        return isinstance(found, DictConfig) and last in found
+        return isinstance(found, DictConfig) and last in found.keys()  # noqa: SIM118 `in found` is false for ???
     return False
