@@ -5,9 +5,9 @@ import os
 import sys
 from importlib.metadata import version
 
-from mnist_exp.config.compose import Composed, compose_command_line
+from mnist_exp.config.compose import Composed, compose_command_line, nearest
 from mnist_exp.config.help import register_help
-from mnist_exp.errors import UserError
+from mnist_exp.errors import ConfigError, Problem, UserError
 
 COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
 
@@ -34,6 +34,9 @@ def _run(arguments: list[str]) -> int:
         command = importlib.import_module(f"mnist_exp.commands.{arguments[0]}").command
         command(arguments[1:], f"mnist_exp {arguments[0]}")
         return 0
+    if arguments and arguments[0].isidentifier():
+        remedy = nearest(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
+        raise ConfigError(Problem(arguments[0], "is neither a command nor KEY=VALUE", remedy=remedy))
     register_help()
     return max(map(_start, compose_command_line()), default=0)
 

@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Compos
         config = _compose(overrides, source)
     except FAILURES as error:
         raise ConfigError(_explain(error, overrides, source)) from error
-    return _composed(config, overrides, source)
+    return _composed(config, config.hydra, overrides, source)
 
 
 def compose_command_line() -> list[Composed]:
@@ -83,7 +83,7 @@ def compose_command_line() -> list[Composed]:
     Hydra has returned before anything runs, so that no error of a run is taken for one of composing. Raises
     ConfigError.
     """
-    found: list[tuple[DictConfig, list[str], Source]] = []
+    found: list[tuple[DictConfig, Any, list[str], Source]] = []
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def collect(config: DictConfig) -> None:
@@ -91,9 +91,8 @@ def compose_command_line() -> list[Composed]:
         paths = {provider: [one.path for one in node.runtime.config_sources if one.provider == provider]
                  for provider in ("main", "command-line")}  # fmt: skip
         source = Source(str(node.job.config_name), str(paths["main"][0]), tuple(paths["command-line"]))
-        whole = config if "hydra" in config else OmegaConf.merge({"hydra": node}, config)
-        assert isinstance(whole, DictConfig)
-        found.append((whole, list(node.overrides.task), source))
+        overrides: Any = OmegaConf.to_container(node.overrides.task)  # a value may be an interpolation
+        found.append((config, node, overrides, source))
 
     before = os.environ.get("HYDRA_FULL_ERROR")
     HydraConfig.instance().cfg = None  # of an earlier call in this process
@@ -105,7 +104,7 @@ def compose_command_line() -> list[Composed]:
             raise
         arguments = get_args_parser().parse_args(sys.argv[1:])
         source = Source(more=(os.path.abspath(arguments.config_dir),) if arguments.config_dir else ())
-        raise ConfigError(_explain(error, arguments.overrides, source)) from error
+        raise ConfigError(_explain(error, arguments.overrides, source, arguments.multirun)) from error
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
@@ -185,9 +184,8 @@ def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
         GlobalHydra.instance().clear()
 
 
-def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Composed:
-    """Splits Hydra's node off. Raises ConfigError for overrides that Hydra merges silently."""
-    node = whole.hydra
+def _composed(config: DictConfig, node: Any, overrides: Sequence[str], source: Source) -> Composed:
+    """Leaves Hydra's node out. Raises ConfigError for overrides that Hydra merges silently."""
     sweeping = node.mode == RunMode.MULTIRUN and node.sweeper._target_ == SWEEPER
     parsed = parse_overrides(overrides)
     if found := [problem for one in parsed for problem in _malformed(one, swept=sweeping)]:
@@ -195,7 +193,7 @@ def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Co
     shaping = [group for group in GROUPS if group not in SWEEP_SECTIONS]
     chosen = node.runtime.choices
     return Composed(
-        OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]),
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]),
         {group: str(chosen[group]) for group in shaping if chosen.get(group)},
         tuple(overrides),
         source,
@@ -203,7 +201,7 @@ def _composed(whole: DictConfig, overrides: Sequence[str], source: Source) -> Co
     )
 
 
-def _explain(error: Exception, overrides: Sequence[str], source: Source) -> list[Problem]:
+def _explain(error: Exception, overrides: Sequence[str], source: Source, swept: bool = False) -> list[Problem]:
     """Why composing failed: from the exception's fields and the parsed overrides, never from a message."""
     if isinstance(error, OverrideParseException):
         return [_unreadable(error.override)]
@@ -213,7 +211,7 @@ def _explain(error: Exception, overrides: Sequence[str], source: Source) -> list
         hint = nearest(choice, options)
         return [Problem(group, "must be one of " + ", ".join(options), choice, hint)]
     parsed = parse_overrides(overrides)
-    if found := [problem for one in parsed for problem in _malformed(one)] or list(_unknown(parsed, source)):
+    if found := [problem for one in parsed for problem in _malformed(one, swept)] or list(_unknown(parsed, source)):
         return found
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -250,7 +248,7 @@ def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
 
 
 def _is_needed(override: Override) -> bool:
-    return not override.is_delete() and override.key_or_group not in ("experiment", "sweeps")
+    return not override.is_delete() and not override.is_sweep_override() and override.key_or_group not in ("experiment", "sweeps")
 
 
 def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:
@@ -272,5 +270,5 @@ def _has(config: DictConfig, key: str) -> bool:
     section, _, last = key.rpartition(".")
     with suppress(*FAILURES):
         found = OmegaConf.select(config, section) if section else config
-        return isinstance(found, DictConfig) and last in found
+        return isinstance(found, DictConfig) and last in found.keys()  # noqa: SIM118 `in found` is false for ???
     return False

@@ -68,8 +68,12 @@ def _lines(values: dict[str, Any], known: dict[str, str], prefix: str) -> Iterat
             yield line
             continue
         words = textwrap.wrap(comment, WIDTH - COMMENT - 2)
-        yield f"{line:<{COMMENT - 1}} # {words[0]}"
-        yield from (f"{'':<{COMMENT}}# {more}" for more in words[1:])
+        if len(line) >= COMMENT:
+            yield line
+            line = ""
+        for text in words:
+            yield f"{line:<{COMMENT}}# {text}"
+            line = ""
 
 
 def _is_open(value: Any) -> bool:

@@ -1,7 +1,9 @@
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking import start_run
-from mnist_exp.tracking.active_run import ActiveRun, Input
+from mnist_exp.tracking.active_run import ActiveRun, Input, Timer
 
 # A net of the user's own, and at the end of the process a line that tells what it imported.
 TELLING = """
@@ -54,6 +56,28 @@ def test_nothing_is_left_of_an_untracked_record(tmp_path: Path, status) -> None:
     record.end(status)
     assert list(tmp_path.iterdir()) == []
     assert (record.resumable, record.undelivered, record.id, record.uri) == (False, None, None, None)
+
+
+def test_the_end_of_the_block_sets_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[tuple[str, str]] = []
+    monkeypatch.setattr(ActiveRun, "end", lambda self, status, message="": ends.append((status, message)))
+    for error in (None, ValueError("it broke"), KeyboardInterrupt()):
+        with contextlib.suppress(ValueError, KeyboardInterrupt), ActiveRun.create(tmp_path, "mine") as active:
+            if error:
+                raise error
+        assert (active.artifacts / "traceback.txt").exists() == isinstance(error, ValueError)
+    assert ends == [("FINISHED", ""), ("FAILED", "ValueError: it broke"), ("KILLED", "KeyboardInterrupt")]
+
+
+def test_the_seconds_of_a_part_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 2.0, 10.0, 11.0, 14.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    timer = Timer()
+    with timer("training"):
+        pass
+    with timer("training"):
+        assert timer.elapsed("training") == 1
+    assert timer.seconds == {"training": 6}
 
 
 def test_runs_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
