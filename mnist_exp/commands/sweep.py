@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -39,12 +39,17 @@ class Progress:
 
 def read_progress(store: Store, wanted: str) -> Progress:
     """Returns the progress of a sweep. wanted: its id, its name or `latest`. Raises TrackingError if it is unknown."""
+    from mnist_exp.sweep.stored_values import read_stored_space
+
     sweep = SweepRun.find(store, wanted)
     settings, trials = sweep.record["settings"], sweep.trials()
     objective = Objective(settings["objective"], settings["direction"])
     ended = [trial for trial in trials if trial.outcome != "pending"]
     scored = [trial for trial in ended if trial.has_score]
     best = min(scored, key=lambda trial: objective.rank(trial.score or 0.0), default=None)
+    if best:
+        _, stored = read_stored_space(sweep.record)
+        best = replace(best, values=stored.decode(best.values))
     running = {trial.number: trial.tags.get(tags.HOST, "?") for trial in trials if _is_running(trial)}
     total, left = settings["max_trials"], None
     if total and ended and running:

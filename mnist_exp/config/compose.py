@@ -248,7 +248,7 @@ def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
 
 
 def _is_needed(override: Override) -> bool:
-    return not override.is_delete() and override.key_or_group not in ("experiment", "sweeps")
+    return not override.is_delete() and not override.is_sweep_override() and override.key_or_group not in ("experiment", "sweeps")
 
 
 def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:
@@ -270,5 +270,5 @@ def _has(config: DictConfig, key: str) -> bool:
     section, _, last = key.rpartition(".")
     with suppress(*FAILURES):
         found = OmegaConf.select(config, section) if section else config
-        return isinstance(found, DictConfig) and last in found
+        return isinstance(found, DictConfig) and last in found.keys()  # noqa: SIM118 `in found` is false for ???
     return False

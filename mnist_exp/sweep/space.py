@@ -94,7 +94,7 @@ class Parameter:
                 Problem(
                     f"{self.source}: {self.key}",
                     "must have values that can be counted, because the sweep is a grid, but is an interval",
-                    remedy="write range(low,high,step) or choice(...), or give sweep.algorithm=tpe and "
+                    remedy="write range(low,high,step) or choice(...), or give sweep.sampler=tpe and "
                     "sweep.max_trials=50",
                 )
             )

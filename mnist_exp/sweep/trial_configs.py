@@ -43,11 +43,11 @@ class TrialConfigs:
                 problems += [replace(problem, key=f"{place}{problem.key}") for problem in error.problems]
                 continue
             bases[_group_key(groups, values)] = BaseConfig.from_composed(composed)
-        configs = cls(space, bases)
+        configs = cls(space.typed(cls(space, bases)._is_integer), bases)
         problems += list(dict.fromkeys(configs._find_problems()))
         if problems:
             raise ConfigError(problems)
-        return cls(space.typed(configs._is_integer), bases)
+        return configs
 
     def first(self) -> RunConfig:
         """Returns the config with the first choice, or the lowest number, of everything."""

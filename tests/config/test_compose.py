@@ -251,6 +251,13 @@ def test_every_override_that_cannot_be_followed_is_listed() -> None:
     assert [problem.key for problem in refused.value.problems] == ["training.epohcs", "modle"]
 
 
+def test_a_key_without_a_default_is_known() -> None:
+    """dataset.path of dataset=npz is `???`."""
+    with pytest.raises(ConfigError) as refused:
+        compose(["dataset=npz", "dataset.path=x", "training.epohcs=3"])
+    assert [problem.key for problem in refused.value.problems] == ["training.epohcs"]
+
+
 def test_the_last_of_two_overrides_counts() -> None:
     assert values("seed=1", "seed=2")["seed"] == 2
     assert compose(["model=cnn", "model=resnet"]).choices["model"] == "resnet"

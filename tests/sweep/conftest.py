@@ -1,11 +1,14 @@
 """A tracking store for sweeps."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from mnist_exp.config.schema import Tracking
+
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))  # whose test_figures.py says when a figure is readable
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,12 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mnist_exp.config.compose import CONF
-from mnist_exp.config.schema import Sweep, Tracking
+from mnist_exp.config.schema import Sweep, Tracking, Training
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.sweep.trial_configs import TrialConfigs
-from mnist_exp.tracking import log_run as recording
-from mnist_exp.tracking.store import store_of
+from mnist_exp.tracking.store import connect
 
 SPACES = {
     "grid": ["model.dropout=0.0,0.1,0.2", "seed=0,1,2,3"],
@@ -24,24 +23,24 @@ SPACES = {
 
 def light(job: Job) -> Outcome:
     """A trial without a net."""
-    from mnist_exp.tracking.mlflow_run import MlflowRecord
+    from mnist_exp.tracking.mlflow_run import MlflowRun
 
-    keys = Tracking(**job.config["tracking"])
-    record = MlflowRecord.adopt(store_of(keys), Path(keys.folder), job.run_id, job.name)
-    with recording.ended(record):
-        epochs = job.config["training"]["epochs"]
-        curve = tuple(1 - abs(job.config["model"]["dropout"] - 0.2) - 1 / (2 + epoch) for epoch in range(epochs))
+    settings = job.config.settings(Tracking)
+    with MlflowRun.take_over_run(connect(settings), Path(settings.folder), job.run_id, job.name) as active:
+        epochs = job.config.settings(Training).epochs
+        dropout = job.config.values["model"]["dropout"]
+        curve = tuple(1 - abs(dropout - 0.2) - 1 / (2 + epoch) for epoch in range(epochs))
         for epoch, value in enumerate(curve, 1):
-            record.metrics({"val/accuracy": value}, step=epoch)
+            active.log_metrics({"val/accuracy": value}, step=epoch)
         time.sleep(0.01)
-        record.metrics({"score": curve[-1]}, step=0)
+        active.log_metrics({"score": curve[-1]}, step=0)
     return Outcome(score=curve[-1], curve=curve)
 
 
 def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
     """Small enough to run to its end in seconds."""
     given = [*SPACES.get(algorithm, []), *overrides]
-    configs = TrialConfigs.composed(parse({}, "test", given, {}), given)
+    configs = TrialConfigs.compose(parse({}, "test", given, {}), given)
     keys = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "default.yaml"))
     most = None if algorithm in ("grid", "hyperband") else 10
     return Study(

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from mnist_exp.sweep import display as display_module
 from mnist_exp.sweep.display import SweepDisplay, format_values
-from mnist_exp.terminal import duration
+from mnist_exp.terminal import format_duration
 
 VALUES = {"optimizer": "adam", "optimizer=adam/optimizer.learning_rate": 0.00123456, "model.widths": [256, 128]}
 
@@ -63,9 +63,9 @@ def test_in_a_log_each_trial_is_a_line(capsys: pytest.CaptureFixture[str]) -> No
     display.end_sweep("all of them", "val/accuracy", 0)
     out = " ".join(capsys.readouterr().out.split())
     assert "10 trials, 2 at a time" in out
-    assert "0 0.9123 optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256, 128]" in out
+    assert "0 0.9123 optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128]" in out
     assert "1 0.5000 pruned optimizer=adam" in out
-    assert "2 failed optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256, 128] ValueError: no" in out
+    assert "2 failed optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128] ValueError: no" in out
     assert "3: 1 complete, 1 pruned, 1 failed; all of them" in out
     assert "best trial 0, val/accuracy 0.9123" in out
 
@@ -83,9 +83,9 @@ def test_values_are_shown_as_a_user_types_them_without_their_conditions() -> Non
         "f": 1e-05,
         "g": {"zoom": 0.1},
     }
-    assert format_values(odd) == "a=null b=true c=[128, [64, 'x y']] d='123' e='my data (1).npz' f=1e-05 g={zoom: 0.1}"
+    assert format_values(odd) == "a=null b=true c=[128,[64,'x y']] d='123' e='my data (1).npz' f=1e-05 g={zoom:0.1}"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_said_in_the_unit_that_suits(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -304,9 +304,9 @@ def test_the_start_of_a_worker_does_not_count_towards_the_time_of_its_trial(monk
         return type("Waited", (), {"done": {future} if future.done() else set()})
 
     monkeypatch.setattr(engine_module, "wait", wait)
-    Engine(study.settings, oracle_of(study), slots, lambda job: None, book).run()
+    Engine(study.settings, create_sampler(study), slots, lambda job: None, book).run()
     assert slots.killed == []
-    assert book.outcomes[0].error == ""
+    assert book.outcomes[0].failure is None
 
 
 def test_a_trial_that_never_begins_is_killed(monkeypatch):
@@ -319,7 +319,7 @@ def test_a_trial_that_never_begins_is_killed(monkeypatch):
         return type("Waited", (), {"done": set()})
 
     monkeypatch.setattr(engine_module, "wait", wait)
-    Engine(study.settings, oracle_of(study), slots, lambda job: None, book).run()
+    Engine(study.settings, create_sampler(study), slots, lambda job: None, book).run()
     assert slots.killed == [0]
     assert clock[0] > engine_module.STARTUP
 

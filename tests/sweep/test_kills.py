@@ -19,9 +19,10 @@ from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.tracking.mlflow_run import MlflowRecord
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.mlflow_run import MlflowRun
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 
@@ -37,16 +38,16 @@ class Silent(SweepDisplay):
 
 def sweep(study: Study, tracking: Tracking, prepare: Preparation | None = None) -> None:
     """Begins the sweep, or goes on with it, as the command line does."""
-    store = store_of(tracking)
+    store = connect(tracking)
     if prepare:
         prepare()
-    begun = store.runs("tags.kind = 'sweep'")
+    begun = list_runs(store, "tags.kind = 'sweep'")
     if begun:
-        record = SweepRecord.resume(store, "latest")
-        study = Study.from_record(record.frozen)
+        record = SweepRun.resume(store, "latest")
+        study = Study.from_record(record.record)
         record.take_over()
     else:
-        record = SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
+        record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
     search(study, record, tracking, Inline(), Silent(), light)
     record.end("FINISHED")
 
@@ -60,13 +61,13 @@ def in_a_process(study: Study, tracking: Tracking, prepare: Preparation | None =
 
 def finished(tracking: Tracking):
     """Values and rung of every run that counts."""
-    store = store_of(tracking)
-    (parent,) = store.runs("tags.kind = 'sweep'")
-    record = SweepRecord.resume(store, parent.info.run_id)
-    counting = [r for r in record._runs() if r.info.status == "FINISHED" and "superseded" not in r.data.tags]
-    assert Counter(r.data.tags["trial"] for r in counting) == {str(n): 1 for n in range(len(counting))}
-    assert not [r for r in record._runs() if r.info.status == "RUNNING"]
-    return [(r.data.tags["values"], r.data.tags.get("rung")) for r in counting]
+    store = connect(tracking)
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    record = SweepRun.resume(store, parent.id)
+    counting = [r for r in record._runs() if r.status == "FINISHED" and "superseded" not in r.tags]
+    assert Counter(r.tags["trial"] for r in counting) == {str(n): 1 for n in range(len(counting))}
+    assert not [r for r in record._runs() if r.status == "RUNNING"]
+    return [(r.tags["values"], r.tags.get("rung")) for r in counting]
 
 
 def check(algorithm: str, study: Study, tracking: Tracking) -> None:
@@ -94,15 +95,15 @@ def test_killed_between_statements_of_sql_a_sweep_ends_as_an_undisturbed_one(alg
 @pytest.mark.parametrize(
     ("method", "before"),
     [
-        ("begin_trial", True),  # between ask and record
-        ("begin_trial", False),  # between record and submit
+        ("create_trial", True),  # between ask and record
+        ("create_trial", False),  # between record and submit
         ("log", True),  # between the trial's end and the sweep's knowledge of it
         ("log", False),
     ],
 )
 def test_killed_between_two_steps(algorithm, method, before, tracking):
     study = study_of(algorithm)
-    killed = in_a_process(study, tracking, at_call(SweepRecord, method, 3, die, before=before))
+    killed = in_a_process(study, tracking, at_call(SweepRun, method, 3, die, before=before))
     assert killed == -signal.SIGKILL
     assert in_a_process(study, tracking) == 0
     check(algorithm, study, tracking)
@@ -110,31 +111,31 @@ def test_killed_between_two_steps(algorithm, method, before, tracking):
 
 def test_killed_between_score_and_end_of_a_run(tracking):
     study = study_of("grid")
-    assert in_a_process(study, tracking, at_call(MlflowRecord, "end", 3, die)) == -signal.SIGKILL
+    assert in_a_process(study, tracking, at_call(MlflowRun, "end", 3, die)) == -signal.SIGKILL
     assert in_a_process(study, tracking) == 0
     check("grid", study, tracking)
 
 
 def test_killed_again_and_again_during_the_repair(tracking):
     study = study_of("tpe")
-    assert in_a_process(study, tracking, at_call(MlflowRecord, "end", 3, die)) == -signal.SIGKILL
+    assert in_a_process(study, tracking, at_call(MlflowRun, "end", 3, die)) == -signal.SIGKILL
     for before in (True, False):
-        in_a_process(study, tracking, at_call(SweepRecord, "supersede", 1, die, before=before))
+        in_a_process(study, tracking, at_call(SweepRun, "supersede", 1, die, before=before))
     assert in_a_process(study, tracking) == 0
     check("tpe", study, tracking)
 
 
 def test_a_killed_sweep_whose_trials_all_ended_has_nothing_to_run_again(tracking):
     study = study_of("grid")
-    assert in_a_process(study, tracking, at_call(SweepRecord, "end", 1, die)) == -signal.SIGKILL
-    runs = len(store_of(tracking).runs("tags.kind = 'trial'"))
+    assert in_a_process(study, tracking, at_call(SweepRun, "end", 1, die)) == -signal.SIGKILL
+    runs = len(list_runs(connect(tracking), "tags.kind = 'trial'"))
     assert in_a_process(study, tracking) == 0
-    assert len(store_of(tracking).runs("tags.kind = 'trial'")) == runs == EXPECTED["grid"]
+    assert len(list_runs(connect(tracking), "tags.kind = 'trial'")) == runs == EXPECTED["grid"]
 
 
 def fatal_once(job: Job) -> Outcome:
     """Kills its worker in the middle of the fourth trial, when that runs for the first time."""
-    marker = Path(job.config["tracking"]["folder"], "fatal")
+    marker = Path(job.config.values["tracking"]["folder"], "fatal")
     if job.number == 3 and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -149,10 +150,10 @@ def local():
 
 @pytest.mark.parametrize("algorithm", list(EXPECTED))
 def test_a_killed_worker_costs_no_trial(algorithm, tracking, local):
-    study, store = study_of(algorithm), store_of(tracking)
-    record = SweepRecord.begin(store, tracking.experiment, study.name, study.to_record())
+    study, store = study_of(algorithm), connect(tracking)
+    record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
     search(study, record, tracking, local, Silent(), fatal_once)
     record.end("FINISHED")
     check(algorithm, study, tracking)
-    (lost,) = [run for run in record._runs() if "superseded" in run.data.tags]
-    assert (lost.data.tags["trial"], lost.info.status) == ("3", "KILLED")
+    (lost,) = [run for run in record._runs() if "superseded" in run.tags]
+    assert (lost.tags["trial"], lost.status) == ("3", "KILLED")

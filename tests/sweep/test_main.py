@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 from command_line import OWN, prepare_folder, run, store_in, trials
 from omegaconf import OmegaConf
 from processes import Process
+
+from mnist_exp.tracking.find import list_runs
 
 
 @pytest.fixture(scope="module")
@@ -27,52 +28,52 @@ def test_good_trials_count_and_bad_ones_are_recorded_as_what_they_were(swept) ->
     folder, done = swept
     assert done.returncode == 0, done.stderr
     runs = trials(store_in(folder))
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 5, "FAILED": 3}
-    failed = {json.loads(run.data.tags["values"])["model.width"]: run for run in runs if run.info.status == "FAILED"}
+    assert Counter(run.status for run in runs) == {"FINISHED": 5, "FAILED": 3}
+    failed = {json.loads(run.tags["values"])["model.width"]: run for run in runs if run.status == "FAILED"}
     assert failed.keys() == {13, 14, 66}
-    assert failed[13].data.tags["error"] == "ValueError: thirteen brings bad luck"
-    assert "killed 2 times" in failed[66].data.tags["error"]
+    assert failed[13].tags["error"] == "ValueError: thirteen brings bad luck"
+    assert "killed 2 times" in failed[66].tags["error"]
 
 
 def test_a_worker_that_was_killed_was_tried_twice_and_cost_no_other_trial(swept) -> None:
-    superseded = [run for run in store_in(swept[0]).runs("tags.kind = 'trial'") if "superseded" in run.data.tags]
-    assert [json.loads(run.data.tags["values"])["model.width"] for run in superseded] == [66]
-    assert superseded[0].info.status == "KILLED"
+    superseded = [run for run in list_runs(store_in(swept[0]), "tags.kind = 'trial'") if "superseded" in run.tags]
+    assert [json.loads(run.tags["values"])["model.width"] for run in superseded] == [66]
+    assert superseded[0].status == "KILLED"
 
 
 def test_a_failed_trial_keeps_its_traceback(swept) -> None:
     store = store_in(swept[0])
-    (failed,) = [run for run in trials(store) if "thirteen" in run.data.tags.get("error", "")]
-    path = store.client.download_artifacts(failed.info.run_id, "traceback.txt")
+    (failed,) = [run for run in trials(store) if "thirteen" in run.tags.get("error", "")]
+    path = store.client.download_artifacts(failed.id, "traceback.txt")
     assert "my_net.py" in Path(path).read_text()
 
 
 def test_a_trial_leaves_what_a_run_leaves_but_for_the_test_set(swept) -> None:
     store = store_in(swept[0])
-    (one, *_) = [run for run in trials(store) if run.info.status == "FINISHED"]
-    found = {artifact.path for artifact in store.client.list_artifacts(one.info.run_id)}
+    (one, *_) = [run for run in trials(store) if run.status == "FINISHED"]
+    found = {artifact.path for artifact in store.client.list_artifacts(one.id)}
     assert {"config.yaml", "figures", "history.json", "model_summary.txt", "predictions.npz", "reports"} <= found
-    assert not [key for key in one.data.metrics if key.startswith("test/")]
-    assert {"val/accuracy", "val/macro_f1", "train/loss", "score"} <= one.data.metrics.keys()
-    assert one.data.params["model"] == "custom"
-    assert not [key for key in one.data.params if key.startswith(("sweep", "executor"))]
-    config = OmegaConf.load(store.client.download_artifacts(one.info.run_id, "config.yaml"))
+    assert not [key for key in one.metrics if key.startswith("test/")]
+    assert {"val/accuracy", "val/macro_f1", "train/loss", "score"} <= one.metrics.keys()
+    assert one.params["model"] == "custom"
+    assert not [key for key in one.params if key.startswith(("sweep", "executor"))]
+    config = OmegaConf.load(store.client.download_artifacts(one.id, "config.yaml"))
     assert "sweep" not in config
 
 
 def test_the_winner_alone_is_scored_on_the_test_set_and_can_be_trained_again(swept) -> None:
     folder, _ = swept
     store = store_in(folder)
-    (parent,) = store.runs("tags.kind = 'sweep'")
-    best = max((run for run in trials(store) if run.info.status == "FINISHED"), key=lambda r: r.data.metrics["score"])
-    assert parent.data.tags["best_run"] == parent.data.tags["tested"] == best.info.run_id
-    assert parent.info.status == "FINISHED"
-    assert 0 < parent.data.metrics["test/accuracy"] <= 1
-    assert parent.data.metrics["best/score"] == best.data.metrics["score"]
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    best = max((run for run in trials(store) if run.status == "FINISHED"), key=lambda r: r.metrics["score"])
+    assert parent.tags["best_run"] == parent.tags["tested"] == best.id
+    assert parent.status == "FINISHED"
+    assert 0 < parent.metrics["test/accuracy"] <= 1
+    assert parent.metrics["best/score"] == best.metrics["score"]
     saved = (folder / "best" / "found.yaml").read_text()
     assert saved.startswith("# @package _global_\n")
-    assert OmegaConf.create(saved).model.width == json.loads(best.data.tags["values"])["model.width"]
-    kept = {artifact.path for artifact in store.client.list_artifacts(parent.info.run_id)}
+    assert OmegaConf.create(saved).model.width == json.loads(best.tags["values"])["model.width"]
+    kept = {artifact.path for artifact in store.client.list_artifacts(parent.id)}
     assert {"best.yaml", "report.html", "sweep.json", "figures"} <= kept
 
 
@@ -97,8 +98,8 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     runs = trials(store_in(tmp_path))
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 20, "FAILED": 4}
-    errors = {json.loads(run.data.tags["values"])["model.width"]: run.data.tags.get("error") for run in runs}
+    assert Counter(run.status for run in runs) == {"FINISHED": 20, "FAILED": 4}
+    errors = {json.loads(run.tags["values"])["model.width"]: run.tags.get("error") for run in runs}
     assert errors[13] == "ValueError: thirteen brings bad luck"
     assert errors[14] == "KeyError: 'fourteen'"
     assert errors[15] == "RuntimeError: fifteen"
@@ -114,27 +115,17 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(
         (["seed=1,2", "sweep.objective=test/accuracy"], "sweep.objective must be 'val/accuracy'"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_in_one_go(arguments, said, tmp_path, monkeypatch, capsys) -> None:
-    from mnist_exp import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    err = capsys.readouterr().err
+def test_what_cannot_be_swept_is_refused_in_one_go(arguments, said, run_main) -> None:
+    status, _, err = run_main("-m", *arguments)
+    assert status == 1
     assert said in err
     assert "Traceback" not in err
 
 
-def test_sweep_keys_without_m_are_refused(tmp_path, monkeypatch, capsys) -> None:
-    from mnist_exp import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mnist_exp", "sweeps=smoke"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "-m is missing" in capsys.readouterr().err
+def test_sweep_keys_without_m_are_refused(run_main) -> None:
+    status, _, err = run_main("sweeps=smoke")
+    assert status == 1
+    assert "sweeps=smoke can be given to a sweep only; add -m: python -m mnist_exp -m sweeps=smoke" in err
 
 
 @pytest.mark.parametrize(
@@ -146,19 +137,13 @@ def test_sweep_keys_without_m_are_refused(tmp_path, monkeypatch, capsys) -> None
         (["training=smoke", "optimizer=sgd", "optimizer.learning_rate=1e25,1e30,1e33,1e37"], "3 trials in a row"),
     ],
 )  # fmt: skip
-def test_a_sweep_without_a_complete_trial_has_failed(arguments, said, tmp_path, monkeypatch, capsys) -> None:
-    from mnist_exp import cli
-
-    (tmp_path / "my_net.py").write_text(NET)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mnist_exp", "-m", *arguments, "executor=inline"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    out = " ".join(capsys.readouterr().out.split())
+def test_a_sweep_without_a_complete_trial_has_failed(arguments, said, home, new_database, run_main) -> None:
+    prepare_folder(home, new_database)
+    status, out, _ = run_main("-m", *arguments, "executor=inline")
+    assert status == 1
+    out = " ".join(out.split())
     assert "3: 3 failed; " in out
     assert f"error {said}" in out
-    (parent,) = store_in(tmp_path).runs("tags.kind = 'sweep'")
-    assert parent.info.status == "FAILED"
-    assert "report.html" in {artifact.path for artifact in store_in(tmp_path).client.list_artifacts(parent.info.run_id)}
+    (parent,) = list_runs(store_in(home), "tags.kind = 'sweep'")
+    assert parent.status == "FAILED"
+    assert "report.html" in {file.path for file in store_in(home).client.list_artifacts(parent.id)}

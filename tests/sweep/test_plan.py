@@ -25,7 +25,7 @@ def test_a_plan_lists_what_would_run_and_starts_nothing(tmp_path, monkeypatch, c
     rows = [line.split() for line in out.splitlines() if "seed=" in line]
     assert [row[1:] for row in rows] == [
         ["model.widths=[8]", "seed=1"], ["model.widths=[8]", "seed=2"],
-        ["model.widths=[16,", "8]", "seed=1"], ["model.widths=[16,", "8]", "seed=2"],
+        ["model.widths=[16,8]", "seed=1"], ["model.widths=[16,8]", "seed=2"],
     ]  # fmt: skip
     dense = 64 * 8 + 8 + 8 * 10 + 10
     deeper = 64 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10

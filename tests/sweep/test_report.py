@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from test_figures import guesses
-from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of
+from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of, with_score
 
 from mnist_exp.config.compose import CONF
+from mnist_exp.config.run_config import format_value
 from mnist_exp.config.schema import Sweep
 from mnist_exp.sweep.report import report
-from mnist_exp.sweep.space import format_value
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import Winner, rank
-from mnist_exp.tracking.sweep_run import Attempt, scored
+from mnist_exp.tracking.stored_run import TrialRun
 
 FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
 DIGITS = tuple("0123456789")
@@ -78,12 +78,15 @@ class Page(HTMLParser):
 
 
 class Kept:
-    """Stands for the record of a sweep: the reports of runs, whose answers are right but for a fifth."""
+    """Stands for a sweep and its store: the reports of runs, whose answers are right but for a fifth."""
+
+    uri = "sqlite:///kept"
 
     def __init__(self, folder: Path, names: tuple[str, ...] = DIGITS) -> None:
         self.folder, self.names, self.asked = folder, names, list[str]()
+        self.store = self.client = self
 
-    def download(self, run_id: str, path: str) -> Path:
+    def download_artifacts(self, run_id: str, path: str) -> Path:
         assert path == "reports/val.json"
         self.asked.append(run_id)
         found = self.folder / f"{run_id}.json"
@@ -104,18 +107,18 @@ def study_of(section: dict[str, Any], name: str = "mine", **settings: Any) -> St
     )
 
 
-def write(folder: Path, study: Study, attempts: list[Attempt], winner: Winner | None = None) -> Page:
+def write(folder: Path, study: Study, attempts: list[TrialRun], winner: Winner | None = None) -> Page:
     report.write(folder, study, Kept(folder), attempts, winner)  # type: ignore[arg-type]
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def won(attempt: Attempt) -> Winner:
+def won(attempt: TrialRun) -> Winner:
     test = {"test/accuracy": 0.9712, "test/accuracy_low": 0.9677, "test/accuracy_high": 0.9743}
     return Winner(attempt, test, "# @package _global_\noptimizer: <i>adam</i>\n")
 
 
 @pytest.fixture(scope="module")
-def attempts() -> list[Attempt]:
+def attempts() -> list[TrialRun]:
     return attempts_of(space_of(MIXED), 30)
 
 
@@ -125,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path, attempts: list[Attempt]) -> Page:
+def page(folder: Path, attempts: list[TrialRun]) -> Page:
     """Of a sweep that came to its end."""
     study = study_of(MIXED, name="<u>mine</u> & yours")
     return write(folder, study, attempts, won(rank(attempts, study.objective)[0]))
@@ -158,16 +161,16 @@ def test_what_users_wrote_is_escaped(page: Page) -> None:
     assert not page.tags & {"b", "u", "i"}
 
 
-def test_the_winner_has_its_test_score(page: Page, attempts: list[Attempt]) -> None:
-    best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
+def test_the_winner_has_its_test_score(page: Page, attempts: list[TrialRun]) -> None:
+    best = max(with_score(attempts), key=lambda attempt: attempt.score or 0.0)
     assert page.titles[0] == f"Winner: trial {best.number}"
     assert page.table("Winner")[-1] == ["test", "97.12%", "96.77% - 97.43%"]
 
 
-def test_every_trial_is_listed(page: Page, attempts: list[Attempt]) -> None:
+def test_every_trial_is_listed(page: Page, attempts: list[TrialRun]) -> None:
     _, *leaders = page.table("Leaderboard")
     _, *others = page.table("Failed")
-    assert {int(row[1]) for row in leaders} == {a.number for a in scored(attempts)}
+    assert {int(row[1]) for row in leaders} == {a.number for a in with_score(attempts)}
     assert [int(row[0]) for row in others] == [
         attempt.number for outcome in ("failed", "pruned") for attempt in attempts if attempt.outcome == outcome
     ]
@@ -179,14 +182,14 @@ def test_every_trial_is_listed(page: Page, attempts: list[Attempt]) -> None:
     }
 
 
-def test_the_leaderboard_has_intervals_and_values(page: Page, attempts: list[Attempt]) -> None:
+def test_the_leaderboard_has_intervals_and_values(page: Page, attempts: list[TrialRun]) -> None:
     head, *rows = page.table("Leaderboard")
     assert head[2:5] == ["val/accuracy", "95% interval of accuracy", ""]
     keys = list(dict.fromkeys(parameter.key for parameter in space_of(MIXED).parameters))
     assert head[5:] == [*keys, "epochs", "time"]
     assert [row[0] for row in rows] == [str(place) for place in range(1, len(rows) + 1)]
     assert [float(row[2]) for row in rows] == sorted((float(row[2]) for row in rows), reverse=True)
-    best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
+    best = max(with_score(attempts), key=lambda attempt: attempt.score or 0.0)
     assert best.score
     assert rows[0][3] == f"{best.score - 0.003:.4f} - {best.score + 0.002:.4f}"
     assert rows[0][head.index("model.widths")] == format_value(best.values["model.widths"])
@@ -227,7 +230,7 @@ def test_confusion_matrices_are_as_the_runs_reported_them(tmp_path: Path) -> Non
 
 
 def test_a_sweep_that_was_stopped_says_what_is_missing(tmp_path: Path) -> None:
-    left = Attempt("run3", 3, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")
+    left = TrialRun("run3", 3, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")
     page = write(tmp_path, study_of(ONE), [*attempts_of(space_of(ONE), 3), left])
     assert "4 trials: 3 complete, 1 pending" in page.words
     assert page.table("Failed")[-1][:3] == [
@@ -258,7 +261,7 @@ def test_a_blown_up_loss_is_not_all_that_importance_sees() -> None:
     section = {"model.a": "interval(0, 1)", "model.b": "interval(0, 1)"}
     attempts = [
         replace(attempt, score=1e6 if attempt.values["model.a"] > 0.93 else attempt.values["model.b"])
-        for attempt in scored(attempts_of(space_of(section), 60))
+        for attempt in with_score(attempts_of(space_of(section), 60))
     ]
     assert report._shares(study_of(section, direction="min", objective="val/loss"), attempts)["model.b"] > 0.2
 

@@ -15,14 +15,14 @@ from light_trials import light, study_of
 from mlflow.entities import Metric
 from test_kills import Silent
 
-from mnist_exp.sweep.executors import Inline
+from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.stored_values import read_stored_space
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Proposal
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 OLD = json.loads(Path(__file__).with_name("sweep_4bcc55e.json").read_text())
 TOKENS: list[dict[str, Any]] = OLD["trials"]
@@ -69,28 +69,29 @@ def test_an_old_sweep_has_its_configs_and_proposals(study: Study) -> None:
         proposal = sampler.ask()
         assert isinstance(proposal, Proposal)
         assert proposal.values == study.stored.decode(tokens)
-        config, choices = study.configs.of(proposal.values)
-        assert choices["optimizer"] == proposal.values["optimizer"]
-        assert config.dataset.name == proposal.values["dataset.name"]
-        assert config.training.early_stopping_patience == proposal.values["training.early_stopping_patience"]
+        config = study.configs.of(proposal.values)
+        assert config.choices["optimizer"] == proposal.values["optimizer"]
+        assert config.values["dataset"]["name"] == proposal.values["dataset.name"]
+        patience = proposal.values["training.early_stopping_patience"]
+        assert config.values["training"]["early_stopping_patience"] == patience
 
 
 def test_a_resumed_old_sweep_goes_on_and_writes_tokens(tracking) -> None:
     """Two trials ended, the third was running when the sweep was killed."""
-    store = store_of(tracking)
-    record = SweepRecord.begin(store, "sweeps", "old", OLD["record"])
+    store = connect(tracking)
+    record = SweepRun.create(store, "sweeps", "old", OLD["record"])
     for number, tokens in enumerate(TOKENS[:3]):
-        run_id = record.begin_trial(number, f"old-{number}", tokens, None, "hash")
+        run_id = record.create_trial(number, f"old-{number}", tokens, None, "hash")
         if number < 2:
             store.client.log_batch(run_id, [Metric("score", 0.5, 0, 0)])
             store.client.set_terminated(run_id)
     record.end("KILLED")
-    record = SweepRecord.resume(store, "latest")
-    study = Study.from_record(record.frozen)
+    record = SweepRun.resume(store, "latest")
+    study = Study.from_record(record.record)
     record.take_over()
     engine = search(study, record, tracking, Inline(), Silent(), light)
     assert engine.stop_reason == "done"
-    assert [trial.values for trial in record.attempts()] == TOKENS
+    assert [trial.values for trial in record.trials()] == TOKENS
     assert [trial.values for trial in study.trials(record)] == list(map(study.stored.decode, TOKENS))
     again = create_sampler(study)
     again.restore(study.trials(record))  # and may be resumed once more
@@ -100,15 +101,15 @@ def test_a_resumed_old_sweep_goes_on_and_writes_tokens(tracking) -> None:
 def test_a_sweep_of_today_keeps_plain_values_in_its_record_and_tags(tracking) -> None:
     overrides = ["model.widths=[8],[16,8]", "export=null,m.h5", "dataset.name='123','my data (1)'", "training.epochs=1"]
     study = study_of("grid", "model.dropout=0.0", "seed=0", *overrides)
-    record = SweepRecord.begin(store_of(tracking), "sweeps", "new", study.to_record())
+    record = SweepRun.create(connect(tracking), "sweeps", "new", study.to_record())
     search(study, record, tracking, Inline(), Silent(), light)
     record.end("FINISHED")
-    frozen = SweepRecord.resume(record.store, record.id).frozen
+    frozen = SweepRun.resume(record.store, record.id).record
     assert frozen["format"] == 2
     assert [p["values"]["values"] for p in frozen["space"]["parameters"]] == [
         [[8], [16, 8]], [None, "m.h5"], ["123", "my data (1)"],
     ]  # fmt: skip
-    stored = [json.loads(trial.tags["values"]) for trial in record.attempts()]
+    stored = [json.loads(trial.tags["values"]) for trial in record.trials()]
     assert stored == list(study.space.combinations())
     assert stored[0] == {"model.widths": [8], "export": None, "dataset.name": "123"}
     space, values = read_stored_space(frozen)

@@ -20,7 +20,7 @@ from mnist_exp.evaluation.plots import ORANGE
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.sweep.syntax import parse
-from mnist_exp.tracking.sweep_run import Attempt, scored
+from mnist_exp.tracking.stored_run import TrialRun
 
 MIXED: dict[str, Any] = {
     "model.widths": "choice([64], [128, 64], [512,256,128])",
@@ -52,6 +52,10 @@ ODD = {"model.a_b": r"'$y$', '$\nope$', 'a_b^c'", "model.b": "interval(0,1)"}
 ERROR = "ValueError: <b>dense</b> must be a list & hold counts, but got '128' (models.py:84)"
 
 
+def with_score(trials: list[TrialRun]) -> list[TrialRun]:
+    return [trial for trial in trials if trial.has_score]
+
+
 def space_of(section: dict[str, Any]) -> Space:
     return parse(section, "test", [], {})
 
@@ -69,7 +73,7 @@ def drawn(parameter: Parameter, place: float) -> Any:
 
 def attempts_of(
     space: Space, count: int, score: Callable[[float], float] = lambda badness: 0.98 - 0.05 * badness
-) -> list[Attempt]:
+) -> list[TrialRun]:
     """Trials drawn at random, the better the farther right their values lie; some failed, some were pruned.
 
     score: of a number from 0, the best, to about 1.
@@ -85,13 +89,13 @@ def attempts_of(
                 badness += 1.2 * (place - 0.8) ** 2 / weight
         common: dict[str, Any] = {"run_id": f"run{number}", "number": number, "values": values, "rung": None}
         if number % 12 == 3:
-            found.append(Attempt(**common, status="FAILED", outcome="failed", error=ERROR))
+            found.append(TrialRun(**common, status="FAILED", outcome="failed", error=ERROR))
             continue
         value = score(badness)
         metrics = {"val/accuracy": value, "val/accuracy_low": value - 0.003, "val/accuracy_high": value + 0.002}
         outcome = "pruned" if badness > 0.5 else "complete"
         common |= {"score": value, "metrics": metrics, "epochs": 1 + number % 10, "seconds": 9.5 * (1 + number % 10)}
-        found.append(Attempt(**common, status="FINISHED", outcome=outcome))
+        found.append(TrialRun(**common, status="FINISHED", outcome=outcome))
     return found
 
 
@@ -115,7 +119,7 @@ MANY = {
 
 
 @pytest.fixture(params=MANY, scope="module")
-def case(request: pytest.FixtureRequest) -> tuple[Space, list[Attempt], str]:
+def case(request: pytest.FixtureRequest) -> tuple[Space, list[TrialRun], str]:
     section, count, direction, score = MANY[request.param]
     space = space_of(section)
     return space, attempts_of(space, count, **score), direction
@@ -141,19 +145,19 @@ def dots(axes: Axes, label: str) -> np.ndarray:
     return np.concatenate([np.asarray(dots.get_offsets()) for dots in found]) if found else np.zeros((0, 2))
 
 
-def few(scores: list[float | None], outcome: str = "complete") -> list[Attempt]:
+def few(scores: list[float | None], outcome: str = "complete") -> list[TrialRun]:
     """Trials of one learning rate each, ever higher; without a score: failed."""
     return [
-        Attempt(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FINISHED", "complete", score)
+        TrialRun(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FINISHED", "complete", score)
         if score is not None
-        else Attempt(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FAILED", "failed", error=ERROR)
+        else TrialRun(f"run{n}", n, {"optimizer.learning_rate": 1e-4 * 1.1**n}, None, "FAILED", "failed", error=ERROR)
         for n, score in enumerate(scores)
     ]
 
 
-def test_every_figure_is_readable(case: tuple[Space, list[Attempt], str]) -> None:
+def test_every_figure_is_readable(case: tuple[Space, list[TrialRun], str]) -> None:
     space, attempts, direction = case
-    done = scored(attempts)
+    done = with_score(attempts)
     shares = {parameter.name: 1 / number for number, parameter in enumerate(space.parameters, 1)}
     for figure in (
         figures.progress(attempts, Objective("val/accuracy", direction)),
@@ -247,7 +251,7 @@ def best_line(figure: Figure) -> np.ndarray:
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_a_better_trial_is_darker_on_top_and_farther_right(direction: str) -> None:
     space = space_of(MIXED)
-    done = scored(attempts_of(space, 60))
+    done = with_score(attempts_of(space, 60))
     figure = figures.parallel(space, done, Objective("val/accuracy", direction))
     drawn, colours = lines(figure)
     assert len(drawn) == len(done)
@@ -272,7 +276,7 @@ def test_equal_scores_look_equal() -> None:
 
 def test_a_line_passes_what_did_not_count_beside_the_axis() -> None:
     space = space_of(MIXED)
-    attempts = scored(attempts_of(space, 60))
+    attempts = with_score(attempts_of(space, 60))
     figure = figures.parallel(space, attempts, Objective("val/accuracy", "max"))
     drawn, _ = lines(figure)
     (stub,) = {text.get_position()[0] for text in figure.axes[0].texts if text.get_text() == "unused"}
@@ -299,7 +303,7 @@ def test_slices_place_values_by_magnitude_and_label_round_numbers() -> None:
 def test_slices_mark_the_best_trial_where_its_parameters_counted() -> None:
     space = space_of(MIXED)
     attempts = attempts_of(space, 60)
-    best = max(scored(attempts), key=lambda attempt: attempt.score or 0.0)
+    best = max(with_score(attempts), key=lambda attempt: attempt.score or 0.0)
     figure = figures.slices(space, attempts, Objective("val/accuracy", "max"))
     for parameter in space.parameters:
         axes = panel(figure, f"{parameter.key}\n{parameter.when}" if parameter.when else parameter.key)
@@ -310,7 +314,7 @@ def test_slices_mark_the_best_trial_where_its_parameters_counted() -> None:
 
 
 def test_pending_trials_are_not_drawn() -> None:
-    attempts = [*few([0.1, 0.2]), Attempt("x", 2, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")]
+    attempts = [*few([0.1, 0.2]), TrialRun("x", 2, {"optimizer.learning_rate": 1e-3}, None, "KILLED", "pending")]
     axes = figures.slices(space_of(ONE), attempts, Objective("val/accuracy", "max")).axes[0]
     assert sum(len(dots(axes, label)) for label in ("complete", "pruned", "far worse", "failed")) == 2
 

@@ -216,20 +216,22 @@ def visible_gpus() -> list[str]:
 def serve(connection: Connection, environment: Mapping[str, str], max_growth: int) -> None:
     """Runs the calls that arrive, in a worker process, until the other end of the connection is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from mnist_exp.sweep.executors import preload
-    from mnist_exp.sweep.worker import on_start
-
-    on_start.set(lambda: connection.send(STARTED))
-    sys.stdout = sys.stderr  # what a net prints belongs to the log of its trial
-    _set_environment(environment, preload.PARENT_NAMES)
+    problem: ImportError | None = None
+    try:
+        _prepare(connection, environment)
+    except ImportError as raised:
+        problem = raised
     first = None
     while True:
         try:
             received = connection.recv_bytes()
         except EOFError:
             return
-        result = error = None
+        result: Any = None
+        error: BaseException | None = None
         try:
+            if problem:
+                raise problem
             fn, args, kwargs = pickle.loads(received)
             result = fn(*args, **kwargs)
         except BaseException as raised:  # SystemExit of a user's net, too
@@ -237,6 +239,22 @@ def serve(connection: Connection, environment: Mapping[str, str], max_growth: in
         size = _size()
         first = first or size
         connection.send_bytes(_pickle(Answer(result=result, error=error, keep=size - first < max_growth)))
+
+
+def _prepare(connection: Connection, environment: Mapping[str, str]) -> None:
+    """Imports the libraries, unless the fork server has, and sets the environment variables of the parent."""
+    from threadpoolctl import threadpool_limits
+
+    from mnist_exp.sweep.executors import preload
+    from mnist_exp.sweep.worker import on_start
+
+    on_start.set(lambda: connection.send(STARTED))
+    sys.stdout = sys.stderr  # what a net prints belongs to the log of its trial
+    # The parent may have deleted variables since the fork server got them; those that the libraries have added stay.
+    for name in preload.PARENT_NAMES - environment.keys():
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    threadpool_limits(int(environment[THREADS[0]]))  # OpenBLAS and OpenMP read their variable when they were loaded
 
 
 def _pickle(answer: Answer) -> bytes:
@@ -250,19 +268,6 @@ def _pickle(answer: Answer) -> bytes:
         text = f"{type(answer.error or problem).__name__}: {answer.error or problem}"
         return pickle.dumps(Answer(error=RuntimeError(text), keep=answer.keep))
     return sent
-
-
-def _set_environment(environment: Mapping[str, str], inherited: frozenset[str]) -> None:
-    """Sets the variables of the parent; those that the libraries have added stay.
-
-    inherited: names that the fork server got when it started. The parent may have deleted some since.
-    """
-    from threadpoolctl import threadpool_limits
-
-    for name in inherited - environment.keys():
-        os.environ.pop(name, None)
-    os.environ.update(environment)
-    threadpool_limits(int(environment[THREADS[0]]))  # these libraries read their variable when they were loaded
 
 
 def _size() -> int:

@@ -15,12 +15,17 @@ LIBRARIES = (
     "tensorflow",
     "keras",
     "mlflow.keras",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "sklearn.datasets",
     "sklearn.metrics",
     "matplotlib.backends.backend_agg",
     "mnist_exp.evaluation.run_files",
     "mnist_exp.training.checkpoint",
     "mnist_exp.training.callbacks",
     "mnist_exp.training.compiled",
+    "mnist_exp.models",
+    "mnist_exp.tracking.environment",
     "mnist_exp.tracking.mlflow_run",
     "mnist_exp.sweep.worker",
 )
@@ -35,7 +40,10 @@ os.close(_nowhere)
 os.environ |= {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 _parent = os.getppid()
 for _library in LIBRARIES:
-    importlib.import_module(_library)
+    try:
+        importlib.import_module(_library)
+    except Exception as error:  # the fork server lives on after an ImportError, so that a worker can report it
+        raise ImportError(f"{_library} cannot be imported: {type(error).__name__}: {error}") from error
     if os.getppid() != _parent:  # it has ended: nobody needs these imports
         os._exit(0)
 gc.collect()
