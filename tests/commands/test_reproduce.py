@@ -52,10 +52,10 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
 
 
 def test_other_data_are_refused(run_main, monkeypatch) -> None:
-    from mnist_exp import experiment
+    from mnist_exp.commands import reproduce as reproducing
 
-    plain = experiment.load_splits
-    monkeypatch.setattr(experiment, "load_splits", lambda section: plain({**section, "size": 9}))
+    plain = reproducing.load_splits
+    monkeypatch.setattr(reproducing, "load_splits", lambda config: plain(config.with_values({"dataset.size": 9})))
     status, _, err = run_main("reproduce", "poor")
     assert status == 1
     assert "dataset.digest must be that of the run" in err

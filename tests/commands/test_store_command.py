@@ -11,7 +11,7 @@ from mnist_exp.tracking.store import open_store
 def moved(runs, tmp_path) -> tuple[Path, Path]:
     """Where a store was, and where it is now."""
     old, new = runs[0] / "mlruns", tmp_path / "moved here" / "mlruns"
-    shutil.copytree(old, new)
+    shutil.copytree(old, new, ignore=shutil.ignore_patterns("*.backup"))
     shutil.rmtree(old)
     return old, new
 

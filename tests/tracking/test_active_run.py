@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
@@ -96,7 +97,7 @@ def test_runs_that_begin_and_end_at_once_do_not_take_the_folder_from_each_other(
 
 
 def tracking(*overrides: str) -> Tracking:
-    return Tracking(**compose(overrides)[0].tracking)
+    return check(compose(overrides)).settings(Tracking)
 
 
 def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
