@@ -39,7 +39,8 @@ def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
     given = [*SPACES.get(algorithm, []), *overrides]
     configs = TrialConfigs.compose(parse({}, "test", given, {}), given)
     most = None if algorithm in ("grid", "hyperband") else 10
-    return Study("study", sweep_settings(max_trials=most, factor=2, **settings), algorithm, configs, tuple(given), "0")
+    keys = sweep_settings(**{"max_trials": most, "factor": 2, **settings})
+    return Study("study", keys, algorithm, configs, tuple(given), "0")
 
 
 def sweep_settings(**settings: object) -> Sweep:
