@@ -87,13 +87,8 @@ class SweepDisplay(Console):
         if not self.console.is_interactive:
             yield
             return
-        with Live(
-            console=self.console,
-            get_renderable=self._table,
-            refresh_per_second=2,
-            transient=True,
-            redirect_stderr=False,
-        ):
+        keys: Any = {"refresh_per_second": 2, "transient": True, "redirect_stderr": False}
+        with Live(console=self.console, get_renderable=self._table, **keys):
             yield
 
     def _table(self) -> RenderableType:
@@ -139,21 +134,12 @@ class SweepDisplay(Console):
             self.say("best", f"trial {best}, {objective} {score:.4f}: {format_values(values)}")
 
     def results(self, winner: "Winner") -> None:
-        """The best trial and its test score."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("", "accuracy", "95% interval", "macro F1"):
-            table.add_column(name, justify="left" if not name else "right")
+        """Shows the best trial and its test score."""
+        rows = []
         for split, metrics, word in (("val", winner.trial.metrics, "validation"), ("test", winner.test, "test")):
-            low, high = (metrics[f"{split}/accuracy_{end}"] for end in ("low", "high"))
-            table.add_row(
-                word,
-                f"{metrics[f'{split}/accuracy']:.2%}",
-                f"{low:.2%} - {high:.2%}",
-                f"{metrics[f'{split}/macro_f1']:.4f}",
-            )
-        self.console.print()
-        self.console.print(table)
-        self.console.print()
+            accuracy, low, high = (f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))
+            rows.append((word, accuracy, f"{low} - {high}", f"{metrics[f'{split}/macro_f1']:.4f}"))
+        self.table(("", "accuracy", "95% interval", "macro F1"), rows)
 
 
 def format_values(values: Mapping[str, Any]) -> str:

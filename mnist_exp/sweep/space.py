@@ -14,12 +14,12 @@ Values = dict[str, Any]  # of a trial, by the names of its parameters
 
 @dataclass(frozen=True)
 class Choices:
-    """Plain values, as they stand in the config of a trial."""
+    """Plain values, as they stand in the config of a trial. 1, 1.0, true and '1' are different values."""
 
     values: tuple[Any, ...]
 
     def __contains__(self, value: Any) -> bool:
-        return any(is_same(value, choice) for choice in self.values)
+        return format_value(value) in map(format_value, self.values)
 
     def index(self, value: Any) -> int:
         """Returns the place of a value. Raises ValueError if it is not a choice."""
@@ -63,7 +63,7 @@ class Condition:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial with these values meets the condition."""
-        return self.key in values and any(is_same(values[self.key], value) for value in self.values)
+        return self.key in values and values[self.key] in Choices(self.values)
 
     def __str__(self) -> str:
         return f"{self.key}={','.join(map(format_value, self.values))}"
@@ -90,14 +90,9 @@ class Parameter:
     def grid(self) -> Sequence[Any]:
         """The values in order. Raises ConfigError for an interval, which cannot be counted."""
         if isinstance(self.values, Numbers) and not self.values.enumerable:
-            raise ConfigError(
-                Problem(
-                    f"{self.source}: {self.key}",
-                    "must have values that can be counted, because the sweep is a grid, but is an interval",
-                    remedy="write range(low,high,step) or choice(...), or give sweep.sampler=tpe and "
-                    "sweep.max_trials=50",
-                )
-            )
+            rule = "must have values that can be counted, because the sweep is a grid, but is an interval"
+            remedy = "write range(low,high,step) or choice(...), or give sweep.sampler=tpe and sweep.max_trials=50"
+            raise ConfigError(Problem(f"{self.source}: {self.key}", rule, remedy=remedy))
         return self.values.values
 
 
@@ -163,8 +158,3 @@ class Space:
             return replace(parameter, values=replace(numbers, low=low, high=high, whole=True))
 
         return Space(tuple(whole(parameter) for parameter in self.parameters))
-
-
-def is_same(value: Any, other: Any) -> bool:
-    """Whether two values are the same. 1, 1.0, true and '1' are different values."""
-    return format_value(value) == format_value(other)
