@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import mlflow.keras  # noqa: F401
 
 import mnist_exp
-from mnist_exp.commands import compare as comparing
+from mnist_exp.commands.compare import compare
 from mnist_exp.config.schema import Tracking
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.store import connect_existing
@@ -50,12 +50,7 @@ def main(count: int) -> None:
         assert run.run_id is not None
         multiply(Path("mlruns/mlflow.db"), run.run_id, count)
         store = connect_existing(Tracking(folder="mlruns"))
-        for what, search in {
-            "compare": lambda: comparing.all_compared(
-                store, comparing.search(store, None, {}, "val/accuracy", False, 10)
-            ),
-            "best": lambda: find_run(store, "best"),
-        }.items():
+        for what, search in {"compare": lambda: compare(store), "best": lambda: find_run(store, "best")}.items():
             begun = time.perf_counter()
             search()
             print(f"{what} among {count + 1:,} runs: {time.perf_counter() - begun:.2f} s", flush=True)

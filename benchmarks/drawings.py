@@ -33,16 +33,16 @@ def of_scikit_learn() -> list[tuple[Image.Image, int]]:
 
 def main(run: str, folder: str) -> None:
     store = connect_existing(Tracking(folder=folder))
-    predictor = replace(Predictor.of(store, run), preparation="mnist")
+    predictor = replace(Predictor.load(store, run), preparation="mnist")
     right: dict[str, list[bool]] = defaultdict(list)
     given = [(one.image, one.label, one.convention) for one in drawings()]
     given += [(image, label, "scikit-learn") for image, label in of_scikit_learn()]
-    answers = predictor.answers([predictor.tile(image.convert("RGBA")) for image, _, _ in given])
+    answers = predictor.predict([predictor.tile(image.convert("RGBA")) for image, _, _ in given])
     for (_, label, kind), answer in zip(given, answers, strict=True):
         right[kind].append(answer.label == str(label))
         if kind != "scikit-learn":
             right["all drawings"].append(answer.label == str(label))
-    print(predictor.name)
+    print(predictor.run.label)
     for kind, found in right.items():
         print(f"{kind}: {sum(found)} of {len(found)}, {sum(found) / len(found):.1%}")
 

@@ -25,17 +25,18 @@ from services import Mlflow, Postgres
 from team import made
 
 import mnist_exp
-from mnist_exp.commands import compare as comparing
-from mnist_exp.commands.sweep import progress
+from mnist_exp.commands.compare import compare
+from mnist_exp.commands.sweep import read_progress
 from mnist_exp.config.compose import compose
+from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.study import define
-from mnist_exp.tracking.find import find_run
+from mnist_exp.tracking.find import find_run, search_runs
 from mnist_exp.tracking.store import connect_existing
 from mnist_exp.tracking.sweep_run import SweepRun
 
 TABLES, TRIALS = ("runs", "params", "tags", "latest_metrics"), 200
-TEN = None, {}, "val/accuracy", False, 10  # compare's defaults
+ACCURACY = Objective.from_metric("val/accuracy")
 SMALL = ("dataset=digits", "dataset.size=8", "training=smoke", "model.widths=[8]")
 
 
@@ -90,10 +91,10 @@ def main(count: int) -> None:
             begun = time.perf_counter()
             multiply(postgres.uri, str(run.run_id), record.id, count)
             print(f"{count:,} runs written in {time.perf_counter() - begun:.0f} s", flush=True)
-            timed("compare", lambda: comparing.all_compared(store, comparing.search(store, *TEN)))
-            timed("compare --where model=mlp", lambda: comparing.search(store, None, {"model": "mlp"}, *TEN[2:]))
+            timed("compare", lambda: compare(store))
+            timed("compare --where model=mlp", lambda: search_runs(store, ACCURACY, {"model": "mlp"}, 10))
             timed("best", lambda: find_run(store, "best"))
-            timed("sweep status", lambda: progress(store, "study"))
+            timed("sweep status", lambda: read_progress(store, "study"))
             for order in ("attributes.start_time", "metrics.`val/accuracy`"):
                 timed(f"the UI's runs by {order}", partial(page, server.uri, store.experiment_id("digits"), order))
 

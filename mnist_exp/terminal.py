@@ -215,7 +215,7 @@ class RunDisplay(Console, Listener):
 
 
 def _undelivered(folder: str) -> str:
-    return f"the store has not accepted everything; the data of the run is kept in {folder}"
+    return f"the tracking store failed during the run; everything that the run logged is kept in {folder}"
 
 
 def _epochs(count: int) -> str:

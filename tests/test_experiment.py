@@ -6,7 +6,9 @@ import pytest
 
 import mnist_exp
 from mnist_exp import experiment
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
+from mnist_exp.config.run_config import RunConfig
 from mnist_exp.errors import TrackingError
 
 
@@ -17,25 +19,25 @@ def done(tmp_path_factory):
     heard = []
 
     class Listening(experiment.Listener):
-        def data(self, splits):
+        def on_data(self, splits):
             heard.append("data")
 
-        def record(self, record):
-            heard.append("record")
+        def on_start(self, active):
+            heard.append("start")
 
-        def model(self, model, settings, differing):
+        def on_model(self, model, config):
             heard.append("model")
 
-        def epoch(self, epoch, metrics):
+        def on_epoch(self, epoch, metrics):
             heard.append(epoch)
 
-        def evaluating(self):
-            heard.append("evaluating")
+        def on_evaluation(self):
+            heard.append("evaluation")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        result = experiment.run(*compose(["export=mnist.h5"]), Listening())
+        result = experiment.run(check(compose(["export=mnist.h5"])), Listening())
     return SimpleNamespace(result=result, heard=heard, folder=folder)
 
 
@@ -52,7 +54,7 @@ def test_the_default_run_learns_the_digits(done):
 
 
 def test_a_listener_hears_the_story_in_order(done):
-    assert done.heard == ["data", "record", "model", *range(1, 13), "evaluating"]
+    assert done.heard == ["data", "start", "model", *range(1, 13), "evaluation"]
 
 
 def test_the_result_is_plain_values(done):
@@ -64,7 +66,7 @@ def test_the_result_is_plain_values(done):
 
 
 def test_the_model_comes_back_and_takes_raw_pixels(done, artifacts):
-    splits = experiment.load_splits(compose([])[0].dataset)
+    splits = experiment.load_splits(check(compose([])))
     probabilities = done.result.load_model().predict(splits.test.images, verbose=0)
     with np.load(artifacts / "predictions.npz") as kept:
         assert np.array_equal(kept["test_predicted"], probabilities.argmax(axis=1))
@@ -85,7 +87,7 @@ def test_every_figure_and_report_is_kept(artifacts):
 def test_the_classic_h5_answers_like_the_model(done, artifacts):
     import keras
 
-    few = experiment.load_splits(compose([])[0].dataset).test.images[:20]
+    few = experiment.load_splits(check(compose([]))).test.images[:20]
     again = keras.models.load_model(artifacts / "mnist.h5", compile=False)
     assert np.allclose(again.predict(few, verbose=0), done.result.load_model().predict(few, verbose=0), atol=1e-6)
 
@@ -112,4 +114,4 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
     ],
 )
 def test_a_run_without_a_name_is_called_after_its_choices(choices, name):
-    assert experiment.name_of(choices, 3) == name
+    assert RunConfig({"seed": 3, "name": None, "export": None}, choices).name == name

@@ -6,8 +6,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import CONF, compose
-from mnist_exp.config.run_config import build
 from mnist_exp.errors import ConfigError
 from mnist_exp.models import Activation
 
@@ -17,7 +17,7 @@ PARAMETERS = {"dense_128_64": 109_386, "dense_128_128": 118_282, "dense_100": 79
 
 
 def model(*overrides: str, shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10) -> Any:
-    return build(compose(overrides)[0].model, image_shape=shape, classes=classes)
+    return check(compose(overrides)).build("model", image_shape=shape, classes=classes)
 
 
 def pixels(shape: tuple[int, int, int], count: int = 4) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import CONF, compose
 from mnist_exp.optimizers import build_optimizer
 
@@ -12,7 +13,7 @@ STEPS = 100
 
 
 def optimizer(*overrides: str) -> Any:
-    return build_optimizer(compose(overrides)[0].optimizer, STEPS)
+    return build_optimizer(check(compose(overrides)), STEPS)
 
 
 def rates(*overrides: str) -> list[float]:

@@ -14,9 +14,10 @@ from processes import at_metric, die, start
 
 import mnist_exp
 from mnist_exp import experiment, tracking
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
-from mnist_exp.config.resume import continued
-from mnist_exp.config.schema import Tracking
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import ConfigError, TrackingError
 from mnist_exp.evaluation import run_files as artifacts
 from mnist_exp.experiment import Listener, Result
@@ -55,7 +56,7 @@ class Stopping(Listener):
     def __init__(self, epoch: int) -> None:
         self.last = epoch
 
-    def epoch(self, epoch: int, metrics: object) -> None:
+    def on_epoch(self, epoch: int, metrics: object) -> None:
         if epoch == self.last:
             raise KeyboardInterrupt
 
@@ -66,7 +67,7 @@ def interrupted(root: Path, store: Store) -> Callable[..., str]:
 
     def start(*overrides: str, name: str, epoch: int = 4) -> str:
         with pytest.raises(KeyboardInterrupt):
-            experiment.run(*compose([*overrides, f"tracking.folder={root}", f"name={name}"]), Stopping(epoch))
+            experiment.run(check(compose([*overrides, f"tracking.folder={root}", f"name={name}"])), Stopping(epoch))
         run = find_run(store, name)
         assert run.status == "KILLED"
         return run.id
@@ -185,16 +186,15 @@ def other(tmp_path: Path, root: Path, store: Store) -> tuple[Path, Store]:
 def record(folder: Path, store: Store, name: str, checkpoint: bool = True) -> MlflowRun:
     """A run that has begun, with a checkpoint to go on from."""
     begun = MlflowRun.create_run(store, folder, "digits", name)
-    (begun.artifacts / "config.yaml").write_text("seed: 0\ntraining: {resume: null, epochs: 3}\ntracking: {}\n")
+    (begun.artifacts / "config.yaml").write_text(check(compose(["training.epochs=3"])).to_yaml())
     if checkpoint:
         begun.checkpoints.mkdir()
         (begun.checkpoints / "state.json").write_text("{}")
     return begun
 
 
-def resume(folder: Path, wanted: str, *more: str) -> tuple:
-    overrides = [f"training.resume={wanted}", f"tracking.folder={folder}", *more]
-    return continued(*compose(overrides), overrides)
+def resume(folder: Path, wanted: str, *more: str) -> RunConfig:
+    return experiment.configure(compose([f"training.resume={wanted}", f"tracking.folder={folder}", *more]))
 
 
 def test_a_run_that_cannot_go_on_is_refused(other: tuple[Path, Store]) -> None:
@@ -234,27 +234,26 @@ def test_a_resumed_run_keeps_its_config_but_for_epochs_and_store(other: tuple[Pa
     begun = record(*other, "mine")
     begun.log_params({"model": "cnn", "seed": 0})
     begun.end(status, "KeyboardInterrupt")
-    cfg, choices = resume(other[0], "mine")
-    assert (cfg.training.epochs, cfg.training.resume, cfg.seed, choices) == (3, begun.id, 0, {"model": "cnn"})
-    assert cfg.tracking.folder == str(other[0])
-    assert resume(other[0], begun.id[:8], "training.epochs=5")[0].training.epochs == 5
+    config = resume(other[0], "mine")
+    training = config.settings(Training)
+    assert (training.epochs, training.resume, config.seed, config.choices) == (3, begun.id, 0, {"model": "cnn"})
+    assert config.settings(Tracking).folder == str(other[0])
+    assert resume(other[0], begun.id[:8], "training.epochs=5").settings(Training).epochs == 5
 
 
 @pytest.mark.parametrize("given", [["seed=1"], ["model=cnn"], ["+model.width=3"], ["name=new", "training.epochs=9"]])
-def test_other_overrides_are_refused(tmp_path: Path, given: Sequence[str]) -> None:
-    overrides = ["training.resume=mine", *given]
-    cfg, choices = compose([override for override in overrides if not override.startswith("+")])
-    with pytest.raises(
-        ConfigError, match=r"keeps its recorded config: .* takes only training\.epochs, .* but got "
-    ) as error:
-        continued(cfg, choices, overrides)
-    assert str(error.value).endswith(f"but got {given[0]}")
+def test_other_overrides_are_refused(other: tuple[Path, Store], given: Sequence[str]) -> None:
+    record(*other, "mine").end("KILLED")
+    with pytest.raises(ConfigError) as refused:
+        resume(other[0], "mine", *given)
+    (problem,) = refused.value.problems
+    assert (problem.key, problem.rule, problem.value) == ("a resumed run", "keeps its recorded config", given[0])
+    assert "training.epochs" in problem.remedy
 
 
 def test_without_tracking_there_is_nothing_to_resume() -> None:
-    overrides = ["training.resume=mine", "tracking=off"]
-    with pytest.raises(ConfigError, match=r"needs the tracking store that knows the run, but got tracking=off"):
-        continued(*compose(overrides), overrides)
+    with pytest.raises(ConfigError, match=r"needs the tracking store that knows the run, but got 'tracking=off'"):
+        experiment.configure(compose(["training.resume=mine", "tracking=off"]))
 
 
 def test_a_resumed_run_is_never_taken_for_dead(other: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +271,7 @@ def test_a_resumed_run_is_never_taken_for_dead(other: tuple[Path, Store], monkey
             return answer
 
         monkeypatch.setattr(store.client, method, followed)
-    settings = Tracking(**compose([f"tracking.folder={folder}"])[0].tracking)
+    settings = Tracking(folder=str(folder))
     monkeypatch.setattr("mnist_exp.tracking.store.open_store", lambda *_: store)
     resumed = tracking.start_run(settings, "unused", begun.id)
     found = fetch_run(store, begun.id)

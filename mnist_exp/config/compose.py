@@ -248,7 +248,11 @@ def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
 
 
 def _is_needed(override: Override) -> bool:
-    return not override.is_delete() and override.key_or_group not in ("experiment", "sweeps")
+    return (
+        not override.is_delete()
+        and not override.is_sweep_override()
+        and override.key_or_group not in ("experiment", "sweeps")
+    )
 
 
 def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:

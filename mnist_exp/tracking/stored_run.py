@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from mnist_exp.config.compose import GROUPS
+from mnist_exp.evaluation.predictions import Predictions, read_predictions
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.store import Store, store_errors
 
@@ -41,7 +40,7 @@ class StoredRun:
     tags: Mapping[str, str]
     started: float
     ended: float | None
-    predictions: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    predictions: Predictions | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -162,8 +161,7 @@ def read_run(store: Store, run: StoredRun) -> StoredRun:
             if any(file.path == PREDICTIONS for file in store.client.list_artifacts(run.model_run_id)):
                 raise
             return run
-    with np.load(path) as arrays:
-        return replace(run, predictions=dict(arrays))
+    return replace(run, predictions=read_predictions(path))
 
 
 def read_runs(store: Store, runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 
@@ -21,6 +23,13 @@ def test_what_is_written_answers_as_the_model_does(run_main, runs, kind, name, t
         loaded = tf.saved_model.load(str(to))
         found = loaded.serve(images).numpy()
     assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_comparison_as_plain_values(run_main, tmp_path) -> None:
+    _, out, _ = run_main("export", "good", "--to", str(tmp_path / "net.h5"), "--json")
+    plain = json.loads(out)
+    assert plain.pop("largest") < 1e-5
+    assert plain == {"path": str(tmp_path / "net.h5"), "images": 288, "source": "validation images"}
 
 
 @pytest.mark.parametrize(

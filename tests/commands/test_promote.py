@@ -1,3 +1,4 @@
+import json
 import re
 
 from mnist_exp.commands import promote as promoting
@@ -25,6 +26,10 @@ def test_force_promotes_it_all_the_same_and_keeps_the_test(run_main, store) -> N
     assert status == 0
     assert "worse against version 1" in out
     assert store.client.get_model_version_by_alias("mnist_exp", "champion").tags["against_champion"] == "worse"
+    status, out, _ = run_main("promote", "good", "--json")
+    done = json.loads(out)
+    assert (done["uri"], done["version"], done["before"]) == ("models:/mnist_exp@champion", "3", "2")
+    assert done["test"].keys() == {"first_only", "second_only", "images", "p"}
 
 
 def test_of_another_split_only_the_shared_validation_images_count(run_main, store, runs) -> None:

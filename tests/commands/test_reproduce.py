@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 import mnist_exp
@@ -14,6 +16,14 @@ def test_with_the_deterministic_switch_a_run_is_reproduced_to_the_bit(run_main, 
     assert status == 0, err
     assert "verdict: identical" in out
     assert "largest difference of a weight 0" in out
+
+
+def test_the_result_as_plain_values(run_main) -> None:
+    status, out, err = run_main("reproduce", "poor", "--json")
+    plain = json.loads(out)
+    assert (status == 1) == (plain["verdict"] == "different"), err
+    assert plain.keys() == {"changes", "name", "run_id", "largest", "accuracies", "test", "verdict"}
+    assert (plain["name"], plain["changes"]) == ("poor-again", {})
 
 
 def test_another_result_is_called_different(run_main, runs, monkeypatch) -> None:
@@ -36,14 +46,16 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
     status, out, _ = run_main("reproduce", "good", "--check")
     assert status == 1
     assert "version.keras: 2.0 then, " in out
+    status, out, _ = run_main("reproduce", "good", "--check", "--json")
+    assert (status, json.loads(out)["changes"].keys()) == (1, {"version.keras"})
     assert len(list_runs(store, "")) == before
 
 
 def test_other_data_are_refused(run_main, monkeypatch) -> None:
-    from mnist_exp import experiment
+    from mnist_exp.commands import reproduce as reproducing
 
-    plain = experiment.load_splits
-    monkeypatch.setattr(experiment, "load_splits", lambda section: plain({**section, "size": 9}))
+    plain = reproducing.load_splits
+    monkeypatch.setattr(reproducing, "load_splits", lambda config: plain(config.with_values({"dataset.size": 9})))
     status, _, err = run_main("reproduce", "poor")
     assert status == 1
     assert "dataset.digest must be that of the run" in err

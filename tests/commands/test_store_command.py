@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mnist_exp.tracking.store import open_store
 def moved(runs, tmp_path) -> tuple[Path, Path]:
     """Where a store was, and where it is now."""
     old, new = runs[0] / "mlruns", tmp_path / "moved here" / "mlruns"
-    shutil.copytree(old, new)
+    shutil.copytree(old, new, ignore=shutil.ignore_patterns("*.backup"))
     shutil.rmtree(old)
     return old, new
 
@@ -18,6 +19,19 @@ def moved(runs, tmp_path) -> tuple[Path, Path]:
 def test_a_whole_store_has_nothing_missing(run_main) -> None:
     status, out, _ = run_main("store", "check")
     assert (status, out) == (0, "every finished run and model has its files\n")
+    assert run_main("store", "check", "--json")[:2] == (0, "[]\n")
+
+
+def test_a_copy_counts_what_arrived(run_main, tmp_path) -> None:
+    to = f"sqlite:///{tmp_path}/copy/mlflow.db"
+    status, out, err = run_main("store", "copy", "--to", to, "--json")
+    assert status == 0, err
+    counts = json.loads(out)
+    assert {key: counts[key] for key in ("runs", "before", "models", "versions")} == {
+        "runs": 3, "before": 0, "models": 3, "versions": 0
+    }  # fmt: skip
+    status, out, _ = run_main("store", "copy", "--to", to)
+    assert (status, out.partition(";")[0]) == (0, "0 runs copied, 3 were copied before")
 
 
 def test_a_moved_store_is_named_and_repaired(run_main, moved, runs) -> None:
@@ -26,6 +40,9 @@ def test_a_moved_store_is_named_and_repaired(run_main, moved, runs) -> None:
     assert status == 1
     assert "run good: " in out
     assert "6 missing" in out  # three runs and their models
+    status, out, _ = run_main("store", "check", str(new), "--json")
+    assert status == 1
+    assert {(one["kind"], one["name"]) for one in json.loads(out)} >= {("run", "good"), ("run", "poor")}
     status, out, _ = run_main("store", "move", str(old), str(new))
     assert status == 0, out
     assert "places now point to" in out

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, stor
         "running  2; 1 on one; 1 on two",
     ]
     assert lines[5].startswith("left     about ")
+    _, out, _ = run_main("sweep", "status", "study", "--json")
+    plain = json.loads(out)
+    assert (plain["name"], plain["id"], plain["status"]) == ("study", record.id, "RUNNING")
+    assert (plain["total"], plain["ended"], plain["outcomes"]) == (10, 4, {"complete": 3, "failed": 1})
+    assert (plain["objective"], plain["best"]["trial"], plain["best"]["score"]) == ("val/accuracy", 1, 0.95)
+    assert plain["running"] == [{"trial": 3, "host": "one"}, {"trial": 4, "host": "two"}]
+    assert plain["seconds_left"] > 0
 
 
 def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) -> None:

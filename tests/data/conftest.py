@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
@@ -25,7 +26,7 @@ IDX = {
 @pytest.fixture
 def load() -> Callable[..., Splits]:
     """The splits of these overrides, as a run gets them."""
-    return lambda *overrides: load_splits(compose(overrides)[0].dataset)
+    return lambda *overrides: load_splits(check(compose(overrides)))
 
 
 @pytest.fixture

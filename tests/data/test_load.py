@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
@@ -14,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(*overrides: str) -> Splits:
-    return load_splits(compose(overrides)[0].dataset, cache=True)
+    return load_splits(check(compose(overrides)), cache=True)
 
 
 def test_a_trial_with_the_same_data_loads_it_once(save: Callable[[Arrays], str], arrays: Arrays) -> None:
@@ -22,7 +23,7 @@ def test_a_trial_with_the_same_data_loads_it_once(save: Callable[[Arrays], str],
     first = cached(*overrides)
     assert cached(*overrides, "model=cnn") is first
     assert cached(*overrides, "dataset.validation=3") is not first
-    assert load_splits(compose(overrides)[0].dataset) is not first
+    assert load_splits(check(compose(overrides))) is not first
 
 
 def test_a_changed_file_is_loaded_again(save: Callable[[Arrays], str], arrays: Arrays) -> None:

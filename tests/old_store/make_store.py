@@ -170,10 +170,10 @@ def make() -> None:
 def _write_inputs() -> None:
     """The files beside the store: a net, a data set, validation images to predict, in a repository with one commit."""
     import numpy as np
-    from mnist_exp.composition import compose
     from PIL import Image
     from sklearn.datasets import load_digits
 
+    from mnist_exp.composition import compose
     from mnist_exp.experiment import load_data
 
     Path("my_net.py").write_text(NET)
@@ -250,6 +250,7 @@ def _promote() -> None:
 def _expected() -> dict[str, object]:
     """What version 4bcc55e says of its own store: `compare`, `predict`, status and trials of each sweep."""
     from mlflow import MlflowClient
+
     from mnist_exp.composition import CONF
 
     client = MlflowClient(f"sqlite:///{HOME}/mlruns/mlflow.db")

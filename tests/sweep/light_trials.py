@@ -3,9 +3,7 @@
 import time
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from mnist_exp.config.compose import CONF
+from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Sweep, Tracking, Training
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import parse
@@ -25,10 +23,9 @@ def light(job: Job) -> Outcome:
     """A trial without a net."""
     from mnist_exp.tracking.mlflow_run import MlflowRun
 
-    settings = job.config.settings(Tracking)
-    with MlflowRun.take_over_run(connect(settings), Path(settings.folder), job.run_id, job.name) as active:
-        epochs = job.config.settings(Training).epochs
-        dropout = job.config.values["model"]["dropout"]
+    keys = job.config.settings(Tracking)
+    with MlflowRun.take_over_run(connect(keys), Path(keys.folder), job.run_id, job.name) as active:
+        epochs, dropout = job.config.settings(Training).epochs, job.config.values["model"]["dropout"]
         curve = tuple(1 - abs(dropout - 0.2) - 1 / (2 + epoch) for epoch in range(epochs))
         for epoch, value in enumerate(curve, 1):
             active.log_metrics({"val/accuracy": value}, step=epoch)
@@ -41,8 +38,11 @@ def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
     """Small enough to run to its end in seconds."""
     given = [*SPACES.get(algorithm, []), *overrides]
     configs = TrialConfigs.compose(parse({}, "test", given, {}), given)
-    keys = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "default.yaml"))
     most = None if algorithm in ("grid", "hyperband") else 10
-    return Study(
-        "study", Sweep(**{**keys, "max_trials": most, "factor": 2, **settings}), algorithm, configs, tuple(given), "0"
-    )
+    keys = sweep_settings(**{"max_trials": most, "factor": 2, **settings})
+    return Study("study", keys, algorithm, configs, tuple(given), "0")
+
+
+def sweep_settings(**settings: object) -> Sweep:
+    """The defaults of conf/sweep, but for these."""
+    return Sweep(**{**compose([]).config.sweep, **settings})

@@ -20,11 +20,12 @@ from test_kills import Silent
 from mnist_exp.sweep import engine
 from mnist_exp.sweep.executors import local as local_module
 from mnist_exp.sweep.executors.local import Local, worker_environment
-from mnist_exp.sweep.recorder import Ledger, search
+from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.recorder import TrialRecorder, search
 from mnist_exp.sweep.trial import Job, Outcome, Proposal
 from mnist_exp.sweep.worker import on_start
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is used on Linux only")
 
@@ -101,22 +102,22 @@ def imported() -> set[str]:
 
 
 def train(job: Job) -> tuple[Outcome, set[str]]:
-    from mnist_exp.sweep.worker import work
+    from mnist_exp.sweep.worker import run_trial
 
     before = imported()
-    return work(job), imported() - before
+    return run_trial(job), imported() - before
 
 
 def test_a_trial_finds_its_libraries_imported(tracking):
     """An import that is missing in preload.LIBRARIES would be repeated by every worker."""
     study = study_of("grid", "model.widths=[16]", "training=smoke")
-    record = SweepRecord.begin(store_of(tracking), "sweeps", "study", study.frozen())
-    ledger = Ledger(study, record, tracking, engine.Medians(1), Silent())
-    job = ledger.begin(Proposal(0, {"model.dropout": "0.1", "seed": "2"}))
+    record = SweepRun.create(connect(tracking), "sweeps", "study", study.to_record())
+    recorder = TrialRecorder(study, record, tracking, MedianPruner(1), Silent())
+    job = recorder.begin(Proposal(0, {"model.dropout": 0.1, "seed": 2}))
     with Local(1) as one:
         libraries = one.submit(imported).result()
         outcome, more = one.submit(train, replace(job, digest=None)).result()
-    assert outcome.error == ""
+    assert outcome.failure is None
     assert {"tensorflow", "keras", "mlflow", "sklearn.metrics"} <= libraries
     assert not {name for name in more if name.startswith("mnist_exp")}
     assert len(more) < 40, sorted(more)
@@ -312,11 +313,11 @@ def test_ctrl_c_is_left_to_the_parent(local):
 def test_the_start_of_a_worker_does_not_count_towards_sweep_trial_timeout(tracking, monkeypatch):
     """A spawned worker imports TensorFlow for longer than the trial may take."""
     monkeypatch.setattr(engine, "GRACE", 0)
-    study, store = study_of("random", max_trials=2, trial_timeout=1.0), store_of(tracking)
-    record = SweepRecord.begin(store, tracking.experiment, study.name, study.frozen())
+    study, store = study_of("random", max_trials=2, trial_timeout=1.0), connect(tracking)
+    record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
     with Local(1, "spawn") as one:
         search(study, record, tracking, one, Silent(), brief)
-    assert [attempt.outcome for attempt in record.attempts()] == ["scored", "scored"]
+    assert [trial.outcome for trial in record.trials()] == ["complete", "complete"]
 
 
 def brief(job: Job) -> Outcome:

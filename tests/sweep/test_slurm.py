@@ -10,12 +10,12 @@ from services import PATHS, Slurm, wait_for
 
 from mnist_exp.config.schema import Executor, Tracking
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors import create_executor
 from mnist_exp.sweep.executors.dask import Cluster
 from mnist_exp.sweep.recorder import search
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 pytestmark = pytest.mark.servers
 
@@ -46,17 +46,17 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
         for key, value in slurm.environment.items():
             monkeypatch.setenv(key, value)
         keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
-        store = store_of(tracking)
+        store = connect(tracking)
         with pytest.raises(ConfigError, match=r"Slurm does not take such a job: .*partition.*see conf/executor/slurm"):
             create_executor(replace(keys, partition="nowhere"), store.uri)
         with create_executor(keys, store.uri) as slots:
             wait_for(lambda: slots.refresh() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
             assert len(first) == 2
-            record = SweepRecord.begin(store, "slurm", "study", study.to_record())
+            record = SweepRun.create(store, "slurm", "study", study.to_record())
             cancelled = []
 
-            class Cancelling(Board):
+            class Cancelling(SweepDisplay):
                 """Cancels a job when the fifth trial has ended."""
 
                 def end(self, number, *more) -> None:
@@ -68,7 +68,7 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             search(study, record, tracking, slots, Cancelling(), slow)
             wait_for(lambda: set(jobs(slurm)) - set(first), "another job in its place", 60)
             assert cancelled[0] not in jobs(slurm)
-        assert [attempt.outcome for attempt in record.attempts()] == ["scored"] * 20
+        assert [trial.outcome for trial in record.trials()] == ["complete"] * 20
         runs = store.runs("tags.kind = 'trial'")
         assert {run.data.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
         wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")

@@ -1,18 +1,21 @@
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking import start_run
-from mnist_exp.tracking.active_run import ActiveRun, Input
+from mnist_exp.tracking.active_run import ActiveRun, Input, Timer
 
 # A net of the user's own, and at the end of the process a line that tells what it imported.
 TELLING = """
@@ -56,6 +59,28 @@ def test_nothing_is_left_of_an_untracked_record(tmp_path: Path, status) -> None:
     assert (record.resumable, record.undelivered, record.id, record.uri) == (False, None, None, None)
 
 
+def test_the_end_of_the_block_sets_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[tuple[str, str]] = []
+    monkeypatch.setattr(ActiveRun, "end", lambda self, status, message="": ends.append((status, message)))
+    for error in (None, ValueError("it broke"), KeyboardInterrupt()):
+        with contextlib.suppress(ValueError, KeyboardInterrupt), ActiveRun.create(tmp_path, "mine") as active:
+            if error:
+                raise error
+        assert (active.artifacts / "traceback.txt").exists() == isinstance(error, ValueError)
+    assert ends == [("FINISHED", ""), ("FAILED", "ValueError: it broke"), ("KILLED", "KeyboardInterrupt")]
+
+
+def test_the_seconds_of_a_part_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 2.0, 10.0, 11.0, 14.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    timer = Timer()
+    with timer("training"):
+        pass
+    with timer("training"):
+        assert timer.elapsed("training") == 1
+    assert timer.seconds == {"training": 6}
+
+
 def test_runs_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
     one, other = (ActiveRun.create(tmp_path, "../a b/ü" + "x" * 200) for _ in range(2))
     assert one.folder != other.folder
@@ -72,7 +97,7 @@ def test_runs_that_begin_and_end_at_once_do_not_take_the_folder_from_each_other(
 
 
 def tracking(*overrides: str) -> Tracking:
-    return Tracking(**compose(overrides)[0].tracking)
+    return check(compose(overrides)).settings(Tracking)
 
 
 def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

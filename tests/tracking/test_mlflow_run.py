@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 import mnist_exp
-from mnist_exp.config.compose import OF_SWEEPS, compose
+from mnist_exp.config.check import check
+from mnist_exp.config.compose import compose
 from mnist_exp.data.load import load_splits
 from mnist_exp.experiment import Listener, run
 from mnist_exp.tracking import mlflow_run
@@ -104,7 +105,7 @@ def test_metrics_of_each_epoch_and_the_result(done: SimpleNamespace) -> None:
 
 def test_the_data_set_is_an_input(done: SimpleNamespace) -> None:
     (given,) = done.run.inputs.dataset_inputs
-    digest = load_splits(compose(SMALL)[0].dataset).digest
+    digest = load_splits(check(compose(SMALL))).digest
     assert (given.dataset.name, given.dataset.digest) == ("digits", digest[:32])
     assert done.run.data.params["dataset.digest"] == digest
     assert json.loads(given.dataset.profile)["test"] == 300
@@ -112,14 +113,12 @@ def test_the_data_set_is_an_input(done: SimpleNamespace) -> None:
 
 
 def test_the_config_is_kept_as_composed(done: SimpleNamespace) -> None:
-    cfg, _ = compose([*SMALL, "name=mine"])
-    values = OmegaConf.to_container(cfg, resolve=True)
-    kept = {key: value for key, value in values.items() if key not in OF_SWEEPS}
-    assert OmegaConf.load(done.artifacts / "config.yaml") == OmegaConf.create(kept)
+    config = check(compose([*SMALL, "name=mine"]))
+    assert OmegaConf.to_container(OmegaConf.load(done.artifacts / "config.yaml")) == config.recorded
 
 
 def test_the_predictions_lead_to_the_metrics(done: SimpleNamespace) -> None:
-    splits = load_splits(compose(SMALL)[0].dataset)
+    splits = load_splits(check(compose(SMALL)))
     with np.load(done.artifacts / "predictions.npz") as kept:
         for name, part in (("val", splits.validation), ("test", splits.test)):
             assert np.array_equal(kept[f"{name}_labels"], part.labels)
@@ -132,7 +131,7 @@ def test_the_predictions_lead_to_the_metrics(done: SimpleNamespace) -> None:
 def test_the_model_takes_raw_pixels_without_our_code(done: SimpleNamespace) -> None:
     import mlflow
 
-    images = load_splits(compose(SMALL)[0].dataset).test.images[:50]
+    images = load_splits(check(compose(SMALL))).test.images[:50]
     point_mlflow_at(done.result.uri)
     uri = f"runs:/{done.result.run_id}/model"
     probabilities = mlflow.pyfunc.load_model(uri).predict(images)
@@ -256,11 +255,11 @@ def test_training_goes_on_without_the_store(
     shutil.copy(new_database, folder)
 
     class Removing(Listener):
-        def epoch(self, epoch: int, metrics: object) -> None:
+        def on_epoch(self, epoch: int, metrics: object) -> None:
             if epoch == 1:
                 (folder / "mlflow.db").rename(tmp_path / "away.db")
 
-    result = run(*compose([*SMALL, f"tracking.folder={folder}", "name=mine"]), Removing())
+    result = run(check(compose([*SMALL, f"tracking.folder={folder}", "name=mine"])), Removing())
     (kept,) = (folder / "running").iterdir()
     assert result.undelivered == str(kept)
     assert len(result.history["loss"]) == 2
@@ -272,7 +271,7 @@ def test_training_goes_on_without_the_store(
     assert {"config.yaml", "predictions.npz", "figures", "reports", "model.keras"} <= set(
         os.listdir(kept / "artifacts")
     )
-    images = load_splits(compose(SMALL)[0].dataset).test.images
+    images = load_splits(check(compose(SMALL))).test.images
     with np.load(kept / "artifacts" / "predictions.npz") as predictions:
         model = keras.models.load_model(kept / "artifacts" / "model.keras")
         assert np.array_equal(model.predict(images, verbose=0).argmax(axis=1), predictions["test_predicted"])
@@ -408,7 +407,7 @@ def test_a_run_on_a_server(server: str, tmp_path: Path, capfd: pytest.CaptureFix
     assert {"config.yaml", "predictions.npz", "figures"} <= {file.path for file in client.list_artifacts(result.run_id)}
     config = OmegaConf.load(client.download_artifacts(result.run_id, "config.yaml", str(tmp_path)))
     assert config.tracking.uri == server
-    images = load_splits(compose(SMALL)[0].dataset).test.images
+    images = load_splits(check(compose(SMALL))).test.images
     predictions = np.load(client.download_artifacts(result.run_id, "predictions.npz", str(tmp_path)))
     answered = result.load_model().predict(images, verbose=0).argmax(axis=1)
     assert np.array_equal(answered, predictions["test_predicted"])

@@ -17,7 +17,7 @@ from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.owner import end_dead_runs, process_tags
-from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.store import Store, open_store, store_errors
 from mnist_exp.tracking.stored_run import fetch_run
 
 
@@ -94,6 +94,15 @@ def test_a_database_without_its_driver(tmp_path: Path, monkeypatch: pytest.Monke
         open_store("mysql://host/runs", tmp_path)
 
 
+def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match=r"^http://127\.0\.0\.1:9 does not answer"):
+        open_store("http://alice:s3cret@127.0.0.1:9", tmp_path)
+    uri = "postgresql://alice:s3cret@host/runs"
+    with pytest.raises(TrackingError) as refused, store_errors(uri):
+        raise OSError(f"no answer from {uri}")
+    assert str(refused.value) == "postgresql://host/runs failed: no answer from postgresql://host/runs"
+
+
 def test_a_relative_database_is_resolved_where_the_command_started(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,9 +165,7 @@ def test_the_command_line_says_it_without_a_traceback(
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"garbage " * 1000)
     monkeypatch.setattr(sys, "argv", ["mnist_exp", "training=smoke"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 1
+    assert cli.main() == 1
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
     assert err == (
