@@ -70,5 +70,5 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             assert cancelled[0] not in jobs(slurm)
         assert [trial.outcome for trial in record.trials()] == ["complete"] * 20
         runs = store.runs("tags.kind = 'trial'")
-        assert {run.data.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
+        assert {run.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
         wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")
