@@ -14,6 +14,7 @@ from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors import create_executor
 from mnist_exp.sweep.executors.dask import Cluster
 from mnist_exp.sweep.recorder import search
+from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -69,6 +70,6 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             wait_for(lambda: set(jobs(slurm)) - set(first), "another job in its place", 60)
             assert cancelled[0] not in jobs(slurm)
         assert [trial.outcome for trial in record.trials()] == ["complete"] * 20
-        runs = store.runs("tags.kind = 'trial'")
+        runs = list_runs(store, "tags.kind = 'trial'")
         assert {run.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
         wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")
