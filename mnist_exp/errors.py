@@ -38,16 +38,13 @@ def sentence(problem: Problem) -> str:
 class UserError(Exception):
     """Something outside the program is wrong. `problems` holds every problem that was found."""
 
-    def __init__(self, problems: Problem | Iterable[Problem] | str) -> None:
-        if isinstance(problems, str):
-            super().__init__(problems)
-            self.problems: tuple[Problem, ...] = ()
-            return
-        self.problems = (problems,) if isinstance(problems, Problem) else tuple(dict.fromkeys(problems))
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        found = [problems] if isinstance(problems, Problem) else problems
+        self.problems = tuple(dict.fromkeys(found))
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        return "\n".join(map(sentence, self.problems)) if self.problems else super().__str__()
+        return "\n".join(map(sentence, self.problems))
 
 
 class ConfigError(UserError, ValueError):

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import schema as settings
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors import local
 from mnist_exp.sweep.executors.base import Inline
 
@@ -28,7 +28,8 @@ def create_executor(keys: settings.Executor, uri: str) -> "Inline | local.Local 
         import dask_jobqueue  # noqa: F401
         import distributed  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f'executor={keys.kind} needs Dask: pip install "mnist_exp[cluster]"') from error
+        rule, remedy = "needs Dask, which is not installed", 'install it with: pip install "mnist_exp[cluster]"'
+        raise ConfigError(Problem(f"executor={keys.kind}", rule, remedy=remedy)) from error
     from mnist_exp.sweep.executors import dask, slurm
 
     shared = not uri.startswith("sqlite")

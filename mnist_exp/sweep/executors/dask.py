@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import schema as settings
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors.base import THREADS, Preempted
 from mnist_exp.sweep.trial import Job
 from mnist_exp.sweep.worker import is_cancelled, on_start
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LOOK, FRESH = 1.0, 0.2  # seconds between looks at the workers, and before a trial is sent to one
 ANSWER = 15  # seconds in which a scheduler must answer
 PATIENCE = 300  # seconds without a scheduler after which a sweep ends, to be resumed
+SCHEDULER = "must be the address of a Dask scheduler, such as tcp://host:8786"
 
 
 class Cluster(Executor):
@@ -79,7 +80,10 @@ class Cluster(Executor):
         except (OSError, ConfigError) as error:  # trials under way are cancelled by the client
             self._workers = {}
             if time.monotonic() - self._answered > PATIENCE:
-                raise ConfigError(f"{self._address}: no scheduler answers any more; go on with sweep.resume") from error
+                remedy = "start it again and resume the sweep with sweep.resume=latest"
+                raise ConfigError(
+                    Problem(str(self._address), "no longer answers as a scheduler", remedy=remedy)
+                ) from error
             return
         self._answered = time.monotonic()
         self._workers = {address: worker for address, worker in found.items() if self._usable(worker)}
@@ -131,16 +135,12 @@ class Cluster(Executor):
         from distributed import Client
 
         if not re.fullmatch(r"\w+://.+:\d+", str(self._address)):  # Dask would try it for half a minute
-            raise ConfigError(
-                f"executor.address must be that of a Dask scheduler, such as tcp://host:8786, but got {self._address!r}"
-            )
+            raise ConfigError(Problem("executor.address", SCHEDULER, self._address))
         try:
             client = Client(self._address, security=self._security, timeout=ANSWER, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"executor.address must be that of a Dask scheduler, such as tcp://host:8786, but at {self._address} "
-                f"none answers: {' '.join(str(error).split())}"
-            ) from error
+            rule = f"{SCHEDULER}, but at {self._address} none answers: {' '.join(str(error).split())}"
+            raise ConfigError(Problem("executor.address", rule)) from error
         client.subscribe_topic(self._topic, self._set_running)
         self._answered = time.monotonic()
         return client
@@ -155,10 +155,9 @@ class Cluster(Executor):
 
     def _usable(self, worker: Mapping[str, Any]) -> bool:
         if not self.shared and worker["host"] not in _own_addresses():
-            raise ConfigError(
-                f"a worker on {worker['host']} cannot write to a SQLite store on this machine; give "
-                "tracking.uri=http://HOST:5000, the team's server (docs/team.md)"
-            )
+            remedy = "give tracking.uri=http://HOST:5000, the team's server (docs/team.md)"
+            rule = "cannot write to a SQLite store on this machine"
+            raise ConfigError(Problem(f"a worker on {worker['host']}", rule, remedy=remedy))
         return worker["status"] == "running" and worker["resources"].get("GPU", 0) >= self.keys.gpus
 
 
@@ -169,9 +168,8 @@ def read_security(keys: settings.DaskExecutor) -> "Security | None":
     given = [keys.tls_ca, keys.tls_cert, keys.tls_key]
     if not all(given):
         if any(given) or str(keys.address).startswith("tls://"):
-            raise ConfigError(
-                f"a scheduler at tls:// needs executor.tls_ca, tls_cert and tls_key, but for {keys.address} got {given}"
-            )
+            rule = "needs executor.tls_ca, tls_cert and tls_key, because it is at tls:// or one of them was given"
+            raise ConfigError(Problem(f"the scheduler {keys.address}", rule, given))
         return None
     return Security(
         tls_ca_file=keys.tls_ca, tls_client_cert=keys.tls_cert, tls_client_key=keys.tls_key, require_encryption=True

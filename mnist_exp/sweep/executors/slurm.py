@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from mnist_exp.config import schema as settings
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors.dask import Cluster
 
 UNUSED = ("TARGET", "SPILL", "PAUSE")  # of Dask's measures against full memory
@@ -47,7 +47,8 @@ def _check_job(keys: settings.SlurmExecutor) -> None:
     try:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"executor=slurm must be started where sbatch works, but: {error}") from error
+        raise ConfigError(Problem("executor=slurm", f"must be started where sbatch works ({error})")) from error
     if said.returncode:
         reason = " ".join(said.stderr.split()).removeprefix("sbatch: error: ") or "it gave no reason"
-        raise ConfigError(f"executor=slurm: Slurm does not take such a job: {reason}; see conf/executor/slurm.yaml")
+        rule, remedy = f"cannot run: Slurm does not take such a job: {reason}", "see conf/executor/slurm.yaml"
+        raise ConfigError(Problem("executor=slurm", rule, remedy=remedy))
