@@ -206,12 +206,11 @@ def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
     if "median" in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
         rule = f"must be {' or '.join(EVERY_EPOCH)} with sweep.pruner=median, which needs a score after every epoch"
         yield Problem("sweep.objective", rule, metric)
-    if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")) and sweep.get("sampler", "auto") not in (
-        "auto",
-        "random",
-    ):
-        rule = "must be auto or random with Hyperband, which draws its configurations at random"
-        yield Problem("sweep.sampler", rule, sweep["sampler"])
+    if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")):
+        for key in ("sampler", "algorithm"):
+            if sweep.get(key) not in (None, "auto", "random", "hyperband"):
+                rule = "must be auto or random with Hyperband, which draws its configurations at random"
+                yield Problem(f"sweep.{key}", rule, sweep[key])
     for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
         if sweep.get(old) is not None and sweep.get(key, default) != default:
             rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"

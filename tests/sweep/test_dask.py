@@ -6,19 +6,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from distributed import Security
 from services import Dask
 
-from mnist_exp.config.schema import Executor
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import DaskExecutor
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.executors import create_executor
 from mnist_exp.sweep.executors import dask as dask_module
 from mnist_exp.sweep.executors.base import THREADS, Preempted
-from mnist_exp.sweep.executors.dask import Cluster
+from mnist_exp.sweep.executors.dask import Cluster, read_security
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, on_start
 
 
@@ -30,11 +31,20 @@ def slept(job) -> tuple[int, dict, dict]:
             Path(job.name).write_text("cancelled")
             raise Cancelled
         time.sleep(0.05)
-    return os.getpid(), job.config, {name: os.environ.get(name) for name in THREADS}
+    return os.getpid(), job.config.values, {name: os.environ.get(name) for name in THREADS}
 
 
 def failing(job) -> None:
     raise ValueError("it failed")
+
+
+def hanging(job) -> None:
+    """Never asks whether it is still wanted."""
+    time.sleep(600)
+
+
+def keys_of(address: str, **keys: object) -> DaskExecutor:
+    return DaskExecutor.model_validate({"kind": "dask", "workers": None, "address": address, **keys})
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def slots(dask: Dask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
     opened: list[Cluster] = []
 
     def connect(workers: int, *, shared: bool = False, **keys: object) -> Cluster:
-        opened.append(Cluster(Executor(kind="dask", workers=None, address=dask.address, **keys), shared=shared))
+        opened.append(Cluster(keys_of(dask.address, **keys), dask.address, None, shared=shared))
         until(opened[-1], lambda: opened[-1].width == workers)
         return opened[-1]
 
@@ -73,7 +83,9 @@ class Job:
 
     seconds: float
     name: str = "job"
-    config: dict = field(default_factory=lambda: {"tracking": {"folder": "mlruns"}, "dataset": {"path": "here.npz"}})
+    config: RunConfig = field(
+        default_factory=lambda: RunConfig({"tracking": {"folder": "mlruns"}, "dataset": {"path": "here.npz"}}, {})
+    )
 
 
 def ended(slots: Cluster, *futures) -> None:
@@ -162,10 +174,11 @@ def test_what_nobody_waits_for_ends_within_a_step(dask: Dask, slots, tmp_path: P
 def test_a_trial_that_hangs_is_ended_with_its_worker(dask: Dask, slots) -> None:
     dask.add()
     one = slots(1)
-    hanging = one.submit(time.sleep, 600)
+    stuck = one.submit(hanging, job=Job(600.0))
     time.sleep(1)
-    assert not hanging.running()
-    one.kill(hanging)
+    assert not stuck.running()
+    assert not stuck.done()
+    one.kill(stuck)
     until(one, lambda: one.width == 1)
     after = one.submit(slept, job=Job(0.0))
     ended(one, after)
@@ -191,12 +204,12 @@ def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without
     said = ["--protocol", "tls", "--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]]
     with Dask(tmp_path, [str(word) for word in said]) as dask:
         dask.add()
-        keys = Executor(kind="dask", workers=None, address=dask.address)
+        keys = keys_of(dask.address)
         assert dask.address.startswith("tls://")
         with pytest.raises(ConfigError, match=r"needs executor\.tls_ca, tls_cert and tls_key"):
-            Cluster(keys, shared=True)
+            read_security(keys)
         tls = {f"tls_{name}": str(path) for name, path in files.items()}
-        with Cluster(replace(keys, **tls), shared=True) as one:
+        with Cluster(keys, dask.address, read_security(keys.model_copy(update=tls)), shared=True) as one:
             until(one, lambda: one.width == 1)
             future = one.submit(slept, job=Job(0.0))
             ended(one, future)
@@ -206,18 +219,18 @@ def test_a_scheduler_behind_tls_is_reached_with_its_certificates_and_not_without
 def test_an_address_where_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_module, "ANSWER", 1)
     with pytest.raises(ConfigError, match=r"must be the address of a Dask scheduler, .* at tcp://127\.0\.0\.1:9 none"):
-        create_executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+        create_executor(keys_of("tcp://127.0.0.1:9"), "http://tracker")
 
 
 def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r'executor=dask needs Dask, .*: pip install "mnist_exp\[cluster\]"'):
-        create_executor(Executor(kind="dask", workers=None, address="tcp://127.0.0.1:9"), "http://tracker")
+        create_executor(keys_of("tcp://127.0.0.1:9"), "http://tracker")
 
 
 def test_what_is_no_address_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match=r"such as tcp://host:8786, but got 'scheduler'"):
-        create_executor(Executor(kind="dask", workers=None, address="scheduler"), "http://tracker")
+        create_executor(keys_of("scheduler"), "http://tracker")
 
 
 @pytest.mark.servers

@@ -1,19 +1,19 @@
 """A sweep on a real Slurm of one node, with a job cancelled in the middle."""
 
 import getpass
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from light_trials import light, study_of
 from services import PATHS, Slurm, wait_for
 
-from mnist_exp.config.schema import Executor, Tracking
+from mnist_exp.config.schema import SlurmExecutor, Tracking
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors import create_executor
 from mnist_exp.sweep.executors.dask import Cluster
 from mnist_exp.sweep.recorder import search
+from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -45,10 +45,12 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
     with Slurm(tmp_path) as slurm:
         for key, value in slurm.environment.items():
             monkeypatch.setenv(key, value)
-        keys = Executor(kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo")
+        keys = SlurmExecutor(
+            kind="slurm", workers=2, partition="main", memory="2GB", walltime="00:10:00", interface="lo"
+        )
         store = connect(tracking)
         with pytest.raises(ConfigError, match=r"Slurm does not take such a job: .*partition.*see conf/executor/slurm"):
-            create_executor(replace(keys, partition="nowhere"), store.uri)
+            create_executor(keys.model_copy(update={"partition": "nowhere"}), store.uri)
         with create_executor(keys, store.uri) as slots:
             wait_for(lambda: slots.refresh() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
@@ -69,6 +71,6 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             wait_for(lambda: set(jobs(slurm)) - set(first), "another job in its place", 60)
             assert cancelled[0] not in jobs(slurm)
         assert [trial.outcome for trial in record.trials()] == ["complete"] * 20
-        runs = store.runs("tags.kind = 'trial'")
-        assert {run.data.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
+        runs = list_runs(store, "tags.kind = 'trial'")
+        assert {run.tags.get("superseded") for run in runs} == {None, "its worker was killed"}
         wait_for(lambda: not jobs(slurm), "the end of the jobs with the sweep")

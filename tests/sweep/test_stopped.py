@@ -104,7 +104,7 @@ def test_ctrl_c_twice_or_sigterm_stops_at_once_and_leaves_no_process(
     else:
         process = start("-m", *endless, cwd=folder)
         process.wait_for(lambda: epochs(folder) > 3)
-        pids = {int(run.data.tags["pid"]) for run in trials(store_in(folder))}
+        pids = {int(run.tags["pid"]) for run in trials(store_in(folder))}
         family = [psutil.Process(pid) for pid in pids | {process.pid}]
         assert len(family) > 1
         for number in signals:

@@ -77,14 +77,42 @@ def photographed(path: Path, seed: int) -> Path:
         (GRID, "grid"),
         ([*GRID, "seed=range(3)", "training.batch_size=tag(log,range(16,65,2))"], "grid"),
         ([*GRID, "sweep.max_trials=1"], "tpe"),
-        ([*GRID, "sweep.algorithm=random"], "random"),
+        ([*GRID, "sweep.sampler=random"], "random"),
         ([*INTERVAL, "sweep.max_trials=3"], "tpe"),
-        ([*INTERVAL, "sweep.algorithm=random", "sweep.max_trials=3"], "random"),
-        ([*INTERVAL, "sweep.algorithm=hyperband"], "hyperband"),
+        ([*INTERVAL, "sweep.sampler=random", "sweep.max_trials=3"], "random"),
+        ([*INTERVAL, "sweep.pruner=hyperband"], "hyperband"),
+        ([*INTERVAL, "sweep.pruner=hyperband", "sweep.sampler=random"], "hyperband"),
+        ([*INTERVAL, "sweep.pruner=median", "sweep.max_trials=3"], "tpe"),
     ],
 )
 def test_auto_is_a_grid_where_nothing_is_drawn_and_nothing_limits_it(overrides: list[str], algorithm: str) -> None:
     assert defined(*overrides).algorithm == algorithm
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["sweep.algorithm=auto", *GRID], GRID),
+        (["sweep.algorithm=grid", *GRID, "sweep.max_trials=1"], ["sweep.sampler=grid", *GRID, "sweep.max_trials=1"]),
+        (["sweep.algorithm=random", *GRID], ["sweep.sampler=random", *GRID]),
+        (["sweep.algorithm=tpe", *GRID], ["sweep.sampler=tpe", *GRID]),
+        (["sweep.algorithm=hyperband", *INTERVAL], ["sweep.pruner=hyperband", *INTERVAL]),
+        (["sweep.pruning=median", *GRID], ["sweep.pruner=median", *GRID]),
+        (["sweep.pruning=off", *GRID], ["sweep.pruner=off", *GRID]),
+        (
+            ["sweep.algorithm=random", "sweep.pruning=median", *GRID],
+            ["sweep.sampler=random", "sweep.pruner=median", *GRID],
+        ),
+    ],
+)
+def test_the_old_keys_of_sampler_and_pruner_mean_the_same(old: list[str], new: list[str]) -> None:
+    before, now = defined(*old), defined(*new)
+    assert (before.algorithm, before.settings.hyperband, before.settings.median) == (
+        now.algorithm,
+        now.settings.hyperband,
+        now.settings.median,
+    )
+    assert again(before).algorithm == before.algorithm
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -116,15 +144,33 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
         ([], "a sweep needs something to choose; give several values, such as optimizer=adam,adadelta, or sweeps=mlp"),
         (["optimizer=adam"], "a sweep needs something to choose"),
         (["sweep.sampler=grid", *INTERVAL], "the command line: model.dropout must have values that can be counted"),
-        (["sweep.algorithm=grid", "sweep.max_trials=5", *INTERVAL], "give sweep.sampler=tpe and sweep.max_trials=50"),
+        (["sweep.sampler=grid", "sweep.max_trials=5", *INTERVAL], "give sweep.sampler=tpe and sweep.max_trials=50"),
         (INTERVAL, "sweep.max_trials must be given for sweep.sampler=tpe over intervals, which has no end of its own"),
         (["sweep.sampler=random", *INTERVAL], "for sweep.sampler=random over intervals, which has no end of its own"),
         (["sweep.objective=test/accuracy", *GRID], "sweep.objective must be 'val/accuracy', 'val/loss', "),
         (["sweep.objective=val/loss", *GRID], "sweep.direction must be min for val/loss, but got 'max'"),
         (["sweep.direction=min", *GRID], "sweep.direction must be max for val/accuracy, but got 'min'"),
         (
+            ["sweep.objective=val/macro_f1", "sweep.pruner=median", *GRID],
+            "sweep.objective must be val/accuracy or val/loss with sweep.pruner=median, which needs a score",
+        ),
+        (
             ["sweep.objective=val/macro_f1", "sweep.pruning=median", *GRID],
             "sweep.objective must be val/accuracy or val/loss with sweep.pruner=median, which needs a score",
+        ),
+        (
+            ["sweep.pruner=hyperband", "sweep.sampler=tpe", *INTERVAL],
+            "sweep.sampler must be auto or random with Hyperband, which draws its configurations at random, but got",
+        ),
+        (["sweep.pruner=hyperband", "sweep.sampler=grid", *GRID], "sweep.sampler must be auto or random with"),
+        (["sweep.pruner=hyperband", "sweep.algorithm=tpe", *INTERVAL], "sweep.algorithm must be auto or random with"),
+        (
+            ["sweep.sampler=tpe", "sweep.algorithm=random", *GRID],
+            "sweep.algorithm must be null beside sweep.sampler=tpe, which replaces it, but got 'random'",
+        ),
+        (
+            ["sweep.pruner=median", "sweep.pruning=off", *GRID],
+            "sweep.pruning must be null beside sweep.pruner=median, which replaces it, but got 'off'",
         ),
         (["sweep.max_trials=0", *GRID], "sweep.max_trials must be at least 1, but got 0"),
         (["executor.workers=-1", *GRID], "executor.workers must be at least 1, but got -1"),
@@ -140,7 +186,7 @@ def test_a_sweep_that_cannot_be_run_is_refused(overrides: list[str], said: str) 
 
 def test_a_grid_is_refused_an_interval_that_only_a_later_choice_brings() -> None:
     assert "optimizer.learning_rate must have values that can be counted" in refusal(
-        "sweep.algorithm=grid", *GRID, space=CONDITION
+        "sweep.sampler=grid", *GRID, space=CONDITION
     )
     assert "no end of its own" in refusal(*GRID, space=CONDITION)
 
