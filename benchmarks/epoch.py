@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
-from mnist_exp.config.run_config import build
 from mnist_exp.config.schema import Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
@@ -35,7 +35,7 @@ def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, setting
 
 
 def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
-    """The same through mnist_exp.compiled."""
+    """The same through mnist_exp.training.compiled."""
     order = BatchOrder(len(targets), settings.batch_size, seed=0)
     mode = choose_mode(model, settings.compiled_epoch)
     batches, new_order = prepare_fit(model, splits.train.images, targets, order, mode)
@@ -48,11 +48,11 @@ def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings:
 
 def prepared(experiment: str, path: str, kind: Callable[..., Callable[[], None]]) -> Callable[[], None]:
     """One epoch of this experiment, compiled and run once already."""
-    cfg, _ = compose([f"experiment={experiment}", f"dataset.path={path}"])
-    splits, settings = load_splits(cfg.dataset), Training(**cfg.training)
+    config = check(compose([f"experiment={experiment}", f"dataset.path={path}"]))
+    splits, settings = load_splits(config), config.settings(Training)
     keras.utils.set_random_seed(0)
-    model = build(cfg.model, image_shape=splits.image_shape, classes=len(splits.class_names))
-    model.compile(build_optimizer(cfg.optimizer, 1), build_loss(settings), metrics=["accuracy"])
+    model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
+    model.compile(build_optimizer(config, 1), build_loss(settings), metrics=["accuracy"])
     epoch = kind(splits, encode_labels(splits.train.labels, settings, len(splits.class_names)), model, settings)
     epoch()
     return epoch

@@ -14,7 +14,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
@@ -25,43 +25,36 @@ import psutil
 
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors.local import MAX_GROWTH, Local
-from mnist_exp.sweep.pruners.median import Medians
-from mnist_exp.sweep.recorder import Ledger
-from mnist_exp.sweep.samplers import oracle_of
-from mnist_exp.sweep.study import define
+from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.recorder import TrialRecorder
+from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.study import check_settings, define_study
 from mnist_exp.sweep.trial import Job, Outcome
-from mnist_exp.sweep.worker import _Watch, work
-from mnist_exp.terminal import Speaker
-from mnist_exp.tracking.store import store_of
-from mnist_exp.tracking.sweep_run import SweepRecord
+from mnist_exp.sweep.worker import TrialListener, run_trial
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
 
 ROWS = {"one": 0, "many": MAX_GROWTH, "endless": 2**60, "spawn": MAX_GROWTH}
 used = 0.0  # processor seconds of this process until the end of its last trial
-
-
-class Silent(Speaker):
-    """In the place of the table of a sweep."""
-
-    def begin(self, *args: object) -> None:
-        pass
 
 
 def timed(job: Job) -> Outcome:
     """A trial that also returns when its first epoch ended, and what its process used."""
     global used
     first: list[float] = []
-    plain = _Watch.epoch
+    plain = TrialListener.on_epoch
 
-    def epoch(self: _Watch, number: int, metrics: dict[str, float]) -> bool:
+    def on_epoch(self: TrialListener, number: int, metrics: Mapping[str, float]) -> bool:
         first.append(time.time())
         return plain(self, number, metrics)
 
-    _Watch.epoch = epoch
+    TrialListener.on_epoch = on_epoch
     try:
-        outcome = work(job)
+        outcome = run_trial(job)
     finally:
-        _Watch.epoch = plain
+        TrialListener.on_epoch = plain
     before, used = used, time.process_time()
     found = {"epoch": first[0], "cpu": used - before, "uss": own_memory(psutil.Process()), "pid": os.getpid()}
     return replace(outcome, seconds=found)
@@ -76,14 +69,15 @@ def jobs(path: str, folder: str, trials: int, batches: int | None) -> Iterator[J
     widths = ",".join(f"[{32 + 4 * number}]" for number in range(trials))
     fixed = [
         "dataset=mnist", f"dataset.path={Path(path).resolve()}", "training.epochs=1", f"tracking.folder={folder}",
-        f"training.batches={batches or 'null'}", "sweep.algorithm=grid",
+        f"training.batches={batches or 'null'}", "sweep.sampler=grid",
     ]  # fmt: skip
-    cfg, choices = compose(fixed)
-    tracking, study = Tracking(**cfg.tracking), define(cfg, choices, [*fixed, f"model.widths={widths}"])
-    record = SweepRecord.begin(store_of(tracking), "workers", "workers", study.frozen())
-    ledger, oracle = Ledger(study, record, tracking, Medians(3), Silent()), oracle_of(study)
+    composed = replace(compose(fixed), overrides=(*fixed, f"model.widths={widths}"))
+    tracking, study = check_settings(composed).settings(Tracking), define_study(composed)
+    record = SweepRun.create(connect(tracking), "workers", "workers", study.to_record())
+    recorder = TrialRecorder(study, record, tracking, MedianPruner(3), SweepDisplay())
+    sampler = create_sampler(study)
     for _ in range(trials):
-        yield ledger.begin(oracle.ask())
+        yield recorder.begin(sampler.ask())
 
 
 def fork_servers() -> list[psutil.Process]:
@@ -105,7 +99,7 @@ def measure(row: str, path: str, trials: int, workers: int, batches: int | None,
             def collect() -> None:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     submitted, outcome = waiting.pop(future), future.result()
-                    assert not outcome.error, outcome.error
+                    assert not outcome.failure, outcome.failure
                     found.append({**outcome.seconds, "wait": outcome.seconds["epoch"] - submitted})
                     if len(found) % every == 0:
                         sizes = {"parent": own_memory(psutil.Process()), "worker": found[-1]["uss"]}

@@ -10,14 +10,15 @@ import os
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
-from mnist_exp.sweep.display import Board
+from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.recorder import search
-from mnist_exp.sweep.study import define
+from mnist_exp.sweep.study import check_settings, define_study
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -39,14 +40,14 @@ class Sleepers(ThreadPoolExecutor):
         pass
 
 
-class Silent(Board):
+class Silent(SweepDisplay):
     """Says nothing."""
 
     def say(self, label: str, text: str) -> None:
         pass
 
 
-def main(widths: list[int], seconds: float, rounds: int, algorithms: list[str]) -> None:
+def main(widths: list[int], seconds: float, rounds: int, samplers: list[str]) -> None:
     swept = [
         "model.dropout=interval(0,0.5)", "training.batch_size=32,64,128", "optimizer=adam,sgd",
         "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
@@ -54,22 +55,22 @@ def main(widths: list[int], seconds: float, rounds: int, algorithms: list[str]) 
 
     def sleep(job: Job) -> Outcome:
         time.sleep(seconds)
-        score = -abs(job.config["model"]["dropout"] - 0.2)
+        score = -abs(job.config.values["model"]["dropout"] - 0.2)
         return Outcome(score=score, curve=(score,))
 
-    for algorithm in algorithms:
+    for sampler in samplers:
         for width in widths:
-            with tempfile.TemporaryDirectory() as folder, Sleepers(width) as slots:
+            with tempfile.TemporaryDirectory() as folder, Sleepers(width) as executor:
                 trials = width * rounds
-                fixed = [f"tracking.folder={folder}", f"sweep.max_trials={trials}", f"sweep.algorithm={algorithm}"]
-                cfg, choices = compose(fixed)
-                study, tracking = define(cfg, choices, [*fixed, *swept]), Tracking(**cfg.tracking)
-                record = SweepRun.create(connect(tracking), "workers", "workers", study.frozen())
+                fixed = [f"tracking.folder={folder}", f"sweep.max_trials={trials}", f"sweep.sampler={sampler}"]
+                composed = replace(compose(fixed), overrides=(*fixed, *swept))
+                study, tracking = define_study(composed), check_settings(composed).settings(Tracking)
+                record = SweepRun.create(connect(tracking), "workers", "workers", study.to_record())
                 begun, used = time.perf_counter(), time.process_time()
-                search(study, record, tracking, slots, Silent(), sleep)
+                search(study, record, tracking, executor, Silent(), sleep)
                 wall, parent = time.perf_counter() - begun, (time.process_time() - used) / trials
                 print(
-                    f"{algorithm}, {width} workers, {trials} trials of {seconds:g} s: efficiency "
+                    f"{sampler}, {width} workers, {trials} trials of {seconds:g} s: efficiency "
                     f"{trials * seconds / width / wall:.1%}, the parent's time a trial {1000 * parent:.0f} ms, enough "
                     f"for {0.9 * seconds / parent:.0f} workers",
                     flush=True,
@@ -81,6 +82,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=4, help="trials of each worker")
-    parser.add_argument("--algorithm", choices=["random", "tpe"], nargs="+", default=["random", "tpe"])
+    parser.add_argument("--sampler", choices=["random", "tpe"], nargs="+", default=["random", "tpe"])
     chosen = parser.parse_args()
-    main(chosen.workers, chosen.seconds, chosen.rounds, chosen.algorithm)
+    main(chosen.workers, chosen.seconds, chosen.rounds, chosen.sampler)

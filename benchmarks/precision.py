@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
-from mnist_exp.config.run_config import build
 from mnist_exp.training.compiled import BatchOrder, prepare_fit
 
 IMAGES, BATCH = 128 * 40, 128
@@ -23,11 +23,11 @@ IMAGES, BATCH = 128 * 40, 128
 
 def prepared(policy: str) -> Callable[[], float]:
     """A call that trains for one epoch under this policy and returns its seconds."""
-    cfg, _ = compose(["experiment=mnist_best"])
+    config = check(compose(["experiment=mnist_best"]))
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8), rng.integers(0, 10, IMAGES)
     keras.config.set_dtype_policy(policy)
-    model = build(cfg.model, image_shape=(28, 28, 1), classes=10)
+    model = config.build("model", image_shape=(28, 28, 1), classes=10)
     model.compile("adamw", "sparse_categorical_crossentropy")
     batches, new_order = prepare_fit(model, images, labels, BatchOrder(IMAGES, BATCH, 0), "windows")
 

@@ -15,21 +15,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_tuner
 import numpy as np
-from omegaconf import OmegaConf
 
+from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.sweep.executors.local import Local
-from mnist_exp.sweep.samplers.base import Random, Replayable, hyperparameters
-from mnist_exp.sweep.samplers.tpe import Tpe
-from mnist_exp.sweep.space import Space, Values
+from mnist_exp.sweep.samplers.base import RandomSampler, Sampler, hyperparameters
+from mnist_exp.sweep.samplers.tpe import TpeSampler
+from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Proposal
-from mnist_exp.sweep.trial_configs import Configs
+from mnist_exp.sweep.trial_configs import TrialConfigs
 
 Loss = Callable[[Values], float]
 MADE_UP = {
@@ -68,15 +70,15 @@ class Problem:
 
 def made_up() -> Problem:
     def loss(values: Values) -> float:
-        name, best, floor = RATES[str(values["optimizer"])]
+        name, best, floor = RATES[values["optimizer"]]
         return (
             floor
             + 0.1 * (math.log10(float(values[name])) - best) ** 2
             + 0.8 * (float(values["dropout"]) - 0.25) ** 2
             + 0.02 * (math.log2(float(values["units"])) - 7) ** 2
             + 0.02 * abs(float(values["depth"]) - 2)
-            + 0.02 * (values["norm"] == "false")
-            + {"32": 0.01, "64": 0.0, "128": 0.02}[str(values["batch"])]
+            + 0.02 * (not values["norm"])
+            + {32: 0.01, 64: 0.0, 128: 0.02}[values["batch"]]
             + 0.5 * (float(values.get("optimizer=adam/beta", 0.9)) - 0.9) ** 2
         )
 
@@ -84,29 +86,27 @@ def made_up() -> Problem:
 
 
 def digits() -> Problem:
-    overrides = [*FIXED, "optimizer=adam,adadelta"]
-    configs = Configs.composed(parse(DIGITS, "benchmark", FIXED, {"model": "mlp"}), overrides)
+    configs = TrialConfigs.compose(parse(DIGITS, "benchmark", FIXED, {"model": "mlp"}), FIXED)
     combinations = list(configs.space.combinations())
-    jobs = [(OmegaConf.to_container(cfg, resolve=True), choices) for cfg, choices in map(configs.of, combinations)]
     workers = os.cpu_count() or 1
-    with Local(workers) as slots, ThreadPoolExecutor(workers) as threads:  # which keep every slot busy, and no more
-        found = list(threads.map(lambda job: slots.submit(trained, *job).result(), jobs))
+    with Local(workers) as executor, ThreadPoolExecutor(workers) as threads:  # as many calls as workers, and no more
+        found = list(threads.map(lambda values: executor.submit(trained, configs.of(values)).result(), combinations))
     table = {key(values): loss for values, loss in zip(combinations, found, strict=True)}
     print(f"digits: {len(table)} nets trained, losses {min(found):.4f} to {max(found):.4f}", flush=True)
     return Problem(configs.space, lambda values: table[key(values)], 30)
 
 
-def key(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(values.items()))
+def key(values: Values) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, format_value(value)) for name, value in values.items()))
 
 
-def trained(config: dict[str, Any], choices: Mapping[str, str]) -> float:
+def trained(config: RunConfig) -> float:
     import keras
 
     from mnist_exp.experiment import run
 
     keras.backend.clear_session()
-    return run(OmegaConf.create(config), choices).metrics["val/loss"]
+    return run(config).metrics["val/loss"]
 
 
 def bayesian(problem: Problem, seed: int) -> list[float]:
@@ -122,28 +122,33 @@ def bayesian(problem: Problem, seed: int) -> list[float]:
         trial = oracle.create_trial("tuner")
         if trial.status != "RUNNING":
             break
-        values = trial.hyperparameters.values
-        found.append(problem.loss({p.name: values[p.name] for p in problem.space.active(values)}))
+        found.append(problem.loss(problem.space.sample(partial(decoded, trial.hyperparameters.values))))
         oracle.update_trial(trial.trial_id, {"loss": found[-1]})
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
     return found
 
 
-def ours(kind: type[Replayable], problem: Problem, seed: int) -> list[float]:
-    oracle, found = kind(problem.space, "min", seed), []
+def decoded(codes: Mapping[str, Any], parameter: Parameter) -> Any:
+    """The value of a parameter: KerasTuner has only the place of a choice."""
+    code = codes[parameter.name]
+    return parameter.values.values[code] if isinstance(parameter.values, Choices) else code
+
+
+def ours(kind: type[Sampler], problem: Problem, seed: int) -> list[float]:
+    sampler, found = kind(problem.space, Objective("loss", "min"), seed), []
     for _ in range(problem.trials):
-        asked = oracle.ask()
+        asked = sampler.ask()
         assert isinstance(asked, Proposal)
         found.append(problem.loss(asked.values))
-        oracle.tell(asked.number, found[-1])
+        sampler.tell(asked.number, found[-1])
     return found
 
 
 def compare(name: str, problem: Problem, seeds: Sequence[int]) -> None:
     searches = {
-        "tpe": lambda seed: ours(Tpe, problem, seed),
-        "random": lambda seed: ours(Random, problem, seed),
+        "tpe": lambda seed: ours(TpeSampler, problem, seed),
+        "random": lambda seed: ours(RandomSampler, problem, seed),
         "bayesian": lambda seed: bayesian(problem, seed),
     }
     best: dict[str, np.ndarray] = {}

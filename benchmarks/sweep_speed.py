@@ -99,37 +99,36 @@ def ours(path: str, net: str, trials: int) -> float:
     """The engine behind -m, two workers, everything tracked."""
     from mnist_exp.config.compose import compose
     from mnist_exp.config.schema import Tracking
-    from mnist_exp.sweep.display import Board
+    from mnist_exp.sweep.display import SweepDisplay
     from mnist_exp.sweep.executors.local import Local
     from mnist_exp.sweep.recorder import search
-    from mnist_exp.sweep.study import define
+    from mnist_exp.sweep.study import check_settings, define_study
     from mnist_exp.tracking.store import connect
     from mnist_exp.tracking.sweep_run import SweepRun
 
     nets = {"dense": ["model=mlp", "model.widths=[128]"], "conv": ["model=cnn"]}
     fixed = [
         *nets[net], "dataset=mnist", f"dataset.path={path}", "dataset.validation=0.2", "dataset.method=tail",
-        f"training.epochs={NETS[net]['epochs']}", f"training.batch_size={NETS[net]['batch']}", "sweep.algorithm=random",
+        f"training.epochs={NETS[net]['epochs']}", f"training.batch_size={NETS[net]['batch']}", "sweep.sampler=random",
         f"sweep.max_trials={trials}",
     ]  # fmt: skip
     dropout = "model.dropout" if net == "dense" else "model.dense_dropout"
     swept = ["optimizer.learning_rate=tag(log,interval(1e-4,1e-2))", f"{dropout}=interval(0,0.5)"]
     with tempfile.TemporaryDirectory() as folder:
-        cfg, choices = compose([*fixed, f"tracking.folder={folder}"])
-        tracking = Tracking(**cfg.tracking)
-        study = define(cfg, choices, [*fixed, *swept])
-        store, slots = connect(tracking), Local(2)
+        composed = replace(compose([*fixed, f"tracking.folder={folder}"]), overrides=(*fixed, *swept))
+        tracking, study = check_settings(composed).settings(Tracking), define_study(composed)
+        store, executor = connect(tracking), Local(2)
 
         def run(most: int) -> float:
-            given = replace(study, settings=replace(study.settings, max_trials=most))
-            record = SweepRun.create(store, "speed", "speed", given.frozen())
+            given = replace(study, settings=study.settings.model_copy(update={"max_trials": most}))
+            record = SweepRun.create(store, "speed", "speed", given.to_record())
             begun = time.perf_counter()
-            search(given, record, tracking, slots, Board())
+            search(given, record, tracking, executor, SweepDisplay())
             return time.perf_counter() - begun
 
         run(2)
         seconds = run(trials)
-        slots.shutdown()
+        executor.shutdown()
     return seconds
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mnist_exp.commands.sweep import read_progress
 from mnist_exp.config.compose import compose
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Tracking
-from mnist_exp.sweep.study import define
+from mnist_exp.sweep.study import define_study
 from mnist_exp.tracking.find import find_run, search_runs
 from mnist_exp.tracking.store import connect_existing
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -86,8 +87,8 @@ def main(count: int) -> None:
             run = mnist_exp.run(*SMALL, f"tracking.uri={server.uri}", quiet=True)
             store = connect_existing(tracking)
             fixed = [*SMALL, "sweep.max_trials=300"]
-            study = define(*compose(fixed), [*fixed, "model.dropout=interval(0,0.5)"])
-            record = SweepRun.create(store, "digits", "study", study.frozen())
+            study = define_study(replace(compose(fixed), overrides=(*fixed, "model.dropout=interval(0,0.5)")))
+            record = SweepRun.create(store, "digits", "study", study.to_record())
             begun = time.perf_counter()
             multiply(postgres.uri, str(run.run_id), record.id, count)
             print(f"{count:,} runs written in {time.perf_counter() - begun:.0f} s", flush=True)

@@ -55,7 +55,7 @@ class Sampler(keras_tuner.Oracle):
         }
         super().__init__(
             objective=keras_tuner.Objective(SCORE, objective.direction),
-            hyperparameters=_hyperparameters(space),
+            hyperparameters=hyperparameters(space),
             allow_new_entries=False,
             tune_new_entries=False,
             **more,
@@ -156,22 +156,22 @@ class RandomSampler(Sampler):
         return self._new_or_next(self._random_values())
 
 
-def _hyperparameters(space: Space) -> keras_tuner.HyperParameters:
+def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
     """Returns KerasTuner's form of the space, with codes."""
-    hyperparameters = keras_tuner.HyperParameters()
+    made = keras_tuner.HyperParameters()
     choices = {p.name: p.values for p in space.parameters if isinstance(p.values, Choices)}
     for parameter in space.parameters:
         when, name, allowed = parameter.when, parameter.name, parameter.values
         codes = [choices[when.key].index(value) for value in when.values] if when else []
-        with hyperparameters.conditional_scope(when.key, codes) if when else nullcontext():
+        with made.conditional_scope(when.key, codes) if when else nullcontext():
             if isinstance(allowed, Choices):
-                hyperparameters.Choice(name, list(range(len(allowed.values))), ordered=False)
+                made.Choice(name, list(range(len(allowed.values))), ordered=False)
             elif allowed.enumerable:
-                hyperparameters.Choice(name, allowed.values, ordered=True)
+                made.Choice(name, allowed.values, ordered=True)
             else:
-                kind = hyperparameters.Int if allowed.whole else hyperparameters.Float
+                kind = made.Int if allowed.whole else made.Float
                 kind(name, allowed.low, allowed.high, sampling="log" if allowed.log else "linear")
-    return hyperparameters
+    return made
 
 
 def _tuner_values(rung: Mapping[str, Any] | None) -> dict[str, Any]:
