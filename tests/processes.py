@@ -134,8 +134,13 @@ def start_server() -> None:
     """Starts the server, unless it runs. It imports the libraries while tests go on."""
     if not Process.surroundings:
         Process.surroundings = set(os.environ)
-        CONTEXT.set_forkserver_preload(PRELOADED)
+    CONTEXT.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
+
+
+def stop_server() -> None:
+    """Ends the server: a process has only one, and the next may import something else."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def kill_all() -> None:

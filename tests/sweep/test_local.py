@@ -15,6 +15,7 @@ import psutil
 import pytest
 from calls import pid_after
 from light_trials import study_of
+from processes import stop_server
 from test_kills import Silent
 
 from mnist_exp.sweep import engine
@@ -32,8 +33,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server
 LIBRARIES = ("tensorflow", "keras", "mlflow", "sklearn", "matplotlib", "mnist_exp")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_fork_server():
+    """The one of this module imports what executor=local imports, and no tests have used it."""
+    stop_server()
+    yield
+    stop_server()
+
+
 @pytest.fixture(scope="module")
-def local():
+def local(_own_fork_server):
     with Local(2) as found:
         yield found
 
