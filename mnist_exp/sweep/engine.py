@@ -52,8 +52,8 @@ class Running:
 
     proposal: Proposal
     job: Job
-    deaths: int = 0
-    submitted: float = field(default_factory=lambda: time.monotonic())  # looked up late: tests set the clock
+    deaths: int
+    submitted: float
     started: float | None = None
 
     def is_overdue(self, limit: float) -> bool:
@@ -91,7 +91,8 @@ class Engine:
             self.executor.refresh()
             for proposal, deaths in self._next():
                 job = self.recorder.begin(proposal)
-                self.running[self.executor.submit(self.work, job)] = Running(proposal, job, deaths)
+                future = self.executor.submit(self.work, job)
+                self.running[future] = Running(proposal, job, deaths, submitted=time.monotonic())
             if not self.running:
                 if self.executor.width or not (waiting := self._upcoming()):
                     return

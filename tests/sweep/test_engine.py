@@ -330,7 +330,7 @@ def test_abandoned_trials_are_killed_and_named():
     engine = Engine(study.settings, create_sampler(study), slots, lambda job: None, book)
     for proposal, _ in list(engine._next())[:1]:
         job = book.begin(proposal)
-        engine.running[slots.submit(None, job)] = engine_module.Running(proposal, job)
+        engine.running[slots.submit(None, job)] = engine_module.Running(proposal, job, deaths=0, submitted=0.0)
     assert [job.number for job in engine.abandon()] == [0]
     assert slots.killed == [0]
 
