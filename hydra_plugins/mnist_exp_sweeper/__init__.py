@@ -1,10 +1,12 @@
-"""Hydra's way to our sweeps and to the folders that hold our studies. Hydra finds it by the folder's name."""
+"""Hydra's way to our sweeps and to config groups outside conf/. Hydra finds this package by the folder's name."""
 
 import os
 from typing import Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -23,7 +25,7 @@ class MnistExpSweeper(Sweeper):
 
 
 class MnistExpSearchPath(SearchPathPlugin):
-    """Lets this program, and no other that uses Hydra, find studies beside conf/ and in the current folder."""
+    """Lets this program, and no other that uses Hydra, find config groups beside conf/ and in the current folder."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         from mnist_exp.config.compose import CONF, ROOT
@@ -31,4 +33,23 @@ class MnistExpSearchPath(SearchPathPlugin):
         if not any(element.path.removeprefix("file://") == str(CONF) for element in search_path.get_path()):
             return
         for folder in dict.fromkeys((str(ROOT), os.getcwd())):
-            search_path.append("mnist_exp", f"file://{folder}")
+            search_path.append("mnist_exp", f"{GroupsSource.scheme()}://{folder}")
+
+
+class GroupsSource(FileConfigSource):
+    """A folder in which only config groups are read, whatever else lies there.
+
+    Hydra's own source walks through every folder below it before it prints help: minutes for a checkout with a virtual
+    environment in it, or for a working folder full of images.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "mnist_exp"
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        from mnist_exp.config.compose import GROUPS
+
+        if config_path:
+            return [] if results_filter is ObjectType.GROUP else super().list(config_path, ObjectType.CONFIG)
+        return [name for name in super().list("", ObjectType.GROUP) if name in GROUPS]

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,3 +49,26 @@ def test_comments_of_one_line_and_of_nested_keys(tmp_path: Path) -> None:
     text = "# not of a key\na: 1   # one\nb: 'x # y'\nc:\n  d: [1, 2]  # two\n  e: {f: 1}   # three\n"
     (tmp_path / "mine.yaml").write_text(text)
     assert comments(tmp_path / "mine.yaml") == {"a": "one", "b": "", "c.d": "two", "c.e": "three"}
+
+
+@pytest.mark.parametrize("flag", ["--help", "--hydra-help"])
+def test_of_the_working_folder_only_config_groups_are_read(flag, home, run_main, monkeypatch) -> None:
+    (home / "photos" / "cats").mkdir(parents=True)
+    (home / "dataset" / "cats").mkdir(parents=True)  # images in a folder that has a group's name
+    (home / "experiment").mkdir()
+    (home / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
+    read: set[Path] = set()
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": [read.add(Path(path)), listdir(path)][1])
+    status, out, err = run_main(flag)
+    assert (status, err) == (0, "")
+    assert "mine" in out or flag == "--hydra-help"
+    assert {path for path in read if path.is_relative_to(home)} == {home, home / "dataset", home / "experiment"}
+
+
+def test_a_recipe_of_the_working_folder_is_a_choice(home, run_main) -> None:
+    (home / "experiment").mkdir()
+    (home / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
+    status, out, _ = run_main("experiment=mine", "--cfg", "job")
+    assert status == 0
+    assert "seed: 5" in out
