@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import processes
@@ -41,6 +41,25 @@ def _fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         processes.start_server()
     yield
     processes.kill_all()
+
+
+@pytest.fixture(autouse=True)
+def _own_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with _forgetting_modules_below(tmp_path_factory.getbasetemp()):
+        yield
+
+
+@contextmanager
+def _forgetting_modules_below(folder: Path) -> Iterator[None]:
+    """The modules of a user that are imported meanwhile are imported anew by the next test: many share a name."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name].__spec__, "origin", None)
+            if origin and Path(origin).is_relative_to(folder):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +102,8 @@ def _main(folder: Path, arguments: tuple[str, ...], patch: pytest.MonkeyPatch) -
     patch.setenv("HYDRA_FULL_ERROR", "")
     patch.setenv("MLFLOW_TRACKING_URI", "")
     try:
-        return main()
+        with _forgetting_modules_below(folder):
+            return main()
     except SystemExit as end:
         return int(end.code or 0)
     finally:

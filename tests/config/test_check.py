@@ -59,7 +59,6 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module of the user's own that can be imported."""
     (tmp_path / "net_of_my_own.py").write_text(NET)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "net_of_my_own", raising=False)
     return "net_of_my_own"
 
 

@@ -6,7 +6,6 @@ The tests reach it as a user does: by the command line and by MLflow's client. m
 import json
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +27,6 @@ def _one_pixel_for_each_figure(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.new("L", (1, 1)).save(target, "png")
 
     monkeypatch.setattr(Figure, "savefig", save)
-
-
-@pytest.fixture(autouse=True)
-def _nets_of_this_folder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test imports my_net.py from the folder it works in."""
-    monkeypatch.delitem(sys.modules, "my_net", raising=False)
 
 
 @pytest.fixture(scope="session")

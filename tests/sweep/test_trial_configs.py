@@ -1,5 +1,4 @@
 import json
-import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -71,7 +70,6 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of the user's own."""
     (tmp_path / "net_of_my_own.py").write_text(NET)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "net_of_my_own", raising=False)
 
 
 @pytest.mark.usefixtures("my_net")
