@@ -51,8 +51,7 @@ def test_comments_of_one_line_and_of_nested_keys(tmp_path: Path) -> None:
     assert comments(tmp_path / "mine.yaml") == {"a": "one", "b": "", "c.d": "two", "c.e": "three"}
 
 
-@pytest.mark.parametrize("flag", ["--help", "--hydra-help"])
-def test_of_the_working_folder_only_config_groups_are_read(flag, home, run_main, monkeypatch) -> None:
+def test_of_the_working_folder_only_config_groups_are_read(home, run_main, monkeypatch) -> None:
     (home / "photos" / "cats").mkdir(parents=True)
     (home / "dataset" / "cats").mkdir(parents=True)  # images in a folder that has a group's name
     (home / "experiment").mkdir()
@@ -60,9 +59,9 @@ def test_of_the_working_folder_only_config_groups_are_read(flag, home, run_main,
     read: set[Path] = set()
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path=".": [read.add(Path(path)), listdir(path)][1])
-    status, out, err = run_main(flag)
+    status, out, err = run_main("--help")
     assert (status, err) == (0, "")
-    assert "mine" in out or flag == "--hydra-help"
+    assert "mine" in out.replace(",", " ").split()
     assert {path for path in read if path.is_relative_to(home)} == {home, home / "dataset", home / "experiment"}
 
 
