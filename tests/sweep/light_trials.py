@@ -1,5 +1,6 @@
 """A study of trials that train nothing: they log a score that follows from their values."""
 
+import functools
 import time
 from pathlib import Path
 
@@ -36,11 +37,16 @@ def light(job: Job) -> Outcome:
 
 def study_of(algorithm: str, *overrides: str, **settings: object) -> Study:
     """Small enough to run to its end in seconds."""
-    given = [*SPACES.get(algorithm, []), *overrides]
-    configs = TrialConfigs.compose(parse({}, "test", given, {}), given)
+    given = (*SPACES.get(algorithm, []), *overrides)
+    configs = _compose(given)
     most = None if algorithm in ("grid", "hyperband") else 10
     keys = sweep_settings(**{"max_trials": most, "factor": 2, **settings})
-    return Study("study", keys, algorithm, configs, tuple(given), "0")
+    return Study("study", keys, algorithm, configs, given, "0")
+
+
+@functools.cache
+def _compose(given: tuple[str, ...]) -> TrialConfigs:
+    return TrialConfigs.compose(parse({}, "test", given, {}), given)
 
 
 def sweep_settings(**settings: object) -> Sweep:

@@ -1,5 +1,6 @@
 """Each sampler driven by trials that cost nothing: a score from a formula, failures, a kill at any moment."""
 
+import functools
 import json
 import math
 import random
@@ -37,7 +38,12 @@ ALGORITHMS = ["random", "tpe", "hyperband"]
 
 
 def space(section):
-    return parse(section, "test", [], {})
+    return _space(json.dumps(section))
+
+
+@functools.cache
+def _space(text):
+    return parse(json.loads(text), "test", [], {})
 
 
 def make(algorithm, section, seed=0, direction="max", epochs=9):
