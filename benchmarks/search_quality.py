@@ -28,7 +28,7 @@ from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.samplers.base import RandomSampler, Sampler, hyperparameters
 from mnist_exp.sweep.samplers.tpe import TpeSampler
-from mnist_exp.sweep.space import Choices, Parameter, Space, Values
+from mnist_exp.sweep.space import Parameter, Space, Values
 from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.trial_configs import TrialConfigs
@@ -130,9 +130,9 @@ def bayesian(problem: Problem, seed: int) -> list[float]:
 
 
 def decoded(codes: Mapping[str, Any], parameter: Parameter) -> Any:
-    """The value of a parameter: KerasTuner has only the place of a choice."""
+    """The value of a parameter: KerasTuner has only the place of what can be counted."""
     code = codes[parameter.name]
-    return parameter.values.values[code] if isinstance(parameter.values, Choices) else code
+    return parameter.grid[code] if parameter.values.enumerable else code
 
 
 def ours(kind: type[Sampler], problem: Problem, seed: int) -> list[float]:

@@ -23,7 +23,6 @@ class TpeSampler(Sampler):
     def __init__(self, space: Space, objective: Objective, seed: int) -> None:
         super().__init__(space, objective, seed)
         self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
-        self._parameters = {parameter.name: parameter for parameter in space.parameters}
         self._ended: dict[str, optuna.trial.FrozenTrial] = {}
 
     def _draw(self) -> Values | None:
@@ -41,9 +40,7 @@ class TpeSampler(Sampler):
         """Returns a study of Optuna with finished trials of these values."""
         study = self._new_study()
         for values, score in scores:
-            coded = {name: self._place_of(name, code) for name, code in self._encode(values).items()}
-            distributions = {name: self._distributions[name] for name in values}
-            study.add_trial(optuna.trial.create_trial(params=coded, distributions=distributions, value=score))
+            study.add_trial(self._create_trial(self._encode(values), value=score))
         return study
 
     def _suggest(self, asked: optuna.Trial, parameter: Parameter) -> Any:
@@ -77,25 +74,19 @@ class TpeSampler(Sampler):
 
     def _freeze(self, trial: Trial) -> optuna.trial.FrozenTrial:
         states = optuna.trial.TrialState
-        values = {name: self._place_of(name, code) for name, code in trial.hyperparameters.values.items()}
         given: dict[str, Any] = {"state": states.COMPLETE, "value": trial.score}
         if trial.status == "RUNNING":
             given = {"state": states.RUNNING}
         elif math.isinf(trial.score):
             given = {"state": states.PRUNED}  # without a value TPE counts it as the worst
-        frozen = optuna.trial.create_trial(
-            params=values, distributions={name: self._distributions[name] for name in values}, **given
-        )
+        frozen = self._create_trial(trial.hyperparameters.values, **given)
         if trial.status != "RUNNING":
             self._ended[trial.trial_id] = frozen
         return frozen
 
-    def _place_of(self, name: str, code: float) -> float:
-        """Returns what Optuna has for a code: of a range, too, only the place in it."""
-        numbers = self._parameters[name].values
-        if isinstance(numbers, Choices) or not numbers.enumerable:
-            return code
-        return numbers.values.index(code)
+    def _create_trial(self, codes: Values, **given: Any) -> optuna.trial.FrozenTrial:
+        distributions = {name: self._distributions[name] for name in codes}
+        return optuna.trial.create_trial(params=codes, distributions=distributions, **given)
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
