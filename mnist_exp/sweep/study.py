@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_exp.config.check import find_problems
 from mnist_exp.config.compose import Composed
@@ -16,10 +16,8 @@ from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
 from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial_configs import TrialConfigs
-
-if TYPE_CHECKING:
-    from mnist_exp.tracking.stored_run import TrialRun
-    from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Study:
             "digest": self.digest,
         }
 
-    def trials(self, record: "SweepRun") -> "list[TrialRun]":
+    def trials(self, record: SweepRun) -> list[TrialRun]:
         """Returns the trials of the sweep in the store, by number."""
         return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
 
@@ -116,7 +114,7 @@ def define_study(composed: Composed) -> Study:
     return Study(name, settings, algorithm, configs, composed.overrides, digest)
 
 
-def resume_study(record: "SweepRun", composed: Composed) -> Study:
+def resume_study(record: SweepRun, composed: Composed) -> Study:
     """Returns the recorded study with the changes that a resumed sweep allows. Raises ConfigError for others."""
     study = Study.from_record(record.record)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)

@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_exp.sweep.executors.base import THREADS, Preempted
+from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 
 Method = Literal["forkserver", "spawn"]
 
@@ -34,8 +34,11 @@ MAX_GROWTH = 300 * 2**20  # bytes by which a worker may grow after its first tri
 STARTED = "started"  # message of a worker whose trial begins
 
 
-class Local(Executor):
-    """Runs each call in a process of this machine. A process runs one call at a time, so its death ends no other."""
+class Local(TrialExecutor):
+    """Runs each call in a process of this machine. A process runs one call at a time, so its death ends no other.
+
+    `submit` replaces a worker that has ended.
+    """
 
     retry_alone, max_deaths = True, 2
 
@@ -61,9 +64,6 @@ class Local(Executor):
             self._busy[future] = place
         threading.Thread(target=self._run, args=(future, worker, (fn, args, kwargs)), daemon=True).start()
         return future
-
-    def refresh(self) -> None:
-        """Does nothing: `submit` replaces a worker that has ended."""
 
     def kill(self, future: Future) -> None:
         """Ends the worker of this call at once."""
