@@ -45,8 +45,7 @@ class TrialRecorder:
 
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
-        settings, number = self.study.settings, proposal.number
-        rung = proposal.rung
+        settings, number, rung = self.study.settings, proposal.number, proposal.rung
         tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
         config = self.study.configs.of(proposal.values).with_values({"tracking": tracking})
         if rung:
@@ -95,7 +94,7 @@ class TrialRecorder:
     def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
-        self.display.recall(trial.number, trial.values, trial.score, trial.outcome)
+        self.display.ended[trial.number] = trial.values, trial.score, trial.outcome
         if trial.score is not None:
             self.runs[trial.number] = trial.run_id
             if self.study.settings.median:
