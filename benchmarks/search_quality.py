@@ -29,7 +29,7 @@ from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.samplers.base import RandomSampler, Sampler, hyperparameters
 from mnist_exp.sweep.samplers.tpe import TpeSampler
 from mnist_exp.sweep.space import Parameter, Space, Values
-from mnist_exp.sweep.syntax import parse
+from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
@@ -82,11 +82,12 @@ def made_up() -> Problem:
             + 0.5 * (float(values.get("optimizer=adam/beta", 0.9)) - 0.9) ** 2
         )
 
-    return Problem(parse(MADE_UP, "benchmark", [], {}), loss, 50)
+    return Problem(read_space(MADE_UP, "benchmark", [], {})[0], loss, 50)
 
 
 def digits() -> Problem:
-    configs = TrialConfigs.compose(parse(DIGITS, "benchmark", FIXED, {"model": "mlp"}), FIXED)
+    space, _ = read_space(DIGITS, "benchmark", FIXED, {"model": "mlp"})
+    configs = TrialConfigs.compose(space, FIXED)
     combinations = list(configs.space.combinations())
     workers = os.cpu_count() or 1
     with Local(workers) as executor, ThreadPoolExecutor(workers) as threads:  # as many calls as workers, and no more

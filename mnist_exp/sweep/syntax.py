@@ -19,14 +19,6 @@ FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.r
 COMMAND_LINE = "the command line"
 
 
-def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]) -> Space:
-    """Returns the space of a study and a command line, as `read_space` does. Raises ConfigError with every problem."""
-    space, problems = read_space(section, file, overrides, choices)
-    if problems:
-        raise ConfigError(problems)
-    return space
-
-
 def read_space(
     section: Mapping[str, Any],
     file: str,

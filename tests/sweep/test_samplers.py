@@ -6,13 +6,13 @@ import random
 from dataclasses import asdict, dataclass, field
 
 import pytest
+from spaces import parse
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.samplers import SAMPLERS
 from mnist_exp.sweep.samplers.hyperband import HyperbandSampler
 from mnist_exp.sweep.samplers.tpe import HISTORY
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import WAIT, Proposal
 
 MIXED = {

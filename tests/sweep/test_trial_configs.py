@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from spaces import parse
 
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import format_value
@@ -13,7 +14,6 @@ from mnist_exp.config.run_config import plain as to_dict
 from mnist_exp.config.schema import SWEEP_SECTIONS
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Values
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
 FILE = "sweeps/mine.yaml"

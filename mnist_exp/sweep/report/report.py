@@ -21,6 +21,7 @@ from mnist_exp.terminal import format_duration
 from mnist_exp.tracking.stored_run import TrialRun, download
 from mnist_exp.tracking.sweep_run import SweepRun
 
+PAGE = Path(__file__).with_name("report.html")
 SHOWN = 3  # best trials whose confusion matrices stand side by side
 DPI = 144  # of the pictures; a page has 96, screens have more
 STATES = ("complete", "failed", "pending", "pruned")
@@ -35,13 +36,8 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
         figure.savefig(image, dpi=DPI)
         (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(image.getvalue())
         shown[title] = base64.b64encode(image.getvalue()).decode(), round(96 * figure.get_figwidth())
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mnist_exp.sweep.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(**_words(study, attempts, winner), figures=shown)
+    template = jinja2.Template(PAGE.read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = template.render(**_words(study, attempts, winner), figures=shown)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
