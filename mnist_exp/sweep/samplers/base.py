@@ -35,13 +35,8 @@ class Sampler(keras_tuner.Oracle):
             name: {format_value(value): code for code, value in enumerate(values)}
             for name, values in self._choices.items()
         }
-        super().__init__(
-            objective=keras_tuner.Objective(SCORE, objective.direction),
-            hyperparameters=hyperparameters(space),
-            allow_new_entries=False,
-            tune_new_entries=False,
-            **more,
-        )
+        told = keras_tuner.Objective(SCORE, objective.direction)
+        super().__init__(objective=told, hyperparameters=hyperparameters(space), **more)
         self.verbose = 0
         self.max_consecutive_failed_trials = math.inf  # the engine stops a sweep
 

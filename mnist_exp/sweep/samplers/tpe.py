@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ class TpeSampler(Sampler):
         self._ended: dict[str, optuna.trial.FrozenTrial] = {}
 
     def _draw(self) -> Values | None:
-        study = self._study()
+        study = self._create_study(self._ended.get(t.trial_id) or self._freeze(t) for t in self._considered())
         for attempt in range(5):
             study.sampler = _sampler(self._seed_state + attempt)
             asked = study.ask()
@@ -38,10 +38,7 @@ class TpeSampler(Sampler):
 
     def create_study(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
         """Returns a study of Optuna with finished trials of these values."""
-        study = self._new_study()
-        for values, score in scores:
-            study.add_trial(self._create_trial(self._encode(values), value=score))
-        return study
+        return self._create_study(self._create_trial(self._encode(values), value=score) for values, score in scores)
 
     def _suggest(self, asked: optuna.Trial, parameter: Parameter) -> Any:
         name, numbers = parameter.name, parameter.values
@@ -53,15 +50,10 @@ class TpeSampler(Sampler):
             return asked.suggest_int(name, int(numbers.low), int(numbers.high), log=numbers.log)
         return asked.suggest_float(name, numbers.low, numbers.high, log=numbers.log)
 
-    def _study(self) -> optuna.Study:
-        """Returns a study of Optuna with the trials that TPE looks at."""
-        study = self._new_study()
-        for trial in self._considered():
-            study.add_trial(self._ended.get(trial.trial_id) or self._freeze(trial))
+    def _create_study(self, trials: Iterable[optuna.trial.FrozenTrial]) -> optuna.Study:
+        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        study.add_trials(trials)
         return study
-
-    def _new_study(self) -> optuna.Study:
-        return optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
 
     def _considered(self) -> list[Trial]:
         """All running trials and at most HISTORY of the others: half the best, half the newest."""
