@@ -22,13 +22,7 @@ from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-WHY = {
-    "done": "all of them",
-    "exhausted": "every combination was tried",
-    "timeout": "sweep.timeout is over",
-    "stopped": "stopped",
-    "failures": "stopped",
-}
+WHY = {"done": "all of them", "exhausted": "every combination was tried", "timeout": "sweep.timeout is over"}
 
 
 def main(composed: Composed) -> int:
@@ -108,7 +102,7 @@ def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisp
     trials = study.trials(record)
     best = next(iter(rank(trials, study.objective)), None)
     whole = study.algorithm in ("grid", "hyperband") and engine.stop_reason == "exhausted"
-    why = WHY["done" if whole else engine.stop_reason]
+    why = WHY.get("done" if whole else engine.stop_reason, "stopped")
     display.end_sweep(why, study.objective.metric, best.number if best else None)
     winner = score_winner(study, record, best) if best and engine.stop_reason not in ("stopped", "failures") else None
     with tempfile.TemporaryDirectory() as folder:

@@ -73,13 +73,10 @@ class TrialConfigs:
             base = self.bases.get(_group_key(self.groups, combination))
             if base is None:
                 continue  # it does not compose, which is a problem already
-            known: list[Parameter] = []
-            for parameter in (p for p in self.space.active(combination) if p.key not in GROUPS):
-                if base.find(parameter.key)[0]:
-                    known.append(parameter)
-                else:
-                    problem = unknown_key(parameter.key)
-                    yield replace(problem, key=f"{parameter.source}: {problem.key}")
+            parameters = [p for p in self.space.active(combination) if p.key not in GROUPS]
+            known = [p for p in parameters if base.find(p.key)[0]]
+            for parameter in (p for p in parameters if p not in known):
+                yield replace(unknown_key(parameter.key), key=f"{parameter.source}: {parameter.key}")
             yield from _check_values(base, known)
 
     def _is_integer(self, key: str) -> bool:

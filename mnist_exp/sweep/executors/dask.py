@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from mnist_exp.config.schema import ClusterExecutor, DaskExecutor
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
@@ -168,8 +170,6 @@ def read_security(keys: DaskExecutor) -> "Security | None":
 
 
 def _own_addresses() -> set[str]:
-    import psutil
-
     return {"localhost", *(one.address for several in psutil.net_if_addrs().values() for one in several)}
 
 

@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 
 Method = Literal["forkserver", "spawn"]
@@ -58,9 +60,8 @@ class Local(TrialExecutor):
             place = min(set(range(self.width)) - set(self._busy.values()))
             worker = self._workers[place]
             if worker is None or not worker.is_alive():
-                worker = self._workers[place] = _Worker(
-                    self._method, worker_environment(place, self.width), self._max_growth
-                )
+                environment = worker_environment(place, self.width)
+                worker = self._workers[place] = _Worker(self._method, environment, self._max_growth)
             self._busy[future] = place
         threading.Thread(target=self._run, args=(future, worker, (fn, args, kwargs)), daemon=True).start()
         return future
@@ -78,9 +79,8 @@ class Local(TrialExecutor):
                 future.exception()  # returns when the call has ended
             else:
                 self.kill(future)
-        for worker in self._workers:
-            if worker:
-                worker.end()
+        for worker in filter(None, self._workers):
+            worker.end()
         self._workers = [None] * self.width
 
     def _run(self, future: Future, worker: "_Worker", call: tuple) -> None:
@@ -237,7 +237,7 @@ def serve(connection: Connection, environment: Mapping[str, str], max_growth: in
             result = fn(*args, **kwargs)
         except BaseException as raised:  # SystemExit of a user's net, too
             error = raised
-        size = _size()
+        size = psutil.Process().memory_info().rss
         first = first or size
         connection.send_bytes(_pickle(Answer(result=result, error=error, keep=size - first < max_growth)))
 
@@ -269,12 +269,6 @@ def _pickle(answer: Answer) -> bytes:
         text = f"{type(answer.error or problem).__name__}: {answer.error or problem}"
         return pickle.dumps(Answer(error=RuntimeError(text), keep=answer.keep))
     return sent
-
-
-def _size() -> int:
-    import psutil
-
-    return psutil.Process().memory_info().rss
 
 
 def _end_with_parent() -> None:
