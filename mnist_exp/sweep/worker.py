@@ -112,9 +112,7 @@ def _run_trial(job: Job) -> Outcome:
             rule = f"must have the digest {job.digest}, as when the sweep began"
             raise DataError(Problem("the data set", rule, splits.digest))
         train = _train_seeds if job.executions > 1 else _train_once
-        outcome = train(job, config, active, store, splits, deadline)
-        _log_score(active, outcome)
-    return outcome
+        return train(job, config, active, store, splits, deadline)
 
 
 def _train_once(
@@ -128,7 +126,7 @@ def _train_once(
     result = train_and_evaluate(config, splits, active, listener)
     if job.keeps_checkpoint:
         shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
-    return _summarize([(result, listener)])
+    return _conclude(active, [(result, listener)])
 
 
 def _train_seeds(
@@ -152,26 +150,18 @@ def _train_seeds(
     active.log_metrics(means, step=0)
     best, _ = job.objective.best(done, lambda one: one[1].score(one[0]))
     active.log_tags({tags.MODEL_RUN: str(best.run_id)})
-    return _summarize(done)
+    return _conclude(active, done)
 
 
-def _summarize(done: Sequence[tuple[Result, TrialListener]]) -> Outcome:
-    scores = [listener.score(result) for result, listener in done]
-    return Outcome(
-        score=statistics.fmean(scores),
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        pruned=done[-1][1].pruned,
-        curve=tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False))),
-    )
-
-
-def _log_score(active: ActiveRun, outcome: Outcome) -> None:
+def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -> Outcome:
     """Logs the score before the run ends: a finished run without a score is not counted."""
-    assert outcome.score is not None
-    spread = {} if outcome.spread is None else {SPREAD: outcome.spread}
-    pruned = {tags.PRUNED: "true"} if outcome.pruned else {}
-    active.log_metrics({SCORE: outcome.score, **spread}, step=0)
-    active.log_tags({tags.EPOCHS: str(len(outcome.curve)), **pruned})
+    scores = [listener.score(result) for result, listener in done]
+    score, pruned = statistics.fmean(scores), done[-1][1].pruned
+    spread = {SPREAD: statistics.stdev(scores)} if len(scores) > 1 else {}
+    curve = tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False)))
+    active.log_metrics({SCORE: score, **spread}, step=0)
+    active.log_tags({tags.EPOCHS: str(len(curve)), **({tags.PRUNED: "true"} if pruned else {})})
+    return Outcome(score=score, spread=spread.get(SPREAD), pruned=pruned, curve=curve)
 
 
 @functools.cache
