@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_tuner
 import numpy as np
 
+from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.sweep.executors.local import Local
@@ -82,11 +83,11 @@ def made_up() -> Problem:
             + 0.5 * (float(values.get("optimizer=adam/beta", 0.9)) - 0.9) ** 2
         )
 
-    return Problem(read_space(MADE_UP, "benchmark", [], {})[0], loss, 50)
+    return Problem(read_space(MADE_UP, "benchmark", [], {}, PACKAGE_SOURCE)[0], loss, 50)
 
 
 def digits() -> Problem:
-    space, _ = read_space(DIGITS, "benchmark", FIXED, {"model": "mlp"})
+    space, _ = read_space(DIGITS, "benchmark", FIXED, {"model": "mlp"}, PACKAGE_SOURCE)
     configs = TrialConfigs.compose(space, FIXED)
     combinations = list(configs.space.combinations())
     workers = os.cpu_count() or 1

@@ -139,16 +139,14 @@ def search(
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     trials = study.trials(record)
     recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
+    pending = deque[Proposal]()
     for trial in trials:
-        if trial.outcome != "pending":
+        if trial.outcome == "pending":
+            pending.append(Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None))
+        else:
             recorder.recall(trial)
     sampler = create_sampler(study)
     sampler.restore(trials)
-    pending = deque(
-        Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None)
-        for trial in trials
-        if trial.outcome == "pending"
-    )
     engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))
     with stoppable(engine):
         try:

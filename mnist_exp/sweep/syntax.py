@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, choices_of, nearest, parse_overrides
+from mnist_exp.config.compose import GROUPS, Source, choices_of, nearest, parse_overrides
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
@@ -20,11 +20,7 @@ COMMAND_LINE = "the command line"
 
 
 def read_space(
-    section: Mapping[str, Any],
-    file: str,
-    overrides: Sequence[str],
-    choices: Mapping[str, str],
-    source: Source = PACKAGE_SOURCE,
+    section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str], source: Source
 ) -> tuple[Space, list[Problem]]:
     """Returns the part of a space that can be used, and the problems of the rest.
 

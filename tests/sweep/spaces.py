@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Parameter, Space
 from mnist_exp.sweep.syntax import read_space
@@ -21,7 +22,7 @@ RATES = {
 
 def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]) -> Space:
     """The space of a study and a command line. Raises ConfigError with every problem."""
-    found, problems = read_space(section, file, overrides, choices)
+    found, problems = read_space(section, file, overrides, choices, PACKAGE_SOURCE)
     if problems:
         raise ConfigError(problems)
     return found
