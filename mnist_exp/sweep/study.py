@@ -8,7 +8,7 @@ from mnist_exp.config.check import find_problems
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
-from mnist_exp.config.run_config import RunConfig, plain
+from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
 from mnist_exp.config.schema import Sweep
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError, Problem
@@ -54,7 +54,7 @@ class Study:
             "settings": {**self.settings.model_dump(), "space": {}},
             "algorithm": self.algorithm,
             "space": SPACE.dump_python(self.space, mode="json"),
-            "configs": self.configs.to_record(),
+            "configs": {key: base.to_record() for key, base in self.configs.bases.items()},
             "digest": self.digest,
         }
 
@@ -66,12 +66,13 @@ class Study:
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
         """Restores a study from its record."""
         space, stored = read_stored_space(record)
-        configs = {read_stored_groups(record, key): config for key, config in record["configs"].items()}
+        stored_bases = record["configs"].items()
+        bases = {read_stored_groups(record, key): BaseConfig.from_record(base) for key, base in stored_bases}
         return cls(
             record["name"],
             Sweep(**record["settings"]),
             record["algorithm"],
-            TrialConfigs.from_record(space, configs),
+            TrialConfigs(space, bases),
             tuple(record["overrides"]),
             record["digest"],
             stored,

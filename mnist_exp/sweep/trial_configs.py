@@ -58,15 +58,6 @@ class TrialConfigs:
         base = self.bases[_group_key(self.groups, values)]
         return base.with_values({k: v for k, v in self.space.assigned(values).items() if k not in GROUPS})
 
-    def to_record(self) -> dict[str, Any]:
-        """Returns the configs as plain values, for a record."""
-        return {key: base.to_record() for key, base in self.bases.items()}
-
-    @classmethod
-    def from_record(cls, space: Space, record: Mapping[str, Any]) -> "TrialConfigs":
-        """Restores the configs from a record."""
-        return cls(space, {key: BaseConfig.from_record(base) for key, base in record.items()})
-
     def _find_problems(self) -> Iterator[Problem]:
         """Yields what is wrong with any value of any parameter in the configs in which it would be used."""
         for combination in self.groups.combinations():
