@@ -201,12 +201,9 @@ def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: st
     worker = get_worker()
     task = worker.get_current_task()
     if "tensorflow" not in sys.modules:
-        threads = str(_threads(beside))
-        for name in THREADS:
-            os.environ[name] = threads
-    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs"))})
-    if dataset_path is not None:
-        config = config.with_values({"dataset.path": dataset_path})
+        os.environ |= dict.fromkeys(THREADS, str(_threads(beside)))
+    data = {} if dataset_path is None else {"dataset.path": dataset_path}
+    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs")), **data})
 
     def nobody_waits() -> bool:
         known = worker.state.tasks.get(task)

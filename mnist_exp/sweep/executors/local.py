@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -228,18 +228,16 @@ def serve(connection: Connection, environment: Mapping[str, str], max_growth: in
             received = connection.recv_bytes()
         except EOFError:
             return
-        result: Any = None
-        error: BaseException | None = None
         try:
             if problem:
                 raise problem
             fn, args, kwargs = pickle.loads(received)
-            result = fn(*args, **kwargs)
+            answer = Answer(result=fn(*args, **kwargs))
         except BaseException as raised:  # SystemExit of a user's net, too
-            error = raised
+            answer = Answer(error=raised)
         size = psutil.Process().memory_info().rss
         first = first or size
-        connection.send_bytes(_pickle(Answer(result=result, error=error, keep=size - first < max_growth)))
+        connection.send_bytes(_pickle(replace(answer, keep=size - first < max_growth)))
 
 
 def _prepare(connection: Connection, environment: Mapping[str, str]) -> None:

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -89,10 +88,8 @@ def _facts(study: Study, attempts: Sequence[TrialRun]) -> str:
     counts = ", ".join(f"{outcomes.count(state)} {state}" for state in STATES if state in outcomes)
     seeds = "one seed per trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds per trial"
     seconds = format_duration(sum(attempt.seconds for attempt in attempts))
-    goal = f"{settings.direction}imize {settings.objective}"
-    return (
-        f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {goal}, {seeds}; {seconds} of trials in all."
-    )
+    how = f"{study.algorithm}, {settings.direction}imize {settings.objective}, {seeds}"
+    return f"{len(attempts)} trials: {counts or 'none'}; {how}; {seconds} of trials in all."
 
 
 def _rows(study: Study, best: Sequence[TrialRun]) -> Iterator[tuple[TrialRun, str, np.ndarray | None, dict[str, str]]]:

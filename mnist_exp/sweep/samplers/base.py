@@ -19,7 +19,7 @@ from keras_tuner.src.engine.trial import Trial
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.space import Choices, Space, Values
-from mnist_exp.sweep.trial import WAIT, Proposal, Rung
+from mnist_exp.sweep.trial import WAIT, Proposal
 from mnist_exp.tracking.stored_run import TrialRun
 
 SCORE = "score"
@@ -150,9 +150,8 @@ def _tuner_values(rung: Mapping[str, Any] | None) -> dict[str, Any]:
     """What KerasTuner's Hyperband keeps among the values of a trial."""
     if rung is None:
         return {}
-    place = Rung(**rung)
-    parent = {} if place.parent is None else {"tuner/trial_id": _id(place.parent)}
-    return {"tuner/epochs": place.epochs, "tuner/bracket": place.bracket, "tuner/round": place.number, **parent}
+    parent = {} if rung["parent"] is None else {"tuner/trial_id": _id(rung["parent"])}
+    return {"tuner/epochs": rung["epochs"], "tuner/bracket": rung["bracket"], "tuner/round": rung["number"], **parent}
 
 
 def _id(number: int) -> str:
