@@ -69,7 +69,7 @@ class SamplerOfToday:
 
         given: Any = parse(SPACES[algorithm], "test", [], {}), Objective("val/accuracy", direction), SEED
         if algorithm == "hyperband":
-            self.sampler: Any = HyperbandSampler(*given, epochs=EPOCHS, factor=FACTOR, iterations=1)
+            self.sampler: Any = HyperbandSampler(*given, max_epochs=EPOCHS, factor=FACTOR, hyperband_iterations=1)
         else:
             self.sampler = SAMPLERS[algorithm](*given)
 

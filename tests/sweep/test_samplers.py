@@ -43,7 +43,7 @@ def space(section):
 def make(algorithm, section, seed=0, direction="max", epochs=9):
     if algorithm == "hyperband":
         objective = Objective("val/accuracy", direction)
-        return HyperbandSampler(space(section), objective, seed, epochs=epochs, factor=3, iterations=1)
+        return HyperbandSampler(space(section), objective, seed, max_epochs=epochs, factor=3, hyperband_iterations=1)
     return SAMPLERS[algorithm](space(section), Objective("val/accuracy", direction), seed)
 
 

@@ -5,23 +5,17 @@ from typing import Any
 import keras_tuner
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.config.objective import Objective
 from mnist_exp.sweep.samplers.base import Sampler
-from mnist_exp.sweep.space import Space, Values
+from mnist_exp.sweep.space import Values
 from mnist_exp.sweep.trial import Proposal, Rung
 
 
 class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband (Li et al. 2018): many short trainings, the better ones continued.
 
-    epochs: those of the last rung. factor: 1 of `factor` trials is promoted to the next rung. iterations: how often
-    all brackets are run.
+    max_epochs: those of the last rung. factor: 1 of `factor` trials is promoted to the next rung.
+    hyperband_iterations: how often all brackets are run.
     """
-
-    def __init__(
-        self, space: Space, objective: Objective, seed: int, *, epochs: int, factor: int, iterations: int
-    ) -> None:
-        super().__init__(space, objective, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
 
     @property
     def total(self) -> int:
