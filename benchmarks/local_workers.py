@@ -40,7 +40,7 @@ ROWS = {"one": 0, "many": MAX_GROWTH, "endless": 2**60, "spawn": MAX_GROWTH}
 used = 0.0  # processor seconds of this process until the end of its last trial
 
 
-def timed(job: Job) -> Outcome:
+def timed(job: Job) -> tuple[Outcome, dict[str, float]]:
     """A trial that also returns when its first epoch ended, and what its process used."""
     global used
     first: list[float] = []
@@ -57,7 +57,7 @@ def timed(job: Job) -> Outcome:
         TrialListener.on_epoch = plain
     before, used = used, time.process_time()
     found = {"epoch": first[0], "cpu": used - before, "uss": own_memory(psutil.Process()), "pid": os.getpid()}
-    return replace(outcome, seconds=found)
+    return outcome, found
 
 
 def own_memory(process: psutil.Process) -> int:
@@ -98,9 +98,9 @@ def measure(row: str, path: str, trials: int, workers: int, batches: int | None,
 
             def collect() -> None:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    submitted, outcome = waiting.pop(future), future.result()
+                    submitted, (outcome, facts) = waiting.pop(future), future.result()
                     assert not outcome.failure, outcome.failure
-                    found.append({**outcome.seconds, "wait": outcome.seconds["epoch"] - submitted})
+                    found.append({**facts, "wait": facts["epoch"] - submitted})
                     if len(found) % every == 0:
                         sizes = {"parent": own_memory(psutil.Process()), "worker": found[-1]["uss"]}
                         sizes["fork server"] = sum(map(own_memory, fork_servers()))

@@ -23,13 +23,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_tuner
 import numpy as np
 
+from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.sweep.executors.local import Local
 from mnist_exp.sweep.samplers.base import RandomSampler, Sampler, hyperparameters
 from mnist_exp.sweep.samplers.tpe import TpeSampler
-from mnist_exp.sweep.space import Choices, Parameter, Space, Values
-from mnist_exp.sweep.syntax import parse
+from mnist_exp.sweep.space import Parameter, Space, Values
+from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
@@ -82,11 +83,12 @@ def made_up() -> Problem:
             + 0.5 * (float(values.get("optimizer=adam/beta", 0.9)) - 0.9) ** 2
         )
 
-    return Problem(parse(MADE_UP, "benchmark", [], {}), loss, 50)
+    return Problem(read_space(MADE_UP, "benchmark", [], {}, PACKAGE_SOURCE)[0], loss, 50)
 
 
 def digits() -> Problem:
-    configs = TrialConfigs.compose(parse(DIGITS, "benchmark", FIXED, {"model": "mlp"}), FIXED)
+    space, _ = read_space(DIGITS, "benchmark", FIXED, {"model": "mlp"}, PACKAGE_SOURCE)
+    configs = TrialConfigs.compose(space, FIXED)
     combinations = list(configs.space.combinations())
     workers = os.cpu_count() or 1
     with Local(workers) as executor, ThreadPoolExecutor(workers) as threads:  # as many calls as workers, and no more
@@ -130,9 +132,9 @@ def bayesian(problem: Problem, seed: int) -> list[float]:
 
 
 def decoded(codes: Mapping[str, Any], parameter: Parameter) -> Any:
-    """The value of a parameter: KerasTuner has only the place of a choice."""
+    """The value of a parameter: KerasTuner has only the place of what can be counted."""
     code = codes[parameter.name]
-    return parameter.values.values[code] if isinstance(parameter.values, Choices) else code
+    return parameter.grid[code] if parameter.values.enumerable else code
 
 
 def ours(kind: type[Sampler], problem: Problem, seed: int) -> list[float]:

@@ -77,10 +77,6 @@ class SweepDisplay(Console):
         shown = f"{score:.4f}" if score is not None else state
         self.say(f"{number:>5}", f"{shown}{' pruned' * (state == 'pruned')}  {format_values(values)}  {error}")
 
-    def recall(self, number: int, values: Mapping[str, Any], score: float | None, state: str) -> None:
-        """A trial that an earlier process ended."""
-        self.ended[number] = values, score, state
-
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
         """Shows the table while the block runs."""

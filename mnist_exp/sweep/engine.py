@@ -158,12 +158,11 @@ class Engine:
         if isinstance(error, Preempted) or (died and deaths < self.executor.max_deaths):
             self.recorder.lost(running.job, "its worker was killed" if died else str(error))
             self._retries.append((running.proposal, deaths))
-            return
-        if error is not None:
+        elif error is not None:
             message = LOST.format(deaths) if died else str(error)
             self._fail(running, Failure(type(error).__name__, "", message))
-            return
-        self._tell(running.proposal, future.result())
+        else:
+            self._tell(running.proposal, future.result())
 
     def _fail(self, running: Running, failure: Failure) -> None:
         """Ends a trial whose worker could not record its failure."""

@@ -2,8 +2,8 @@
 
 import shlex
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.schema import Executor, Sweep, Tracking
@@ -11,28 +11,18 @@ from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
 from mnist_exp.sweep.display import SweepDisplay
+from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors import create_executor, prepare_executor, width
+from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.plan import plan, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import command_to_open
 from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.store import connect, long_retries
-
-if TYPE_CHECKING:
-    from mnist_exp.sweep.engine import Engine
-    from mnist_exp.sweep.executors.base import Inline
-    from mnist_exp.sweep.executors.dask import Cluster
-    from mnist_exp.sweep.executors.local import Local
-    from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-WHY = {
-    "done": "all of them",
-    "exhausted": "every combination was tried",
-    "timeout": "sweep.timeout is over",
-    "stopped": "stopped",
-    "failures": "stopped",
-}
+WHY = {"done": "all of them", "exhausted": "every combination was tried", "timeout": "sweep.timeout is over"}
 
 
 def main(composed: Composed) -> int:
@@ -59,8 +49,6 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
         return 0
     prepare_executor(keys)  # the fork server imports its libraries while this process loads the data and the store
     study = define_study(composed) if resume is None else None
-    from mnist_exp.tracking.sweep_run import SweepRun
-
     store = connect(tracking)
     end_dead_runs(store)
     with create_executor(keys, store.uri) as executor, long_retries():  # connected before anything is recorded
@@ -73,16 +61,13 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
         return _run(study, record, tracking, executor, display)
 
 
-def _run(
-    study: Study, record: "SweepRun", tracking: Tracking, executor: "Inline | Local | Cluster", display: SweepDisplay
-) -> int:
+def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExecutor, display: SweepDisplay) -> int:
     try:
         with executor, display.live():
             from mnist_exp.sweep.recorder import search
 
-            display.begin_sweep(
-                study, total(study), executor.width, lambda run: record.curve(run, study.objective.metric)
-            )
+            curve_of = partial(record.curve, metric=study.objective.metric)
+            display.begin_sweep(study, total(study), executor.width, curve_of)
             engine = search(study, record, tracking, executor, display)
         problem = _problem(engine, _conclude(study, record, engine, display))
     except BaseException as error:
@@ -99,7 +84,7 @@ def _run(
     return int(bool(problem))
 
 
-def _problem(engine: "Engine", best: float | None) -> str:
+def _problem(engine: Engine, best: float | None) -> str:
     """Returns why a sweep has failed; empty if it has not."""
     if engine.stop_reason == "failures":
         return f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}"
@@ -109,7 +94,7 @@ def _problem(engine: "Engine", best: float | None) -> str:
     return ""
 
 
-def _conclude(study: Study, record: "SweepRun", engine: "Engine", display: SweepDisplay) -> float | None:
+def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisplay) -> float | None:
     """Scores the winner on the test set, writes the report and keeps both with the sweep."""
     from mnist_exp.sweep.report import report
     from mnist_exp.sweep.winner import rank, save, score_winner
@@ -117,9 +102,8 @@ def _conclude(study: Study, record: "SweepRun", engine: "Engine", display: Sweep
     trials = study.trials(record)
     best = next(iter(rank(trials, study.objective)), None)
     whole = study.algorithm in ("grid", "hyperband") and engine.stop_reason == "exhausted"
-    display.end_sweep(
-        WHY["done" if whole else engine.stop_reason], study.objective.metric, best.number if best else None
-    )
+    why = WHY.get("done" if whole else engine.stop_reason, "stopped")
+    display.end_sweep(why, study.objective.metric, best.number if best else None)
     winner = score_winner(study, record, best) if best and engine.stop_reason not in ("stopped", "failures") else None
     with tempfile.TemporaryDirectory() as folder:
         report.write(Path(folder), study, record, trials, winner)

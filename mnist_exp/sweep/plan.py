@@ -13,8 +13,7 @@ from mnist_exp.data.load import load_splits
 from mnist_exp.sweep.display import SweepDisplay, format_values
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import format_duration
-from mnist_exp.tracking.sqlite import DATABASE
-from mnist_exp.tracking.store import connect, locate
+from mnist_exp.tracking.store import connect, local_database, locate
 from mnist_exp.tracking.sweep_run import seconds_per_epoch, trained_before
 
 SHOWN = 20  # trials that are listed
@@ -39,7 +38,8 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
         display.say("", "the first proposals, before any score is known")
     elif count is not None and count > SHOWN:
         display.say("", f"and {count - SHOWN} more")
-    if not _exists(tracking):
+    database = local_database(locate(tracking.uri, Path(tracking.folder).resolve()))
+    if database and not database.exists():  # a plan creates no store
         display.say("time", "unknown: the store holds no run yet")
         return
     store = connect(tracking)
@@ -53,9 +53,8 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
         return
     epochs = sum(config.settings(Training).epochs for config in configs) / len(configs)
     seconds = statistics.median(known) * epochs * count * study.settings.executions / workers
-    display.say(
-        "time", f"about {format_duration(seconds)} of training, by {len(known)} runs of these models on this data"
-    )
+    trained = f"{len(known)} runs of these models on this data"
+    display.say("time", f"about {format_duration(seconds)} of training, by {trained}")
 
 
 def _values(study: Study) -> Iterator[Any]:
@@ -72,12 +71,6 @@ def _values(study: Study) -> Iterator[Any]:
         if not isinstance(asked, Proposal):
             return
         yield asked.values
-
-
-def _exists(tracking: Tracking) -> bool:
-    """Whether there is a store to look into; a plan creates none."""
-    uri = locate(tracking.uri, Path(tracking.folder).resolve())
-    return not uri.startswith("sqlite:///") or Path(tracking.folder, DATABASE).exists()
 
 
 def total(study: Study) -> int | None:

@@ -45,12 +45,10 @@ class TrialRecorder:
 
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
-        settings, number = self.study.settings, proposal.number
-        rung = proposal.rung
+        settings, number, rung = self.study.settings, proposal.number, proposal.rung
         tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
-        config = self.study.configs.of(proposal.values).with_values({"tracking": tracking})
-        if rung:
-            config = config.with_values({"training.epochs": rung.epochs})
+        epochs = {"training.epochs": rung.epochs} if rung else {}
+        config = self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
         name = f"{self.study.name}-{number:03d}"
         values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
         run_id = self.record.create_trial(number, name, values, place, config.hash)
@@ -87,23 +85,23 @@ class TrialRecorder:
         self.display.end(number, proposal.values, score, state, str(outcome.failure or ""))
         metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
         if score is not None:
-            self.runs[number] = self._started[number]
-            self.pruner.curves.append(outcome.curve)
-            metrics |= {"trial/score": score, "best/score": self._best_with(number, score)}
+            best = self._keep(number, score, self._started[number], outcome.curve)
+            metrics |= {"trial/score": score, "best/score": best}
         self.record.log(metrics, step=number)
 
     def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
-        self.display.recall(trial.number, trial.values, trial.score, trial.outcome)
+        self.display.ended[trial.number] = trial.values, trial.score, trial.outcome
         if trial.score is not None:
-            self.runs[trial.number] = trial.run_id
-            if self.study.settings.median:
-                self.pruner.curves.append(tuple(self.record.curve(trial.run_id, self.study.objective.metric)))
-            self._best_with(trial.number, trial.score)
+            median, metric = self.study.settings.median, self.study.objective.metric
+            curve = self.record.curve(trial.run_id, metric) if median else ()  # nothing else reads it
+            self._keep(trial.number, trial.score, trial.run_id, tuple(curve))
 
-    def _best_with(self, number: int, score: float) -> float:
-        """Returns the best score, with this trial; of equal ones the first trial is the best."""
+    def _keep(self, number: int, score: float, run_id: str, curve: tuple[float, ...]) -> float:
+        """Keeps what later trials need of one with a score, and returns the best score. Of equals the first is best."""
+        self.runs[number] = run_id
+        self.pruner.curves.append(curve)
         rank = self.study.objective.rank
         if self.best is None or (rank(score), number) < (rank(self.best[1]), self.best[0]):
             self.best = number, score
@@ -140,16 +138,14 @@ def search(
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     trials = study.trials(record)
     recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
+    pending = deque[Proposal]()
     for trial in trials:
-        if trial.outcome != "pending":
+        if trial.outcome == "pending":
+            pending.append(Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None))
+        else:
             recorder.recall(trial)
     sampler = create_sampler(study)
     sampler.restore(trials)
-    pending = deque(
-        Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None)
-        for trial in trials
-        if trial.outcome == "pending"
-    )
     engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))
     with stoppable(engine):
         try:

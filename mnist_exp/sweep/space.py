@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
@@ -17,6 +17,7 @@ class Choices:
     """Plain values, as they stand in the config of a trial. 1, 1.0, true and '1' are different values."""
 
     values: tuple[Any, ...]
+    enumerable: ClassVar = True
 
     def __contains__(self, value: Any) -> bool:
         return format_value(value) in map(format_value, self.values)
@@ -89,7 +90,7 @@ class Parameter:
     @property
     def grid(self) -> Sequence[Any]:
         """The values in order. Raises ConfigError for an interval, which cannot be counted."""
-        if isinstance(self.values, Numbers) and not self.values.enumerable:
+        if not self.values.enumerable:
             rule = "must have values that can be counted, because the sweep is a grid, but is an interval"
             remedy = "write range(low,high,step) or choice(...), or give sweep.sampler=tpe and sweep.max_trials=50"
             raise ConfigError(Problem(f"{self.source}: {self.key}", rule, remedy=remedy))
@@ -105,7 +106,7 @@ class Space:
     @property
     def finite(self) -> bool:
         """Whether a grid can try all of it."""
-        return all(isinstance(p.values, Choices) or p.values.enumerable for p in self.parameters)
+        return all(p.values.enumerable for p in self.parameters)
 
     def active(self, values: Mapping[str, Any]) -> Iterator[Parameter]:
         """The parameters that a trial with these values has."""
@@ -114,9 +115,8 @@ class Space:
     def sample(self, choose: Callable[[Parameter], Any]) -> Values:
         """Asks `choose` for a value of each parameter that the values before it leave active."""
         values: Values = {}
-        for parameter in self.parameters:
-            if parameter.when is None or parameter.when.holds(values):
-                values[parameter.name] = choose(parameter)
+        for parameter in self.active(values):  # which sees the values before it
+            values[parameter.name] = choose(parameter)
         return values
 
     def combinations(self) -> Iterator[Values]:

@@ -42,19 +42,17 @@ class StoredTokens(StoredValues):
     def decode(self, stored: Mapping[str, Any]) -> Values:
         """Returns the values that a trial's tag holds."""
         return {
-            parameter.name: parameter.grid[tokens.index(stored[name])] if tokens else stored[name]
-            for name, parameter, tokens in self.parameters
+            p.name: p.grid[tokens.index(stored[name])] if tokens else stored[name]
+            for name, p, tokens in self.parameters
             if name in stored
         }
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what the tag of a trial with these values holds."""
         return {
-            name: tokens[parameter.values.index(values[parameter.name])]
-            if isinstance(parameter.values, Choices)
-            else values[parameter.name]
-            for name, parameter, tokens in self.parameters
-            if parameter.name in values
+            name: tokens[p.values.index(values[p.name])] if isinstance(p.values, Choices) else values[p.name]
+            for name, p, tokens in self.parameters
+            if p.name in values
         }
 
 

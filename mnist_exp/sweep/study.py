@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnist_exp.config.check import find_problems
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
-from mnist_exp.config.run_config import RunConfig, plain
+from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
 from mnist_exp.config.schema import Sweep
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError, Problem
@@ -16,10 +16,8 @@ from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
 from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial_configs import TrialConfigs
-
-if TYPE_CHECKING:
-    from mnist_exp.tracking.stored_run import TrialRun
-    from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,11 @@ class Study:
             "settings": {**self.settings.model_dump(), "space": {}},
             "algorithm": self.algorithm,
             "space": SPACE.dump_python(self.space, mode="json"),
-            "configs": self.configs.to_record(),
+            "configs": {key: base.to_record() for key, base in self.configs.bases.items()},
             "digest": self.digest,
         }
 
-    def trials(self, record: "SweepRun") -> "list[TrialRun]":
+    def trials(self, record: SweepRun) -> list[TrialRun]:
         """Returns the trials of the sweep in the store, by number."""
         return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
 
@@ -68,12 +66,13 @@ class Study:
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
         """Restores a study from its record."""
         space, stored = read_stored_space(record)
-        configs = {read_stored_groups(record, key): config for key, config in record["configs"].items()}
+        stored_bases = record["configs"].items()
+        bases = {read_stored_groups(record, key): BaseConfig.from_record(base) for key, base in stored_bases}
         return cls(
             record["name"],
             Sweep(**record["settings"]),
             record["algorithm"],
-            TrialConfigs.from_record(space, configs),
+            TrialConfigs(space, bases),
             tuple(record["overrides"]),
             record["digest"],
             stored,
@@ -116,7 +115,7 @@ def define_study(composed: Composed) -> Study:
     return Study(name, settings, algorithm, configs, composed.overrides, digest)
 
 
-def resume_study(record: "SweepRun", composed: Composed) -> Study:
+def resume_study(record: SweepRun, composed: Composed) -> Study:
     """Returns the recorded study with the changes that a resumed sweep allows. Raises ConfigError for others."""
     study = Study.from_record(record.record)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, choices_of, nearest, parse_overrides
+from mnist_exp.config.compose import GROUPS, Source, choices_of, nearest, parse_overrides
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
@@ -19,20 +19,8 @@ FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.r
 COMMAND_LINE = "the command line"
 
 
-def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]) -> Space:
-    """Returns the space of a study and a command line, as `read_space` does. Raises ConfigError with every problem."""
-    space, problems = read_space(section, file, overrides, choices)
-    if problems:
-        raise ConfigError(problems)
-    return space
-
-
 def read_space(
-    section: Mapping[str, Any],
-    file: str,
-    overrides: Sequence[str],
-    choices: Mapping[str, str],
-    source: Source = PACKAGE_SOURCE,
+    section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str], source: Source
 ) -> tuple[Space, list[Problem]]:
     """Returns the part of a space that can be used, and the problems of the rest.
 
@@ -87,8 +75,8 @@ class _Reader:
             override = OverridesParser.create().parse_override(f"{key}={text}")
         except HydraException as error:
             self.problems.append(_unreadable(f"{source}: {key}", text, error))
-            return
-        self.add_override(key, override, source, when)
+        else:
+            self.add_override(key, override, source, when)
 
     def add_override(self, key: str, override: Override, source: str, when: Condition | None) -> None:
         """Adds the parameter that an override describes."""
@@ -113,13 +101,12 @@ class _Reader:
 
         plain: the values of keys and groups that the sweep does not choose.
         """
-        resolved = {parameter.key: [parameter] for parameter in self.parameters.values() if parameter.when is None}
-        yield from (parameter for parameters in resolved.values() for parameter in parameters)
-        conditional = [(parameter, parameter.when) for parameter in self.parameters.values() if parameter.when]
-        nested = {parameter.key for parameter, _ in conditional}
-        for parameter, when in conditional:
+        always = [parameter for parameter in self.parameters.values() if parameter.when is None]
+        yield from always
+        resolved = {parameter.key: [parameter] for parameter in always}
+        for parameter, when in [(one, one.when) for one in self.parameters.values() if one.when]:
             parent = self.parameters.get(when.key)
-            if problem := _condition_problem(parameter, when, parent, nested, plain, self.configs):
+            if problem := self._condition_problem(parameter, when, plain):
                 self.problems.append(problem)
                 continue
             values = parent.values if parent and isinstance(parent.values, Choices) else Choices((plain.get(when.key),))
@@ -132,6 +119,28 @@ class _Reader:
                 continue
             resolved.setdefault(parameter.key, []).append(parameter)
             yield replace(parameter, when=Condition(when.key, usable) if parent else None)
+
+    def _condition_problem(self, parameter: Parameter, when: Condition, plain: Mapping[str, Any]) -> Problem | None:
+        """The problem of a condition that can never be decided."""
+        place, parent = f"{parameter.source}: {parameter.key}", self.parameters.get(when.key)
+        if any(one.when and one.key == when.key for one in self.parameters.values()):
+            return Problem(place, "must have a condition on a key that has no condition itself", str(when))
+        if parent is None and when.key not in plain and when.key not in GROUPS:
+            rule = "must have a condition on a config group, or on a key that the space chooses without a condition"
+            return Problem(place, rule, str(when))
+        if parent and not isinstance(parent.values, Choices):
+            remedy = f"{when.key} has numbers, write choice(...) there"
+            return Problem(place, "must have a condition on a key with choices", str(when), remedy)
+        if parameter.key in GROUPS and when.key not in GROUPS:
+            return Problem(place, "is a config group, so its condition must be on one, too", str(when))
+        known: Sequence[Any] = choices_of(when.key, self.configs) if when.key in GROUPS else ()
+        if parent and isinstance(parent.values, Choices) and parent.source == parameter.source:
+            known = parent.values.values
+        words = list(map(format_value, known))
+        if known and (unknown := next((v for v in map(format_value, when.values) if v not in words), None)):
+            rule = f"must have a condition on one of {', '.join(words)}"
+            return Problem(place, rule, f"{when.key}={unknown}", nearest(unknown, words))
+        return None
 
 
 def _unreadable(place: str, text: str, error: HydraException) -> Problem:
@@ -162,36 +171,6 @@ def _value_of(key: str, parsed: Any) -> Any:
     """Returns the plain value of what Hydra parsed, without quotes. The choice of a group is always text."""
     value: Any = Override._convert_value(parsed)
     return value if key not in GROUPS or isinstance(value, str | list | dict) else format_value(value)
-
-
-def _condition_problem(
-    parameter: Parameter,
-    when: Condition,
-    parent: Parameter | None,
-    nested: set[str],
-    plain: Mapping[str, Any],
-    configs: Source,
-) -> Problem | None:
-    """The problem of a condition that can never be decided."""
-    place = f"{parameter.source}: {parameter.key}"
-    if when.key in nested:
-        return Problem(place, "must have a condition on a key that has no condition itself", str(when))
-    if parent is None and when.key not in plain and when.key not in GROUPS:
-        rule = "must have a condition on a config group, or on a key that the space chooses without a condition"
-        return Problem(place, rule, str(when))
-    if parent and not isinstance(parent.values, Choices):
-        remedy = f"{when.key} has numbers, write choice(...) there"
-        return Problem(place, "must have a condition on a key with choices", str(when), remedy)
-    if parameter.key in GROUPS and when.key not in GROUPS:
-        return Problem(place, "is a config group, so its condition must be on one, too", str(when))
-    known: Sequence[Any] = choices_of(when.key, configs) if when.key in GROUPS else ()
-    if parent and isinstance(parent.values, Choices) and parent.source == parameter.source:
-        known = parent.values.values
-    words = list(map(format_value, known))
-    if known and (unknown := next((v for v in map(format_value, when.values) if v not in words), None)):
-        rule = f"must have a condition on one of {', '.join(words)}"
-        return Problem(place, rule, f"{when.key}={unknown}", nearest(unknown, words))
-    return None
 
 
 def _overlap(one: Condition | None, other: Condition) -> bool:

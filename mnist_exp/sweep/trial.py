@@ -1,7 +1,6 @@
 """A trial as data: what is proposed, sent to a worker and returned."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from mnist_exp.config.objective import Objective
@@ -80,5 +79,4 @@ class Outcome:
     spread: float | None = None
     pruned: bool = False
     curve: tuple[float, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None

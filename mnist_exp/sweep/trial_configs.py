@@ -58,28 +58,16 @@ class TrialConfigs:
         base = self.bases[_group_key(self.groups, values)]
         return base.with_values({k: v for k, v in self.space.assigned(values).items() if k not in GROUPS})
 
-    def to_record(self) -> dict[str, Any]:
-        """Returns the configs as plain values, for a record."""
-        return {key: base.to_record() for key, base in self.bases.items()}
-
-    @classmethod
-    def from_record(cls, space: Space, record: Mapping[str, Any]) -> "TrialConfigs":
-        """Restores the configs from a record."""
-        return cls(space, {key: BaseConfig.from_record(base) for key, base in record.items()})
-
     def _find_problems(self) -> Iterator[Problem]:
         """Yields what is wrong with any value of any parameter in the configs in which it would be used."""
         for combination in self.groups.combinations():
             base = self.bases.get(_group_key(self.groups, combination))
             if base is None:
                 continue  # it does not compose, which is a problem already
-            known: list[Parameter] = []
-            for parameter in (p for p in self.space.active(combination) if p.key not in GROUPS):
-                if base.find(parameter.key)[0]:
-                    known.append(parameter)
-                else:
-                    problem = unknown_key(parameter.key)
-                    yield replace(problem, key=f"{parameter.source}: {problem.key}")
+            parameters = [p for p in self.space.active(combination) if p.key not in GROUPS]
+            known = [p for p in parameters if base.find(p.key)[0]]
+            for parameter in (p for p in parameters if p not in known):
+                yield replace(unknown_key(parameter.key), key=f"{parameter.source}: {parameter.key}")
             yield from _check_values(base, known)
 
     def _is_integer(self, key: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.metrics import Evaluation
@@ -27,10 +28,8 @@ class Winner:
 
 def rank(trials: Iterable[TrialRun], objective: Objective) -> list[TrialRun]:
     """Returns the trials with a score, the best first; of equal ones the first trial."""
-    return sorted(
-        [trial for trial in trials if trial.has_score],
-        key=lambda trial: (objective.rank(trial.score or 0.0), trial.number),
-    )
+    scored = [trial for trial in trials if trial.has_score]
+    return sorted(scored, key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
 
 
 def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
@@ -45,16 +44,17 @@ def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
         return Winner(best, test, file)
     splits = load_splits(config)
     model = load_model(record.store.uri, model_run)
-    validation = Evaluation(
-        splits.validation.labels, predict(model, splits.validation.images), splits.class_names
-    ).accuracy
+
+    def evaluate(part: ImageSet) -> Evaluation:
+        return Evaluation(part.labels, predict(model, part.images), splits.class_names)
+
+    validation = evaluate(splits.validation).accuracy
     before = best.metrics["val/accuracy"]
     if study.settings.executions == 1 and abs(validation - before) * len(splits.validation) >= 0.5:
         rule = f"must have the validation accuracy of its training, {before:.4f}, because its files must not change"
         raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(validation, 4)))
     assert splits.test is not None
-    evaluation = Evaluation(splits.test.labels, predict(model, splits.test.images), splits.class_names)
-    test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
+    test = {f"test/{key}": value for key, value in evaluate(splits.test).metrics.items()}
     record.log(test, facts={tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id})
     return Winner(best, test, file)
 

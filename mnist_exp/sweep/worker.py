@@ -24,14 +24,14 @@ from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.log_run import log_start
-from mnist_exp.tracking.store import connect, long_retries
+from mnist_exp.tracking.store import Store, connect, long_retries
 from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.mlflow_run import MlflowRun
-    from mnist_exp.tracking.store import Store
 
 CHECKPOINT = "checkpoint"
+connect_once = functools.lru_cache(maxsize=1)(connect)  # a worker keeps its connection to the store
 # Called between batches: on another machine a trial may run longer than the sweep that waits for it.
 is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("is_cancelled", default=lambda: False)
 # Called when a trial begins, after the imports: its time counts from then on.
@@ -67,6 +67,16 @@ class TrialListener(Listener):
             self.pruned = is_known and objective.is_better(medians[epoch - 1], self.best)
         return self.pruned
 
+    def score(self, result: Result) -> float:
+        """The objective of the weights that were kept; of a pruned training its best epoch."""
+        if self.pruned:
+            return self.job.objective.best(self.curve(result), lambda value: value)
+        return result.metrics[self.job.objective.metric]
+
+    def curve(self, result: Result) -> list[float]:
+        """The objective epoch by epoch, with the epochs of a continued checkpoint."""
+        return result.history.get(self.job.objective.keras_name, [])
+
 
 def run_trial(job: Job) -> Outcome:
     """Runs a trial to its end. An exception is recorded with its run and returned as the trial's failure."""
@@ -87,7 +97,7 @@ def _run_trial(job: Job) -> Outcome:
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
     settings = job.config.settings(Tracking)
     with long_retries():
-        store = _connect(settings)
+        store = connect_once(settings)
     _freeze_libraries()
     keras.backend.clear_session()  # the model of the trial before
     with (
@@ -101,16 +111,12 @@ def _run_trial(job: Job) -> Outcome:
         if job.digest not in (None, splits.digest):
             rule = f"must have the digest {job.digest}, as when the sweep began"
             raise DataError(Problem("the data set", rule, splits.digest))
-        if job.executions > 1:
-            outcome = _train_seeds(job, config, active, store, splits, deadline)
-        else:
-            outcome = _train_once(job, config, active, store, splits, deadline)
-        _log_score(active, outcome)
-    return outcome
+        train = _train_seeds if job.executions > 1 else _train_once
+        return train(job, config, active, store, splits, deadline)
 
 
 def _train_once(
-    job: Job, config: RunConfig, active: ActiveRun, store: "Store", splits: Splits, deadline: float | None
+    job: Job, config: RunConfig, active: "MlflowRun", store: Store, splits: Splits, deadline: float | None
 ) -> Outcome:
     listener = TrialListener(job, deadline)
     if job.continues:
@@ -120,11 +126,11 @@ def _train_once(
     result = train_and_evaluate(config, splits, active, listener)
     if job.keeps_checkpoint:
         shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
-    return _summarize(job, [(result, listener)], active)
+    return _conclude(active, [(result, listener)])
 
 
 def _train_seeds(
-    job: Job, config: RunConfig, active: "MlflowRun", store: "Store", splits: Splits, deadline: float | None
+    job: Job, config: RunConfig, active: "MlflowRun", store: Store, splits: Splits, deadline: float | None
 ) -> Outcome:
     """Trains the trial with one seed after another, each in a run nested under the trial's."""
     log_start(active, config, splits)
@@ -142,46 +148,20 @@ def _train_seeds(
             break
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
     active.log_metrics(means, step=0)
-    best, _ = job.objective.best(done, lambda one: _score(job, *one))
+    best, _ = job.objective.best(done, lambda one: one[1].score(one[0]))
     active.log_tags({tags.MODEL_RUN: str(best.run_id)})
-    return _summarize(job, done, active)
+    return _conclude(active, done)
 
 
-def _summarize(job: Job, done: Sequence[tuple[Result, TrialListener]], active: ActiveRun) -> Outcome:
-    scores = [_score(job, result, listener) for result, listener in done]
-    return Outcome(
-        score=statistics.fmean(scores),
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        pruned=done[-1][1].pruned,
-        curve=tuple(map(statistics.fmean, zip(*(_curve(job, result) for result, _ in done), strict=False))),
-        seconds=dict(active.seconds),
-    )
-
-
-def _score(job: Job, result: Result, listener: TrialListener) -> float:
-    """The objective of the weights that were kept; of a pruned training its best epoch."""
-    if listener.pruned:
-        return job.objective.best(_curve(job, result), lambda value: value)
-    return result.metrics[job.objective.metric]
-
-
-def _curve(job: Job, result: Result) -> list[float]:
-    """The objective epoch by epoch, with the epochs of a continued checkpoint."""
-    return result.history.get(job.objective.keras_name, [])
-
-
-def _log_score(active: ActiveRun, outcome: Outcome) -> None:
+def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -> Outcome:
     """Logs the score before the run ends: a finished run without a score is not counted."""
-    assert outcome.score is not None
-    spread = {} if outcome.spread is None else {SPREAD: outcome.spread}
-    active.log_metrics({SCORE: outcome.score, **spread}, step=0)
-    active.log_tags({tags.EPOCHS: str(len(outcome.curve)), **({tags.PRUNED: "true"} if outcome.pruned else {})})
-
-
-@functools.lru_cache(maxsize=1)
-def _connect(settings: Tracking) -> "Store":
-    """Connects to the store once per worker."""
-    return connect(settings)
+    scores = [listener.score(result) for result, listener in done]
+    score, pruned = statistics.fmean(scores), done[-1][1].pruned
+    spread = {SPREAD: statistics.stdev(scores)} if len(scores) > 1 else {}
+    curve = tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False)))
+    active.log_metrics({SCORE: score, **spread}, step=0)
+    active.log_tags({tags.EPOCHS: str(len(curve)), **({tags.PRUNED: "true"} if pruned else {})})
+    return Outcome(score=score, spread=spread.get(SPREAD), pruned=pruned, curve=curve)
 
 
 @functools.cache

@@ -62,13 +62,14 @@ class SamplerOfToday:
     """A sampler that takes and gives plain values: lists, null as None, true as True."""
 
     def __init__(self, algorithm: str, direction: str) -> None:
+        from spaces import parse
+
         from mnist_exp.config.objective import Objective
         from mnist_exp.sweep.samplers import SAMPLERS, HyperbandSampler
-        from mnist_exp.sweep.syntax import parse
 
         given: Any = parse(SPACES[algorithm], "test", [], {}), Objective("val/accuracy", direction), SEED
         if algorithm == "hyperband":
-            self.sampler: Any = HyperbandSampler(*given, epochs=EPOCHS, factor=FACTOR, iterations=1)
+            self.sampler: Any = HyperbandSampler(*given, max_epochs=EPOCHS, factor=FACTOR, hyperband_iterations=1)
         else:
             self.sampler = SAMPLERS[algorithm](*given)
 

@@ -4,10 +4,11 @@ import functools
 import time
 from pathlib import Path
 
+from spaces import parse
+
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Sweep, Tracking, Training
 from mnist_exp.sweep.study import Study
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.tracking.store import connect

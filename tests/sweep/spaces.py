@@ -1,13 +1,14 @@
 """Spaces as the tests write them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Parameter, Space
-from mnist_exp.sweep.syntax import parse
+from mnist_exp.sweep.syntax import read_space
 
 FILE = "sweeps/mine.yaml"
 RATES = {
@@ -17,6 +18,14 @@ RATES = {
         "optimizer=adadelta": {"optimizer.learning_rate": "0.5, 1.0"},
     },
 }
+
+
+def parse(section: Mapping[str, Any], file: str, overrides: Sequence[str], choices: Mapping[str, str]) -> Space:
+    """The space of a study and a command line. Raises ConfigError with every problem."""
+    found, problems = read_space(section, file, overrides, choices, PACKAGE_SOURCE)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def space(section: Mapping[str, Any] | None = None, *overrides: str, **choices: str) -> Space:

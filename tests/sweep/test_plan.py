@@ -8,6 +8,7 @@ from command_line import run, store_in
 
 from mnist_exp import cli
 from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.sqlite import DATABASE
 
 SWEPT = ["dataset=digits", "dataset.size=8", "training=smoke", "model.widths=[8],[16,8]", "seed=1,2"]
 
@@ -51,3 +52,13 @@ def test_a_guided_sweep_plans_its_first_proposals(tmp_path: Path, monkeypatch, c
     rows = [line for line in out.splitlines() if "model.dropout=" in line]
     assert len(set(rows)) == len(rows) == 10
     assert "the first proposals, before any score is known" in out
+
+
+def test_a_plan_creates_no_store_where_another_one_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / DATABASE).touch()
+    other = tmp_path / "other.db"
+    out = planned(capsys, monkeypatch, *SWEPT, f"tracking.uri=sqlite:///{other}")
+    assert "unknown: the store holds no run yet" in out
+    assert not other.exists()

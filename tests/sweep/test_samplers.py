@@ -7,13 +7,13 @@ import random
 from dataclasses import asdict, dataclass, field
 
 import pytest
+from spaces import parse
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.samplers import SAMPLERS
 from mnist_exp.sweep.samplers.hyperband import HyperbandSampler
 from mnist_exp.sweep.samplers.tpe import HISTORY
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import WAIT, Proposal
 
 MIXED = {
@@ -49,7 +49,7 @@ def _space(text):
 def make(algorithm, section, seed=0, direction="max", epochs=9):
     if algorithm == "hyperband":
         objective = Objective("val/accuracy", direction)
-        return HyperbandSampler(space(section), objective, seed, epochs=epochs, factor=3, iterations=1)
+        return HyperbandSampler(space(section), objective, seed, max_epochs=epochs, factor=3, hyperband_iterations=1)
     return SAMPLERS[algorithm](space(section), Objective("val/accuracy", direction), seed)
 
 

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
+from spaces import parse
 from test_figures import FASHION, LONG, assert_readable, guesses, texts, words
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.evaluation.plots import ORANGE
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.space import Choices, Parameter, Space
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.tracking.stored_run import TrialRun
 
 MIXED: dict[str, Any] = {

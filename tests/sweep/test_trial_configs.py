@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from spaces import parse
 
 from mnist_exp.config.compose import compose
-from mnist_exp.config.run_config import format_value
+from mnist_exp.config.run_config import BaseConfig, format_value
 from mnist_exp.config.run_config import plain as to_dict
 from mnist_exp.config.schema import SWEEP_SECTIONS
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.space import Values
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial_configs import TrialConfigs
 
 FILE = "sweeps/mine.yaml"
@@ -95,7 +95,8 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_trial_gets_what_a_run_with_its_values_gets(overrides: list[str], space: dict[str, Any]) -> None:
     configs = composed(*overrides, space=space)
-    thawed = TrialConfigs.from_record(configs.space, json.loads(json.dumps(configs.to_record())))
+    record = json.loads(json.dumps({key: base.to_record() for key, base in configs.bases.items()}))
+    thawed = TrialConfigs(configs.space, {key: BaseConfig.from_record(base) for key, base in record.items()})
     for values in islice(configs.space.combinations(), 4):
         config = configs.of(values)
         assert (plain(config.values), config.choices) == from_scratch(configs, values, tuple(overrides))

@@ -1,15 +1,11 @@
 """Where trials run: the executors, and the choice between them."""
 
 import os
-from typing import TYPE_CHECKING
 
 from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors import local
-from mnist_exp.sweep.executors.base import Inline
-
-if TYPE_CHECKING:
-    from mnist_exp.sweep.executors.dask import Cluster
+from mnist_exp.sweep.executors.base import Inline, TrialExecutor
 
 
 def prepare_executor(keys: settings.Executor) -> None:
@@ -18,7 +14,7 @@ def prepare_executor(keys: settings.Executor) -> None:
         local.start_fork_server()
 
 
-def create_executor(keys: settings.Executor, uri: str) -> "Inline | local.Local | Cluster":
+def create_executor(keys: settings.Executor, uri: str) -> TrialExecutor:
     """Returns the executor that these keys choose. Its workers can write to the store at `uri`. Raises ConfigError."""
     if keys.kind == "inline":
         return Inline()

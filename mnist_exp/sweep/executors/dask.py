@@ -7,16 +7,18 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config import schema as settings
+import psutil
+
+from mnist_exp.config.schema import ClusterExecutor, DaskExecutor
 from mnist_exp.errors import ConfigError, Problem
-from mnist_exp.sweep.executors.base import THREADS, Preempted
+from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 from mnist_exp.sweep.trial import Job
 from mnist_exp.sweep.worker import is_cancelled, on_start
 
@@ -29,7 +31,7 @@ PATIENCE = 300  # seconds without a scheduler after which a sweep ends, to be re
 SCHEDULER = "must be the address of a Dask scheduler, such as tcp://host:8786"
 
 
-class Cluster(Executor):
+class Cluster(TrialExecutor):
     """The workers of a scheduler, each sent one trial at a time by its address.
 
     So there is no doubt whose trial it was when a worker dies; Dask itself would keep several on one, and blame them
@@ -37,17 +39,10 @@ class Cluster(Executor):
     with this executor; shared: whether workers of other machines can reach the tracking store.
     """
 
-    retry_alone = False
-    max_deaths = 3
+    retry_alone, max_deaths = False, 3
 
     def __init__(
-        self,
-        keys: settings.ClusterExecutor,
-        address: str,
-        security: "Security | None",
-        *,
-        shared: bool,
-        started: Any = None,
+        self, keys: ClusterExecutor, address: str, security: "Security | None", *, shared: bool, started: Any = None
     ) -> None:
         self.keys, self.shared, self._started = keys, shared, started
         self._address, self._security = address, security
@@ -59,7 +54,7 @@ class Cluster(Executor):
         self.refresh()
 
     @property
-    def width(self) -> int:
+    def width(self) -> int:  # type: ignore[override]
         """Workers that are there, at most as many as asked for."""
         return min(len(self._workers), self.keys.workers or len(self._workers))
 
@@ -81,16 +76,14 @@ class Cluster(Executor):
             self._workers = {}
             if time.monotonic() - self._answered > PATIENCE:
                 remedy = "start it again and resume the sweep with sweep.resume=latest"
-                raise ConfigError(
-                    Problem(str(self._address), "no longer answers as a scheduler", remedy=remedy)
-                ) from error
+                problem = Problem(str(self._address), "no longer answers as a scheduler", remedy=remedy)
+                raise ConfigError(problem) from error
             return
         self._answered = time.monotonic()
         self._workers = {address: worker for address, worker in found.items() if self._usable(worker)}
         taken = {address for address, _ in self._busy.values()}
-        self._renew(
-            [address for address, worker in found.items() if worker["status"] == "paused" and address not in taken]
-        )
+        paused = [address for address, worker in found.items() if worker["status"] == "paused"]
+        self._renew([address for address in paused if address not in taken])
         for future, (address, identity) in list(self._busy.items()):
             if found.get(address, {}).get("id") != identity:
                 _settle(future, BrokenExecutor(f"the worker {address} is gone"))
@@ -161,7 +154,7 @@ class Cluster(Executor):
         return worker["status"] == "running" and worker["resources"].get("GPU", 0) >= self.keys.gpus
 
 
-def read_security(keys: settings.DaskExecutor) -> "Security | None":
+def read_security(keys: DaskExecutor) -> "Security | None":
     """Returns the TLS settings of these keys; None without any. Raises ConfigError if some are missing."""
     from distributed import Security
 
@@ -177,8 +170,6 @@ def read_security(keys: settings.DaskExecutor) -> "Security | None":
 
 
 def _own_addresses() -> set[str]:
-    import psutil
-
     return {"localhost", *(one.address for several in psutil.net_if_addrs().values() for one in several)}
 
 
@@ -210,12 +201,9 @@ def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: st
     worker = get_worker()
     task = worker.get_current_task()
     if "tensorflow" not in sys.modules:
-        threads = str(_threads(beside))
-        for name in THREADS:
-            os.environ[name] = threads
-    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs"))})
-    if dataset_path is not None:
-        config = config.with_values({"dataset.path": dataset_path})
+        os.environ |= dict.fromkeys(THREADS, str(_threads(beside)))
+    data = {} if dataset_path is None else {"dataset.path": dataset_path}
+    config = job.config.with_values({"tracking.folder": str(Path(worker.local_directory, "runs")), **data})
 
     def nobody_waits() -> bool:
         known = worker.state.tasks.get(task)

@@ -17,15 +17,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_exp.sweep.executors.base import THREADS, Preempted
+import psutil
+
+from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 
 Method = Literal["forkserver", "spawn"]
 
@@ -34,8 +36,11 @@ MAX_GROWTH = 300 * 2**20  # bytes by which a worker may grow after its first tri
 STARTED = "started"  # message of a worker whose trial begins
 
 
-class Local(Executor):
-    """Runs each call in a process of this machine. A process runs one call at a time, so its death ends no other."""
+class Local(TrialExecutor):
+    """Runs each call in a process of this machine. A process runs one call at a time, so its death ends no other.
+
+    `submit` replaces a worker that has ended.
+    """
 
     retry_alone, max_deaths = True, 2
 
@@ -55,15 +60,11 @@ class Local(Executor):
             place = min(set(range(self.width)) - set(self._busy.values()))
             worker = self._workers[place]
             if worker is None or not worker.is_alive():
-                worker = self._workers[place] = _Worker(
-                    self._method, worker_environment(place, self.width), self._max_growth
-                )
+                environment = worker_environment(place, self.width)
+                worker = self._workers[place] = _Worker(self._method, environment, self._max_growth)
             self._busy[future] = place
         threading.Thread(target=self._run, args=(future, worker, (fn, args, kwargs)), daemon=True).start()
         return future
-
-    def refresh(self) -> None:
-        """Does nothing: `submit` replaces a worker that has ended."""
 
     def kill(self, future: Future) -> None:
         """Ends the worker of this call at once."""
@@ -78,9 +79,8 @@ class Local(Executor):
                 future.exception()  # returns when the call has ended
             else:
                 self.kill(future)
-        for worker in self._workers:
-            if worker:
-                worker.end()
+        for worker in filter(None, self._workers):
+            worker.end()
         self._workers = [None] * self.width
 
     def _run(self, future: Future, worker: "_Worker", call: tuple) -> None:
@@ -228,18 +228,16 @@ def serve(connection: Connection, environment: Mapping[str, str], max_growth: in
             received = connection.recv_bytes()
         except EOFError:
             return
-        result: Any = None
-        error: BaseException | None = None
         try:
             if problem:
                 raise problem
             fn, args, kwargs = pickle.loads(received)
-            result = fn(*args, **kwargs)
+            answer = Answer(result=fn(*args, **kwargs))
         except BaseException as raised:  # SystemExit of a user's net, too
-            error = raised
-        size = _size()
+            answer = Answer(error=raised)
+        size = psutil.Process().memory_info().rss
         first = first or size
-        connection.send_bytes(_pickle(Answer(result=result, error=error, keep=size - first < max_growth)))
+        connection.send_bytes(_pickle(replace(answer, keep=size - first < max_growth)))
 
 
 def _prepare(connection: Connection, environment: Mapping[str, str]) -> None:
@@ -269,12 +267,6 @@ def _pickle(answer: Answer) -> bytes:
         text = f"{type(answer.error or problem).__name__}: {answer.error or problem}"
         return pickle.dumps(Answer(error=RuntimeError(text), keep=answer.keep))
     return sent
-
-
-def _size() -> int:
-    import psutil
-
-    return psutil.Process().memory_info().rss
 
 
 def _end_with_parent() -> None:

@@ -13,26 +13,14 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
-from mnist_exp.evaluation.plots import (
-    AXIS_LETTERS,
-    BLUE,
-    INK,
-    LINE,
-    MUTED,
-    NUMBERED,
-    ORANGE,
-    RED,
-    draw_matrix,
-    new_canvas,
-    new_figure,
-    remove_frame,
-    shorten,
-    write_numbers,
-)
+from mnist_exp.evaluation import plots
+from mnist_exp.evaluation.plots import BLUE, INK, LINE, MUTED, ORANGE, RED, shorten
 from mnist_exp.sweep.space import Choices, Numbers, Parameter, Space
+from mnist_exp.sweep.winner import rank
 from mnist_exp.tracking.stored_run import TrialRun
 
 Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predicted), class names
+Points = Sequence[tuple[float, TrialRun]]  # trials at their places on an axis
 
 PANELS = 3  # slices in a row
 PANEL, ROW = 2.5, 6.4  # inches, the width of a slice, and of an axis of parallel coordinates
@@ -47,29 +35,26 @@ TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
     done = [trial for trial in attempts if trial.has_score]
-    figure = new_figure(9, 3.8)
+    figure = plots.new_figure(9, 3.8)
     axes = figure.subplots()
     axes.set_title(f"{objective.metric} of each trial", loc="left", pad=12, **TITLE)
     axes.set_xlabel("trial", size=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     last = max((a.number for a in attempts), default=0)
     axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
-    axes.grid(axis="y", color=LINE, linewidth=0.6)
     _dots(axes, [(a.number, a) for a in attempts], objective, limits(_scores(done), objective))
     if done:
         so_far = (np.maximum if objective.direction == "max" else np.minimum).accumulate(_scores(done))
         steps = [*(a.number for a in done), last + 0.5], [*so_far, so_far[-1]]
         axes.step(*steps, where="post", color=ORANGE, linewidth=1.6, label="best so far")
-        best = done[int(np.argmax(_scores(done) == so_far[-1]))]
+        best = rank(done, objective)[0]
         better = "higher" if objective.direction == "max" else "lower"
         words = f"best {best.score:.4f}, trial {best.number}; {better} is better"
     else:
         axes.set_yticks([])
         words = "no trial has a score"
     axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
-    remove_frame(axes)
-    if any(axes.get_legend_handles_labels()):
-        figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    _explain_dots(figure)
     return figure
 
 
@@ -82,24 +67,20 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
     for parameter in sorted((p for p in space.parameters if p.name in shares), key=lambda p: -shares[p.name]):
         groups.setdefault(str(parameter.when or ""), []).append(parameter)
     rows = sum(map(len, groups.values())) + 1.1 * sum(map(bool, groups))
-    figure, axes = new_canvas(9, 1.05 + 0.32 * rows)
-    axes.text(0.2, 0.3, "What explains the differences in score", va="center", **TITLE)
-    said = "share of each parameter (fANOVA)"
-    axes.text(0.2, 0.58, said, size=9, color=MUTED, va="center")
+    figure, axes = plots.new_canvas(9, 1.05 + 0.32 * rows)
+    _write(axes, 0.2, 0.3, "What explains the differences in score", **TITLE)
+    _write(axes, 0.2, 0.58, "share of each parameter (fANOVA)", color=MUTED)
     y, left, width = 0.98, 3.3, 4.9
     for when in sorted(groups):  # what always counts comes first
         if when:
-            words = f"among trials with {shorten(when, 60)}"
-            axes.text(0.2, y + 0.06, words, size=9, color=MUTED, va="center", parse_math=False)
+            _write(axes, 0.2, y + 0.06, f"among trials with {shorten(when, 60)}", color=MUTED)
             y += 0.352
         for parameter in groups[when]:
-            share = shares[parameter.name]
-            alone = len(groups[when]) == 1
-            words = f"{share:.2f}{', as the only one that varies' * alone}"
-            name = shorten(parameter.key, LETTERS + 4)
-            axes.text(left - 0.1, y, name, size=9, color=INK, ha="right", va="center", parse_math=False)
-            axes.barh(y, width * share * (not alone), 0.2, left=left, color=BLUE)
-            axes.text(left + 0.08 + width * share * (not alone), y, words, size=9, color=INK, va="center")
+            share, alone = shares[parameter.name], len(groups[when]) == 1
+            length = 0.0 if alone else width * share
+            _write(axes, left - 0.1, y, shorten(parameter.key, LETTERS + 4), ha="right")
+            axes.barh(y, length, 0.2, left=left, color=BLUE)
+            _write(axes, left + 0.08 + length, y, f"{share:.2f}{', as the only one that varies' * alone}")
             y += 0.32
     return figure
 
@@ -111,27 +92,21 @@ def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Fi
     """
     names = [(shorten(p.key, LETTERS), shorten(str(p.when or ""), LETTERS)) for p in space.parameters]
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
-    figure, axes = new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
-    axes.text(0.2, 0.3, "Values and score of each trial", va="center", **TITLE)
-    done = sorted(done, key=lambda a: (objective.rank(a.score or 0.0), a.number), reverse=True)  # the best lies on top
+    figure, axes = plots.new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
+    _write(axes, 0.2, 0.3, "Values and score of each trial", **TITLE)
+    done = rank(done, objective)[::-1]  # the best lies on top
     worth = np.array([-objective.rank(a.score or 0.0) for a in done])
     edges = np.quantile(worth, SHARES)
     scores = [-objective.rank(edge) + 0.0 for edge in edges]
     _legend(axes, left + ROW, objective.metric, scores, f"best: trial {done[-1].number}")
     for row, (parameter, (key, when)) in enumerate(zip(space.parameters, names, strict=True)):
-        axes.text(0.2, top + row * pitch + 0.18, when, size=8, color=MUTED, va="center", parse_math=False)
+        _write(axes, 0.2, top + row * pitch + 0.18, when, size=8, color=MUTED)
         unused = [(UNUSED, "unused")] * bool(when)
         levels = 2 if any("…" in word for _, word in _ticks(parameter, ROW)) else 1
         _row(axes, top + row * pitch, left, key, [*unused, *_ticks(parameter, ROW, levels)], levels)
     worst, best = limits(_scores(done), objective)[:: 1 if objective.direction == "max" else -1]
     marks = [((value - worst) / (best - worst), f"{value:.4g}") for value in MaxNLocator(5).tick_values(worst, best)]
-    _row(
-        axes,
-        top + len(names) * pitch,
-        left,
-        objective.metric,
-        [(place, word) for place, word in marks if 0 <= place <= 1],
-    )
+    _row(axes, top + len(names) * pitch, left, objective.metric, [mark for mark in marks if 0 <= mark[0] <= 1])
     places = np.array(
         [[_place(p, a.values[p.name]) if p.name in a.values else math.nan for p in space.parameters] for a in done]
     )
@@ -147,25 +122,23 @@ def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Fi
 
 def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
-    parameters = [*space.parameters]
+    parameters = space.parameters
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
-    figure = new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
+    figure = plots.new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    done = [trial for trial in attempts if trial.has_score]
-    best, edges = objective.best(done, lambda a: a.score or 0.0), limits(_scores(done), objective)
+    done = rank(attempts, objective)
+    best, edges = done[0], limits(_scores(done), objective)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
         points = list(zip(_slice(axes, parameter, counted), counted, strict=True))
         _dots(axes, points, objective, edges, 14)
+        axes.tick_params(labelsize=8)
         if found := [x for x, attempt in points if attempt is best]:
             axes.scatter(found, [best.score], s=40, c=ORANGE, edgecolors="white", zorder=4, label="best")
     for axes in panels[len(parameters) :]:
         axes.set_axis_off()
     figure.suptitle(f"{objective.metric} by parameter", x=0.01, ha="left", **TITLE)
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    _explain_dots(figure)
     return figure
 
 
@@ -173,17 +146,17 @@ def confusions(best: Sequence[Confusion]) -> Figure:
     """Confusion matrices of the best trials on the validation images, side by side and coloured alike, in counts."""
     classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
     side = min(max(0.4 * classes, 2.6), 5)
-    room = 0.075 * min(max(len(name) for _, _, names in best for name in names), AXIS_LETTERS)
-    figure = new_figure(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
+    room = 0.075 * min(max(len(name) for _, _, names in best for name in names), plots.AXIS_LETTERS)
+    figure = plots.new_figure(len(best) * (side + room + 0.5) + 0.7, side + 0.7 * room + 1.3)
     panels = figure.subplots(1, len(best), squeeze=False).ravel()
     for axes, (title, counts, names) in zip(panels, best, strict=True):
-        image = draw_matrix(axes, counts, names)
+        image = plots.draw_matrix(axes, counts, names)
         image.set_clim(0, max(most, 1))
         axes.set_title(title, size=10, color=INK, parse_math=False)
         axes.tick_params(labelsize=min(9, 42 * side / len(axes.get_yticks())))
-        if classes <= NUMBERED:
-            write_numbers(axes, image, str, size=min(20 * side / len(names), 10))
-    if classes > NUMBERED:
+        if classes <= plots.NUMBERED:
+            plots.write_numbers(axes, image, str, size=min(20 * side / len(names), 10))
+    if classes > plots.NUMBERED:
         bar = figure.colorbar(image, ax=[*panels], shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
         bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
     figure.suptitle("Best trials on validation", **TITLE)
@@ -206,15 +179,20 @@ def _scores(done: Sequence[TrialRun]) -> np.ndarray:
     return np.array([attempt.score for attempt in done], dtype=float)
 
 
+def _write(axes: Axes, x: float, y: float, words: str, **look: Any) -> None:
+    """Text on a canvas."""
+    axes.text(x, y, words, **{"size": 9, "color": INK, "va": "center", "parse_math": False, **look})
+
+
 def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[float, str]], levels: int = 1) -> None:
     """One axis of parallel coordinates, its words in front of the lines."""
-    axes.text(0.2, y, name, size=9, color=INK, va="center", parse_math=False)
+    _write(axes, 0.2, y, name)
     axes.plot((left, left + ROW), (y, y), color=MUTED, linewidth=0.8, zorder=3)
-    look: dict[str, Any] = {"size": 8, "color": INK, "ha": "center", "va": "center", "parse_math": False, "zorder": 4}
-    look["bbox"] = {"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 0.8}
+    box = {"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 0.8}
     for number, (place, word) in enumerate(ticks):
-        axes.plot(left + place * ROW, y, color=MUTED, marker="|", zorder=3)
-        axes.text(left + place * ROW, y + 0.17 + 0.17 * (number % levels), word, **look)
+        x, below = left + place * ROW, 0.17 + 0.17 * (number % levels)
+        axes.plot(x, y, color=MUTED, marker="|", zorder=3)
+        _write(axes, x, y + below, word, size=8, ha="center", zorder=4, bbox=box)
 
 
 def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], best: str) -> None:
@@ -224,21 +202,14 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
     words = [(0.0, "worse", "left"), (side * len(SHADES), "better", "right")]
     words += [(side * number, f"{edge:.4g}", "center") for number, edge in enumerate(edges, 1)]
     for x, word, align in words:
-        axes.text(start + x, 0.48, word, size=8, color=INK, ha=align, va="center")
-    for number, shade in enumerate(SHADES):
-        axes.barh(0.3, side, 0.12, left=start + side * number, color=colormaps["Blues"](shade))
-    axes.text(start - 0.1, 0.3, objective, size=9, color=INK, ha="right", va="center")
+        _write(axes, start + x, 0.48, word, size=8, ha=align)
+    axes.barh(0.3, side, 0.12, left=start + side * np.arange(len(SHADES)), color=colormaps["Blues"](SHADES))
+    _write(axes, start - 0.1, 0.3, objective, ha="right")
     axes.plot((start - 2.6, start - 2.3), (0.3, 0.3), color=ORANGE, linewidth=2.2)
-    axes.text(start - 2.2, 0.3, best, size=9, color=INK, va="center")
+    _write(axes, start - 2.2, 0.3, best)
 
 
-def _dots(
-    axes: Axes,
-    points: Sequence[tuple[float, TrialRun]],
-    objective: Objective,
-    edges: tuple[float, float],
-    size: float = 22,
-) -> None:
+def _dots(axes: Axes, points: Points, objective: Objective, edges: tuple[float, float], size: float = 22) -> None:
     """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
     worst, arrow = (edges[0], "v") if objective.direction == "max" else (edges[1], "^")
     groups: dict[str, list[tuple[float, float]]] = {"complete": [], "pruned": [], "far worse": [], "failed": []}
@@ -261,6 +232,15 @@ def _dots(
             axes.scatter(places, heights, s=size, label=label, zorder=3, **looks[label])
     axes.set_ylim(edges)
     axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    plots.remove_frame(axes)
+
+
+def _explain_dots(figure: Figure) -> None:
+    """One legend of all axes, below them."""
+    found = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    if handles := {label: handle for handle, label in found}:
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
 def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np.ndarray:
@@ -268,15 +248,11 @@ def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np
     ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
     if any("…" in word for _, word in ticks):
         ticks, turned = _ticks(parameter, PANEL, 8), {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    counted = isinstance(parameter.values, Choices) or parameter.values.enumerable
-    spread = 0.25 / len(parameter.grid) if counted else 0.0  # equal values side by side
+    spread = 0.25 / len(parameter.grid) if parameter.values.enumerable else 0.0  # equal values side by side
     axes.set_xticks([place for place, _ in ticks], [word for _, word in ticks], parse_math=False, **turned)
     axes.set_xlim(-0.04 - spread, 1.04 + spread)
     words = f"{shorten(parameter.key, LETTERS)}\n{shorten(str(parameter.when or ''), LETTERS)}".strip()
     axes.set_title(words, size=9, color=INK, loc="left", parse_math=False)
-    axes.grid(axis="y", color=LINE, linewidth=0.6)
-    remove_frame(axes)
-    axes.tick_params(labelsize=8)
     places = np.array([_place(parameter, a.values[parameter.name]) for a in attempts], dtype=float)
     return places + np.random.default_rng(0).uniform(-spread, spread, len(places))
 
@@ -318,8 +294,7 @@ def _marks(allowed: Numbers) -> list[float]:
         return [*allowed.values] * (1 + (len(allowed.values) == 1))
     low, high = allowed.low, allowed.high
     if allowed.log:
-        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-        between = [10.0**power for power in powers]
+        between = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
     else:
         between = [*map(float, MaxNLocator(5, integer=allowed.whole).tick_values(low, high))]
     return [low, *(value for value in between if low < value < high), high]

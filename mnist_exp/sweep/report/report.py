@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -21,6 +20,7 @@ from mnist_exp.terminal import format_duration
 from mnist_exp.tracking.stored_run import TrialRun, download
 from mnist_exp.tracking.sweep_run import SweepRun
 
+PAGE = Path(__file__).with_name("report.html")
 SHOWN = 3  # best trials whose confusion matrices stand side by side
 DPI = 144  # of the pictures; a page has 96, screens have more
 STATES = ("complete", "failed", "pending", "pruned")
@@ -35,13 +35,19 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
         figure.savefig(image, dpi=DPI)
         (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(image.getvalue())
         shown[title] = base64.b64encode(image.getvalue()).decode(), round(96 * figure.get_figwidth())
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mnist_exp.sweep.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    template = jinja2.Template(PAGE.read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = template.render(
+        study=study,
+        facts=_facts(study, attempts),
+        command=f"python -m mnist_exp -m {shlex.join(study.overrides)}",
+        keys=list(dict.fromkeys(parameter.key for parameter in study.space.parameters)),
+        rows=list(_rows(study, rank(attempts, study.objective))),
+        others=sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome)),
+        winner=winner,
+        figures=shown,
+        format_values=format_values,
+        format_duration=format_duration,
     )
-    page = environment.get_template("report.html").render(**_words(study, attempts, winner), figures=shown)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -77,49 +83,27 @@ def _confusion(study: Study, record: SweepRun, attempt: TrialRun) -> figures.Con
     return title, np.array(found["confusion"]), list(found["per_class"])
 
 
-def _words(study: Study, attempts: Sequence[TrialRun], winner: Winner | None) -> dict[str, Any]:
-    settings, best = study.settings, rank(attempts, study.objective)
-    outcomes = [attempt.outcome for attempt in attempts]
+def _facts(study: Study, attempts: Sequence[TrialRun]) -> str:
+    settings, outcomes = study.settings, [attempt.outcome for attempt in attempts]
     counts = ", ".join(f"{outcomes.count(state)} {state}" for state in STATES if state in outcomes)
     seeds = "one seed per trial" if settings.executions == 1 else f"the mean of {settings.executions} seeds per trial"
     seconds = format_duration(sum(attempt.seconds for attempt in attempts))
-    keys = list(dict.fromkeys(parameter.key for parameter in study.space.parameters))
-    others = sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome))
-    return {
-        "name": study.name,
-        "facts": f"{len(attempts)} trials: {counts or 'none'}; {study.algorithm}, {settings.direction}imize "
-        f"{settings.objective}, {seeds}; {seconds} of trials in all.",
-        "command": f"python -m mnist_exp -m {shlex.join(study.overrides)}",
-        "objective": settings.objective,
-        "uncertainty": "95% interval of accuracy" if settings.executions == 1 else "spread over seeds",
-        "keys": keys,
-        "rows": list(_rows(study, best, keys)),
-        "others": [
-            {"number": a.number, "state": a.outcome, "reason": _reason(a), "chosen": format_values(a.values)}
-            for a in others
-        ],
-        "winner": winner,
-        "results": list(_results(winner, settings.executions)) if winner else [],
-    }
+    how = f"{study.algorithm}, {settings.direction}imize {settings.objective}, {seeds}"
+    return f"{len(attempts)} trials: {counts or 'none'}; {how}; {seconds} of trials in all."
 
 
-def _rows(study: Study, best: Sequence[TrialRun], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The leaderboard; bar: where interval, score and interval lie, in percent of what the better half spans."""
+def _rows(study: Study, best: Sequence[TrialRun]) -> Iterator[tuple[TrialRun, str, np.ndarray | None, dict[str, str]]]:
+    """The leaderboard: trial, interval in words, bar and values by key.
+
+    bar: where interval, score and interval lie, in percent of what the better half spans.
+    """
     intervals = [_interval(study, attempt) for attempt in best]
     shown = intervals[: max(10, len(best) // 2)]
     low, high = figures.limits([end for _, ends in shown for end in ends], study.objective)
     for attempt, (words, ends) in zip(best, intervals, strict=True):
-        chosen = {p.key: shorten(attempt.values[p.name]) for p in study.space.active(attempt.values)}
         places = 100 * (np.array(ends) - low) / (high - low)
-        yield {
-            "number": attempt.number,
-            "score": f"{attempt.score:.4f}",
-            "interval": words,
-            "bar": places.clip(0, 100).round(1) if 0 <= places[1] <= 100 else None,
-            "cells": [chosen.get(key, "") for key in keys],
-            "epochs": f"{attempt.epochs}{', pruned' * (attempt.outcome == 'pruned')}",
-            "time": format_duration(attempt.seconds),
-        }
+        bar = places.clip(0, 100).round(1) if 0 <= places[1] <= 100 else None
+        yield attempt, words, bar, {p.key: shorten(attempt.values[p.name]) for p in study.space.active(attempt.values)}
 
 
 def _interval(study: Study, attempt: TrialRun) -> tuple[str, tuple[float, float, float]]:
@@ -135,17 +119,3 @@ def _interval(study: Study, attempt: TrialRun) -> tuple[str, tuple[float, float,
         return "", (score, score, score)
     known = study.settings.objective == "val/accuracy" and attempt.outcome == "complete"
     return f"{low:.4f} - {high:.4f}", (low, score, high) if known else (score, score, score)
-
-
-def _reason(attempt: TrialRun) -> str:
-    if attempt.outcome == "pending":
-        return "the sweep ended before this trial; sweep.resume runs it again"
-    return attempt.error or f"worse than the median of its siblings after epoch {attempt.epochs}"
-
-
-def _results(winner: Winner, executions: int) -> Iterator[list[str]]:
-    """Split, accuracy and the ends of its interval."""
-    mean, best = (f", mean of {executions} seeds", ", its best seed") if executions > 1 else ("", "")
-    sources = (f"validation{mean}", "val", winner.trial.metrics), (f"test{best}", "test", winner.test)
-    for name, split, metrics in sources:
-        yield [name, *(f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))]

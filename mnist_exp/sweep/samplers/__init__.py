@@ -14,5 +14,5 @@ def create_sampler(study: Study) -> Sampler:
     if study.algorithm == "hyperband":
         epochs = max(base.config.training.epochs for base in study.configs.bases.values())
         factor, iterations = study.settings.factor, study.settings.iterations
-        return HyperbandSampler(*given, epochs=epochs, factor=factor, iterations=iterations)
+        return HyperbandSampler(*given, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
     return SAMPLERS[study.algorithm](*given)

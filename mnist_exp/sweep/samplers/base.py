@@ -3,15 +3,15 @@
 A proposal is a function of the seed, the trial's number and the trials before it. So a sampler needs no file of its
 own: after a crash it is told the recorded trials again and continues as it would have.
 
-KerasTuner and Optuna know a choice by its place in the parameter's list. Here, between ask and tell, such values are
-called codes.
+KerasTuner and Optuna know a choice, or a number of a range, by its place in the parameter's list. Here, between ask and
+tell, such values are called codes.
 """
 
 import math
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import keras_tuner
 from keras_tuner.src.engine.trial import Trial
@@ -19,28 +19,10 @@ from keras_tuner.src.engine.trial import Trial
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.space import Choices, Space, Values
-from mnist_exp.sweep.trial import WAIT, Proposal, Rung
+from mnist_exp.sweep.trial import WAIT, Proposal
+from mnist_exp.tracking.stored_run import TrialRun
 
 SCORE = "score"
-
-
-class RecordedTrial(Protocol):
-    """What a sampler reads of a trial in the store. rung: the fields of a Rung. outcome: `pending` until it ended."""
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def values(self) -> Values: ...
-
-    @property
-    def rung(self) -> Mapping[str, Any] | None: ...
-
-    @property
-    def outcome(self) -> str: ...
-
-    @property
-    def score(self) -> float | None: ...
 
 
 class Sampler(keras_tuner.Oracle):
@@ -48,18 +30,13 @@ class Sampler(keras_tuner.Oracle):
 
     def __init__(self, space: Space, objective: Objective, seed: int, **more: Any) -> None:
         self.space, self.sweep_seed, self._worst = space, seed, objective.worst
-        self._choices = {p.name: p.values.values for p in space.parameters if isinstance(p.values, Choices)}
+        self._choices = {p.name: p.grid for p in space.parameters if p.values.enumerable}
         self._codes = {
-            name: {format_value(value): code for code, value in reversed(list(enumerate(values)))}
+            name: {format_value(value): code for code, value in enumerate(values)}
             for name, values in self._choices.items()
         }
-        super().__init__(
-            objective=keras_tuner.Objective(SCORE, objective.direction),
-            hyperparameters=hyperparameters(space),
-            allow_new_entries=False,
-            tune_new_entries=False,
-            **more,
-        )
+        told = keras_tuner.Objective(SCORE, objective.direction)
+        super().__init__(objective=told, hyperparameters=hyperparameters(space), **more)
         self.verbose = 0
         self.max_consecutive_failed_trials = math.inf  # the engine stops a sweep
 
@@ -67,12 +44,9 @@ class Sampler(keras_tuner.Oracle):
         """Returns the next trial, None if there is none, or WAIT if a running trial must end first."""
         number = len(self.trials)
         trial = self.create_trial(f"trial-{number}")
-        match trial.status:
-            case "RUNNING":
-                return self._proposal(trial)
-            case "IDLE":
-                return WAIT
-        return None
+        if trial.status == "RUNNING":
+            return self._proposal(trial)
+        return WAIT if trial.status == "IDLE" else None
 
     def tell(self, number: int, score: float | None) -> None:
         """Takes the score of a trial; None: it failed."""
@@ -81,7 +55,7 @@ class Sampler(keras_tuner.Oracle):
         trial.status = "COMPLETED"
         self.end_trial(trial)
 
-    def restore(self, trials: Iterable[RecordedTrial]) -> None:
+    def restore(self, trials: Iterable[TrialRun]) -> None:
         """Puts a new sampler into the state it had after these trials."""
         trials = sorted(trials, key=lambda trial: trial.number)
         for recorded in trials:
@@ -164,10 +138,8 @@ def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
         when, name, allowed = parameter.when, parameter.name, parameter.values
         codes = [choices[when.key].index(value) for value in when.values] if when else []
         with made.conditional_scope(when.key, codes) if when else nullcontext():
-            if isinstance(allowed, Choices):
-                made.Choice(name, list(range(len(allowed.values))), ordered=False)
-            elif allowed.enumerable:
-                made.Choice(name, allowed.values, ordered=True)
+            if isinstance(allowed, Choices) or allowed.enumerable:
+                made.Choice(name, list(range(len(allowed.values))))
             else:
                 kind = made.Int if allowed.whole else made.Float
                 kind(name, allowed.low, allowed.high, sampling="log" if allowed.log else "linear")
@@ -178,9 +150,8 @@ def _tuner_values(rung: Mapping[str, Any] | None) -> dict[str, Any]:
     """What KerasTuner's Hyperband keeps among the values of a trial."""
     if rung is None:
         return {}
-    place = Rung(**rung)
-    parent = {} if place.parent is None else {"tuner/trial_id": _id(place.parent)}
-    return {"tuner/epochs": place.epochs, "tuner/bracket": place.bracket, "tuner/round": place.number, **parent}
+    parent = {} if rung["parent"] is None else {"tuner/trial_id": _id(rung["parent"])}
+    return {"tuner/epochs": rung["epochs"], "tuner/bracket": rung["bracket"], "tuner/round": rung["number"], **parent}
 
 
 def _id(number: int) -> str:

@@ -5,23 +5,17 @@ from typing import Any
 import keras_tuner
 from keras_tuner.src.engine.trial import Trial
 
-from mnist_exp.config.objective import Objective
 from mnist_exp.sweep.samplers.base import Sampler
-from mnist_exp.sweep.space import Space, Values
+from mnist_exp.sweep.space import Values
 from mnist_exp.sweep.trial import Proposal, Rung
 
 
 class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband (Li et al. 2018): many short trainings, the better ones continued.
 
-    epochs: those of the last rung. factor: 1 of `factor` trials is promoted to the next rung. iterations: how often
-    all brackets are run.
+    max_epochs: those of the last rung. factor: 1 of `factor` trials is promoted to the next rung.
+    hyperband_iterations: how often all brackets are run.
     """
-
-    def __init__(
-        self, space: Space, objective: Objective, seed: int, *, epochs: int, factor: int, iterations: int
-    ) -> None:
-        super().__init__(space, objective, seed, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
 
     @property
     def total(self) -> int:
@@ -42,14 +36,9 @@ class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
         values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
         tuner = {k.removeprefix("tuner/"): v for k, v in trial.hyperparameters.values.items() if k not in values}
         parent = tuner.get("trial_id")
-        bracket = next(
-            b for b in self._brackets if any(info["id"] == trial.trial_id for info in b["rounds"][tuner["round"]])
-        )
-        return Proposal(
-            int(trial.trial_id),
-            self._decode(values),
-            Rung(bracket["bracket_num"], tuner["round"], tuner["epochs"], None if parent is None else int(parent)),
-        )
+        bracket = self._bracket_with(trial.trial_id, tuner["round"])["bracket_num"]
+        rung = Rung(bracket, tuner["round"], tuner["epochs"], None if parent is None else int(parent))
+        return Proposal(int(trial.trial_id), self._decode(values), rung)
 
     def _place(self, trial: Trial) -> None:
         values = trial.hyperparameters.values
@@ -61,10 +50,10 @@ class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
                 self._start_new_bracket()
                 rounds = self._brackets[-1]["rounds"]
         else:
-            rounds = next(
-                bracket["rounds"]
-                for bracket in self._brackets
-                if number < len(bracket["rounds"])
-                and any(info["id"] == parent for info in bracket["rounds"][number - 1])
-            )
+            rounds = self._bracket_with(parent, number - 1)["rounds"]
         rounds[number].append({"past_id": parent, "id": trial.trial_id})
+
+    def _bracket_with(self, trial_id: str, number: int) -> dict[str, Any]:
+        """Returns the bracket that has this trial in the round of this number."""
+        brackets = (bracket for bracket in self._brackets if number < len(bracket["rounds"]))
+        return next(b for b in brackets if any(info["id"] == trial_id for info in b["rounds"][number]))

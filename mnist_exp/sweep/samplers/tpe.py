@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,11 +23,10 @@ class TpeSampler(Sampler):
     def __init__(self, space: Space, objective: Objective, seed: int) -> None:
         super().__init__(space, objective, seed)
         self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
-        self._parameters = {parameter.name: parameter for parameter in space.parameters}
         self._ended: dict[str, optuna.trial.FrozenTrial] = {}
 
     def _draw(self) -> Values | None:
-        study = self._study()
+        study = self._create_study(self._ended.get(t.trial_id) or self._freeze(t) for t in self._considered())
         for attempt in range(5):
             study.sampler = _sampler(self._seed_state + attempt)
             asked = study.ask()
@@ -39,12 +38,7 @@ class TpeSampler(Sampler):
 
     def create_study(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
         """Returns a study of Optuna with finished trials of these values."""
-        study = self._new_study()
-        for values, score in scores:
-            coded = {name: self._place_of(name, code) for name, code in self._encode(values).items()}
-            distributions = {name: self._distributions[name] for name in values}
-            study.add_trial(optuna.trial.create_trial(params=coded, distributions=distributions, value=score))
-        return study
+        return self._create_study(self._create_trial(self._encode(values), value=score) for values, score in scores)
 
     def _suggest(self, asked: optuna.Trial, parameter: Parameter) -> Any:
         name, numbers = parameter.name, parameter.values
@@ -56,15 +50,10 @@ class TpeSampler(Sampler):
             return asked.suggest_int(name, int(numbers.low), int(numbers.high), log=numbers.log)
         return asked.suggest_float(name, numbers.low, numbers.high, log=numbers.log)
 
-    def _study(self) -> optuna.Study:
-        """Returns a study of Optuna with the trials that TPE looks at."""
-        study = self._new_study()
-        for trial in self._considered():
-            study.add_trial(self._ended.get(trial.trial_id) or self._freeze(trial))
+    def _create_study(self, trials: Iterable[optuna.trial.FrozenTrial]) -> optuna.Study:
+        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        study.add_trials(trials)
         return study
-
-    def _new_study(self) -> optuna.Study:
-        return optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
 
     def _considered(self) -> list[Trial]:
         """All running trials and at most HISTORY of the others: half the best, half the newest."""
@@ -77,25 +66,19 @@ class TpeSampler(Sampler):
 
     def _freeze(self, trial: Trial) -> optuna.trial.FrozenTrial:
         states = optuna.trial.TrialState
-        values = {name: self._place_of(name, code) for name, code in trial.hyperparameters.values.items()}
         given: dict[str, Any] = {"state": states.COMPLETE, "value": trial.score}
         if trial.status == "RUNNING":
             given = {"state": states.RUNNING}
         elif math.isinf(trial.score):
             given = {"state": states.PRUNED}  # without a value TPE counts it as the worst
-        frozen = optuna.trial.create_trial(
-            params=values, distributions={name: self._distributions[name] for name in values}, **given
-        )
+        frozen = self._create_trial(trial.hyperparameters.values, **given)
         if trial.status != "RUNNING":
             self._ended[trial.trial_id] = frozen
         return frozen
 
-    def _place_of(self, name: str, code: float) -> float:
-        """Returns what Optuna has for a code: of a range, too, only the place in it."""
-        numbers = self._parameters[name].values
-        if isinstance(numbers, Choices) or not numbers.enumerable:
-            return code
-        return numbers.values.index(code)
+    def _create_trial(self, codes: Values, **given: Any) -> optuna.trial.FrozenTrial:
+        distributions = {name: self._distributions[name] for name in codes}
+        return optuna.trial.create_trial(params=codes, distributions=distributions, **given)
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
