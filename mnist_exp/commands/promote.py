@@ -39,16 +39,14 @@ def promote(store: Store, wanted: str, name: str, force: bool) -> Promotion:
         test = test_pair(read_run(store, run).predictions, read_run(store, champion[1]).predictions, "val")
         if not force:
             _check(run, champion[1], test)
-    version = register_champion(store, run, name, _version_tags(test))
+    version = register_champion(store, run, name, _version_tags(test) if test else {})
     return Promotion(f"models:/{name}@{CHAMPION}", version, champion[0] if champion else None, test)
 
 
 def _check(run: StoredRun, champion: StoredRun, test: PairedTest | None) -> None:
     if test is None:
-        remedy = "train on the same split, or give --force"
-        raise TrackingError(
-            Problem(f"{run.label} and {champion.label}", "have no validation images in common", remedy=remedy)
-        )
+        rule, remedy = "have no validation images in common", "train on the same split, or give --force"
+        raise TrackingError(Problem(f"{run.label} and {champion.label}", rule, remedy=remedy))
     if test.first_only < test.second_only:
         rule = (
             f"must not be worse than the champion {champion.label}: of {test.images:,} validation images only this run "
@@ -57,9 +55,7 @@ def _check(run: StoredRun, champion: StoredRun, test: PairedTest | None) -> None
         raise TrackingError(Problem(run.label, rule, remedy="promote it nevertheless with --force"))
 
 
-def _version_tags(test: PairedTest | None) -> dict[str, str]:
-    if test is None:
-        return {}
+def _version_tags(test: PairedTest) -> dict[str, str]:
     return {
         tags.AGAINST_CHAMPION: test.verdict,
         tags.RIGHT_ALONE: str(test.first_only),
