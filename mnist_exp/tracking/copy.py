@@ -9,16 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.find import fetch_runs, iterate_pages
 from mnist_exp.tracking.registry import list_versions
 from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Metric, Run
 
 IDS = (tags.PARENT, tags.SWEEP, tags.MODEL_RUN, tags.REPRODUCES)  # tags that hold the id of another run
 
@@ -61,16 +62,14 @@ def copy_store(source: Store, target: Store, report: Callable[[str], None] = lam
     return summary
 
 
-def _ended_runs(store: Store) -> "list[Run]":
+def _ended_runs(store: Store) -> list[Run]:
     """Parents come before their children, whose tags hold the parent's id."""
     ended = fetch_runs(store, "attributes.status != 'RUNNING'")
     runs = [run for run in ended if tags.COPIED_FROM not in run.data.tags]
     return sorted(runs, key=lambda run: (run.info.start_time, tags.PARENT in run.data.tags))
 
 
-def _copy_run(source: Store, target: Store, run: "Run", experiment: str, summary: CopySummary) -> None:
-    from mlflow.entities import Param
-
+def _copy_run(source: Store, target: Store, run: Run, experiment: str, summary: CopySummary) -> None:
     values = {key: summary.ids.get(value, value) if key in IDS else value for key, value in run.data.tags.items()}
     values[tags.COPIED_FROM] = run.info.run_id
     copy = target.client.create_run(experiment, run.info.start_time, values, run.info.run_name).info.run_id
@@ -94,17 +93,13 @@ def _copy_run(source: Store, target: Store, run: "Run", experiment: str, summary
     summary.metrics += len(points)
 
 
-def _models(store: Store, run: "Run") -> "list[LoggedModel]":
+def _models(store: Store, run: Run) -> list[LoggedModel]:
     outputs = run.outputs.model_outputs if run.outputs else []
     return [store.client.get_logged_model(output.model_id) for output in outputs]
 
 
-def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: str) -> str:
+def _copy_model(target: Store, model: LoggedModel, experiment: str, run_id: str) -> str:
     """Copies the files of a model. The ids of run and model in its description become those of the copies."""
-    import mlflow
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
-
     copy = target.client.create_logged_model(
         experiment, model.name, run_id, dict(model.tags), dict(model.params or {}), model.model_type
     )
@@ -124,8 +119,6 @@ def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: st
 
 def _copy_registered(source: Store, target: Store, summary: CopySummary) -> None:
     """Copies names, versions in their order, and aliases. Versions that were copied earlier stay."""
-    from mlflow.exceptions import MlflowException
-
     for registered in iterate_pages(source.client.search_registered_models):
         name = registered.name
         try:
@@ -161,12 +154,12 @@ def _check_files(files: Path, fetch: Callable[..., str], name: str | None) -> in
     return len(same)
 
 
-def _check_points(target: Store, copy: str, run: "Run", points: "list[Metric]") -> None:
+def _check_points(target: Store, copy: str, run: Run, points: list[Metric]) -> None:
     arrived = [point for key in run.data.metrics for point in target.client.get_metric_history(copy, key)]
     if _plain(arrived) != _plain(points) or target.client.get_run(copy).data.params != run.data.params:
         rule = f"has {len(points)} metrics, of which {len(arrived)} arrived"
         raise TrackingError(Problem(str(run.info.run_name), rule, remedy="copy again"))
 
 
-def _plain(points: "list[Metric]") -> set[tuple[str, int, float]]:
+def _plain(points: list[Metric]) -> set[tuple[str, int, float]]:
     return {(point.key, point.step, point.value) for point in points}
