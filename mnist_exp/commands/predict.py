@@ -51,6 +51,9 @@ class Prediction:
         return self.probability < UNSURE
 
 
+Answer = Prediction | str  # the error of a file that cannot be used
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model with the metadata that it needs to be used. run: where it was trained."""
@@ -102,9 +105,7 @@ def _load(uri: str, run_id: str) -> "tuple[keras.Model, dict[str, Any]]":
     return load_model(uri, run_id), read_metadata(uri, run_id)
 
 
-def predict_files(
-    predictor: Predictor, names: Iterator[str]
-) -> Iterator[tuple[str, Image.Image | None, Prediction | str]]:
+def predict_files(predictor: Predictor, names: Iterator[str]) -> Iterator[tuple[str, Image.Image | None, Answer]]:
     """Yields name, image and prediction of each file. If a file cannot be used, the error replaces the prediction."""
     while some := list(islice(names, TOGETHER)):
         images, tiles, errors = [], [], {}
