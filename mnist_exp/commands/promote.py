@@ -48,11 +48,13 @@ def _check(run: StoredRun, champion: StoredRun, test: PairedTest | None) -> None
         rule, remedy = "have no validation images in common", "train on the same split, or give --force"
         raise TrackingError(Problem(f"{run.label} and {champion.label}", rule, remedy=remedy))
     if test.first_only < test.second_only:
-        rule = (
-            f"must not be worse than the champion {champion.label}: of {test.images:,} validation images only this run "
-            f"has {test.first_only} right, only the champion {test.second_only} (p={test.p:.2g})"
-        )
+        rule = f"must not be worse than the champion {champion.label}: {_counts(test, 'this run', 'the champion')}"
         raise TrackingError(Problem(run.label, rule, remedy="promote it nevertheless with --force"))
+
+
+def _counts(test: PairedTest, new: str, champion: str) -> str:
+    right = f"only {new} has {test.first_only} right, only {champion} {test.second_only} (p={test.p:.2g})"
+    return f"of {test.images:,} validation images {right}"
 
 
 def _version_tags(test: PairedTest) -> dict[str, str]:
@@ -78,10 +80,7 @@ def command(run: str, name: str, force: bool, as_json: bool, store: Store) -> No
         print_json(asdict(done))
         return
     if done.test:
-        click.echo(
-            f"{done.test.verdict} against version {done.before}: of {done.test.images:,} validation images only this "
-            f"one has {done.test.first_only} right, only that {done.test.second_only} (p={done.test.p:.2g})"
-        )
+        click.echo(f"{done.test.verdict} against version {done.before}: {_counts(done.test, 'this one', 'that')}")
     elif done.before:
         click.echo(f"not compared with version {done.before}: they have no validation images in common")
     click.echo(f"{done.uri} is version {done.version}")
