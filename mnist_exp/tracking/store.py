@@ -168,12 +168,11 @@ def long_retries() -> Iterator[None]:
 def _check_server(uri: str) -> None:
     """Asks a server once, within `long_retries` more often. Raises TrackingError if it does not answer."""
     import requests
-    from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
     session = requests.Session()
     if os.environ.get(RETRIES) == str(LONG_RETRIES):
-        session.mount(uri, HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
+        session.mount(uri, requests.adapters.HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
     server = hide_password(uri)
     try:
         status = session.get(f"{uri.rstrip('/')}/health", timeout=5).status_code
