@@ -154,15 +154,12 @@ def point_mlflow_at(uri: str | None) -> None:
 @contextmanager
 def long_retries() -> Iterator[None]:
     """Lets calls wait two minutes for a server that is away. Outside this block they give up after seconds."""
-    before = os.environ.get(RETRIES)
+    before = os.environ.get(RETRIES, SETTINGS[RETRIES])  # a store opened in the block sets no default
     os.environ[RETRIES] = str(LONG_RETRIES)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[RETRIES]
-        else:
-            os.environ[RETRIES] = before
+        os.environ[RETRIES] = before
 
 
 def _check_server(uri: str) -> None:
