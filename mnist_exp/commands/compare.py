@@ -16,7 +16,7 @@ from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.find import find_run, search_runs
+from mnist_exp.tracking.find import DIGESTS, find_run, search_runs
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
 
@@ -24,15 +24,7 @@ WIDTH = 80
 SPLITS = ("val", "test")
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
 # Parameters that say where a run was recorded, or follow from others.
-PLUMBING = (
-    "tracking.",
-    "dataset.digest",
-    "dataset.validation_digest",
-    "dataset.path",
-    "export",
-    "name",
-    "training.resume",
-)
+PLUMBING = (*DIGESTS, "tracking.", "dataset.path", "export", "name", "training.resume")
 
 
 @dataclass(frozen=True)

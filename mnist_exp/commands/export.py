@@ -33,9 +33,8 @@ def export_run(store: Store, wanted: str, kind: "Format", path: Path) -> "tuple[
     if path.exists():
         raise ConfigError(Problem(str(path), "already exists", remedy="choose another path with --to"))
     if not path.parent.is_dir():
-        raise ConfigError(
-            Problem(str(path.parent), "is not a folder", remedy="create it, or choose another path with --to")
-        )
+        remedy = "create it, or choose another path with --to"
+        raise ConfigError(Problem(str(path.parent), "is not a folder", remedy=remedy))
     predictor = Predictor.load(store, wanted)
     config = RunConfig(read_config(store, predictor.run), predictor.run.choices)
     images, source = _images(config, predictor.shape)

@@ -13,6 +13,7 @@ import click
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
+from mnist_exp.signals import TERMINATED, Terminated, raise_on_sigterm
 from mnist_exp.tracking.store import connect_existing
 
 HOST = "127.0.0.1"
@@ -70,6 +71,18 @@ def write_errors(option: str, path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         rule, remedy = f"{path} cannot be written ({error})", "name a file with a known suffix in a folder that exists"
         raise ConfigError(Problem(option, rule, remedy=remedy)) from error
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """Ends the block of a server on Ctrl-C, and the process with status 143 on SIGTERM."""
+    try:
+        with raise_on_sigterm():
+            yield
+    except KeyboardInterrupt:
+        return
+    except Terminated as stop:
+        raise SystemExit(TERMINATED) from stop
 
 
 def choose_port(port: int) -> int:

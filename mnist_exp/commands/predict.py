@@ -51,6 +51,9 @@ class Prediction:
         return self.probability < UNSURE
 
 
+Answer = Prediction | str  # the error of a file that cannot be used
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model with the metadata that it needs to be used. run: where it was trained."""
@@ -67,14 +70,9 @@ class Predictor:
         run = find_finished(store, wanted, experiment)
         with store_errors(store.uri):
             model, metadata = _load(store.uri, run.model_run_id)
-        size = metadata["input"]
-        return cls(
-            model,
-            run,
-            tuple(metadata["class_names"]),
-            (size["height"], size["width"], size["channels"]),
-            metadata.get("preparation", "resize"),
-        )
+        names, size = tuple(metadata["class_names"]), metadata["input"]
+        shape = size["height"], size["width"], size["channels"]
+        return cls(model, run, names, shape, metadata.get("preparation", "resize"))
 
     def tile(self, image: Image.Image) -> np.ndarray:
         """Returns what the model sees of an RGBA image: uint8 (height, width, channels).
@@ -107,25 +105,20 @@ def _load(uri: str, run_id: str) -> "tuple[keras.Model, dict[str, Any]]":
     return load_model(uri, run_id), read_metadata(uri, run_id)
 
 
-def predict_files(
-    predictor: Predictor, names: Iterator[str]
-) -> Iterator[tuple[str, Image.Image | None, Prediction | str]]:
+def predict_files(predictor: Predictor, names: Iterator[str]) -> Iterator[tuple[str, Image.Image | None, Answer]]:
     """Yields name, image and prediction of each file. If a file cannot be used, the error replaces the prediction."""
     while some := list(islice(names, TOGETHER)):
         images, tiles, errors = [], [], {}
         for place, name in enumerate(some):
+            image = None
             try:
                 image = _read(name)
-            except DataError as error:
-                errors[place] = str(error)
-                continue
-            try:
                 tiles.append(predictor.tile(image))
             except DataError as error:
-                errors[place] = f"{name}: {error}"
-                continue
-            image.thumbnail(THUMBNAIL)
-            images.append(image)
+                errors[place] = f"{name}: {error}" if image else str(error)
+            else:
+                image.thumbnail(THUMBNAIL)
+                images.append(image)
         with hide_library_output():
             predictions = iter(zip(images, predictor.predict(tiles), strict=True))
         for place, name in enumerate(some):
@@ -169,8 +162,7 @@ def command(
             shown.append((image, prediction))
     if show and shown:
         _draw(show, shown)
-    if failed:
-        raise SystemExit(1)
+    raise SystemExit(failed)
 
 
 def _files(paths: Sequence[str]) -> Iterator[str]:

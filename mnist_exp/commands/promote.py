@@ -39,27 +39,25 @@ def promote(store: Store, wanted: str, name: str, force: bool) -> Promotion:
         test = test_pair(read_run(store, run).predictions, read_run(store, champion[1]).predictions, "val")
         if not force:
             _check(run, champion[1], test)
-    version = register_champion(store, run, name, _version_tags(test))
+    version = register_champion(store, run, name, _version_tags(test) if test else {})
     return Promotion(f"models:/{name}@{CHAMPION}", version, champion[0] if champion else None, test)
 
 
 def _check(run: StoredRun, champion: StoredRun, test: PairedTest | None) -> None:
     if test is None:
-        remedy = "train on the same split, or give --force"
-        raise TrackingError(
-            Problem(f"{run.label} and {champion.label}", "have no validation images in common", remedy=remedy)
-        )
+        rule, remedy = "have no validation images in common", "train on the same split, or give --force"
+        raise TrackingError(Problem(f"{run.label} and {champion.label}", rule, remedy=remedy))
     if test.first_only < test.second_only:
-        rule = (
-            f"must not be worse than the champion {champion.label}: of {test.images:,} validation images only this run "
-            f"has {test.first_only} right, only the champion {test.second_only} (p={test.p:.2g})"
-        )
+        rule = f"must not be worse than the champion {champion.label}: {_counts(test, 'this run', 'the champion')}"
         raise TrackingError(Problem(run.label, rule, remedy="promote it nevertheless with --force"))
 
 
-def _version_tags(test: PairedTest | None) -> dict[str, str]:
-    if test is None:
-        return {}
+def _counts(test: PairedTest, new: str, champion: str) -> str:
+    right = f"only {new} has {test.first_only} right, only {champion} {test.second_only} (p={test.p:.2g})"
+    return f"of {test.images:,} validation images {right}"
+
+
+def _version_tags(test: PairedTest) -> dict[str, str]:
     return {
         tags.AGAINST_CHAMPION: test.verdict,
         tags.RIGHT_ALONE: str(test.first_only),
@@ -82,10 +80,7 @@ def command(run: str, name: str, force: bool, as_json: bool, store: Store) -> No
         print_json(asdict(done))
         return
     if done.test:
-        click.echo(
-            f"{done.test.verdict} against version {done.before}: of {done.test.images:,} validation images only this "
-            f"one has {done.test.first_only} right, only that {done.test.second_only} (p={done.test.p:.2g})"
-        )
+        click.echo(f"{done.test.verdict} against version {done.before}: {_counts(done.test, 'this one', 'that')}")
     elif done.before:
         click.echo(f"not compared with version {done.before}: they have no validation images in common")
     click.echo(f"{done.uri} is version {done.version}")

@@ -59,9 +59,8 @@ def find_changes(run: StoredRun, now: Mapping[str, str]) -> dict[str, tuple[str,
 
 def reproduce(store: Store, settings: Tracking, first: StoredRun, listener: Listener) -> Reproduction:
     """Trains the run again, as a run of its own. Raises DataError if the data have changed."""
-    config = check_values(
-        {**read_config(store, first), "tracking": settings.model_dump(), "name": f"{first.name}-again"}, first.choices
-    )
+    changes = {"tracking": settings.model_dump(), "name": f"{first.name}-again"}
+    config = check_values(read_config(store, first) | changes, first.choices)
     digest, before = load_splits(config).digest, first.params["dataset.digest"]
     if digest != before:
         raise DataError(Problem("dataset.digest", f"must be that of the run, {before}", digest, "put that data back"))
@@ -69,13 +68,9 @@ def reproduce(store: Store, settings: Tracking, first: StoredRun, listener: List
     assert result.run_id is not None
     store.set_tags(result.run_id, {tags.REPRODUCES: first.id})
     one, two = read_run(store, first), read_run(store, fetch_run(store, result.run_id))
-    return Reproduction(
-        result.name,
-        result.run_id,
-        _largest_difference(store, one.id, two.id),
-        (one.metrics["val/accuracy"], two.metrics["val/accuracy"]),
-        test_pair(two.predictions, one.predictions, "val"),
-    )
+    largest, test = _largest_difference(store, one.id, two.id), test_pair(two.predictions, one.predictions, "val")
+    accuracies = one.metrics["val/accuracy"], two.metrics["val/accuracy"]
+    return Reproduction(result.name, result.run_id, largest, accuracies, test)
 
 
 def _largest_difference(store: Store, *run_ids: str) -> float:
@@ -107,21 +102,14 @@ def command(run: str, check: bool, experiment: str | None, as_json: bool, settin
         if as_json:
             print_json({"changes": changes})
         raise SystemExit(bool(changes))
-    again = _train(store, settings, first, quiet=as_json)
+    display = RunDisplay()
+    with hide_library_output() as display.output, display.cleared():
+        again = reproduce(store, settings, first, Listener() if as_json else display)
     if as_json:
         print_json({"changes": changes, **asdict(again), "verdict": again.verdict})
     else:
         _print_result(again)
     raise SystemExit(again.verdict == "different")
-
-
-def _train(store: Store, settings: Tracking, first: StoredRun, quiet: bool) -> Reproduction:
-    if quiet:
-        with hide_library_output():
-            return reproduce(store, settings, first, Listener())
-    display = RunDisplay()
-    with hide_library_output() as display.output, display.cleared():
-        return reproduce(store, settings, first, display)
 
 
 def _print_changes(changes: Mapping[str, tuple[str, str]]) -> None:

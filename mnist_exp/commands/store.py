@@ -66,8 +66,7 @@ def copy(folder: Path, uri: str, as_json: bool) -> None:
     with long_retries():
         done = copy_store(source, open_store(uri, folder), click.echo if not as_json else lambda label: None)
     if as_json:
-        counts = {key: count for key, count in asdict(done).items() if isinstance(count, int)}
-        print_json(counts)
+        print_json({key: count for key, count in asdict(done).items() if isinstance(count, int)})
         return
     click.echo(
         f"{done.runs} runs copied, {done.before} were copied before; {done.metrics} metrics, {done.files} files, "

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import click
 
-from mnist_exp.commands.options import HOST, choose_port, is_listening, port_option, with_tracking
+from mnist_exp.commands.options import HOST, choose_port, is_listening, port_option, until_stopped, with_tracking
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
-from mnist_exp.signals import Terminated, raise_on_sigterm
 from mnist_exp.tracking.store import Store, connect_existing, locate
 
 PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
@@ -31,17 +30,12 @@ def command(port: int, settings: Tracking) -> None:
         return
     store = connect_existing(settings)
     port = choose_port(port)
-    try:
-        with raise_on_sigterm(), _server(store, port) as server:
-            while server.poll() is None and not is_listening(port):
-                time.sleep(0.2)
-            if server.poll() is None:
-                click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
-            server.wait()
-    except KeyboardInterrupt:
-        return
-    except Terminated as stop:
-        raise SystemExit(143) from stop
+    with until_stopped(), _server(store, port) as server:
+        while server.poll() is None and not is_listening(port):
+            time.sleep(0.2)
+        if server.poll() is None:
+            click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
+        server.wait()
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from typing import Any
 from mnist_exp.config.schema import Tracking
 from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.owner import end_dead_runs
-from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.stored_run import parse_config
 from mnist_exp.tracking.tags import FOLDER
 
-__all__ = ["ActiveRun", "Timer", "load_model", "read_resumable", "start_run"]
+__all__ = ["ActiveRun", "Timer", "read_resumable", "start_run"]
 
 
 def start_run(settings: Tracking, name: str, resume: str | None = None, timer: Timer | None = None) -> ActiveRun:

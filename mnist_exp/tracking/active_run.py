@@ -16,8 +16,6 @@ from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation import history
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import keras
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -81,9 +79,7 @@ class ActiveRun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end("FINISHED")
         elif isinstance(error, Exception):

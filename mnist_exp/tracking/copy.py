@@ -3,12 +3,17 @@
 A copied run is marked as whole last. A run without the mark is copied again, so an interrupted copy can be repeated.
 """
 
-import hashlib
+import filecmp
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
@@ -16,11 +21,7 @@ from mnist_exp.tracking.find import fetch_runs, iterate_pages
 from mnist_exp.tracking.registry import list_versions
 from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
 
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Metric, Run
-
 IDS = (tags.PARENT, tags.SWEEP, tags.MODEL_RUN, tags.REPRODUCES)  # tags that hold the id of another run
-BATCH = 1000  # metrics per call
 
 
 @dataclass
@@ -47,11 +48,12 @@ def copy_store(source: Store, target: Store, report: Callable[[str], None] = lam
         for run in _ended_runs(source):
             name = source.client.get_experiment(run.info.experiment_id).name
             experiment = target.experiment_id(name)
-            if known := _find_copy(target, experiment, run.info.run_id):
+            if known := next(fetch_runs(target, f"tags.{tags.COPIED_FROM} = '{run.info.run_id}'", [experiment]), None):
                 summary.ids[run.info.run_id] = known.info.run_id
                 if tags.COPIED_WHOLE in known.data.tags:
                     summary.before += 1
-                    summary.model_ids |= _pair_models(source, target, run, known)
+                    models = zip(_models(source, run), _models(target, known), strict=True)
+                    summary.model_ids |= {ours.model_id: theirs.model_id for ours, theirs in models}
                     continue
                 target.client.delete_run(known.info.run_id)
             report(f"{run.info.run_name} ({run.info.run_id[:8]})")
@@ -60,37 +62,27 @@ def copy_store(source: Store, target: Store, report: Callable[[str], None] = lam
     return summary
 
 
-def _ended_runs(store: Store) -> "list[Run]":
+def _ended_runs(store: Store) -> list[Run]:
     """Parents come before their children, whose tags hold the parent's id."""
     ended = fetch_runs(store, "attributes.status != 'RUNNING'")
     runs = [run for run in ended if tags.COPIED_FROM not in run.data.tags]
     return sorted(runs, key=lambda run: (run.info.start_time, tags.PARENT in run.data.tags))
 
 
-def _find_copy(target: Store, experiment: str, run_id: str) -> "Run | None":
-    return next(fetch_runs(target, f"tags.{tags.COPIED_FROM} = '{run_id}'", [experiment]), None)
-
-
-def _copy_run(source: Store, target: Store, run: "Run", experiment: str, summary: CopySummary) -> None:
-    from mlflow.entities import Param
-
+def _copy_run(source: Store, target: Store, run: Run, experiment: str, summary: CopySummary) -> None:
     values = {key: summary.ids.get(value, value) if key in IDS else value for key, value in run.data.tags.items()}
     values[tags.COPIED_FROM] = run.info.run_id
     copy = target.client.create_run(experiment, run.info.start_time, values, run.info.run_name).info.run_id
     summary.ids[run.info.run_id] = copy
-    for some in _parts([Param(key, value) for key, value in run.data.params.items()], 100):
-        target.client.log_batch(copy, params=some)
+    params = [Param(key, value) for key, value in run.data.params.items()]
     points = [point for key in run.data.metrics for point in source.client.get_metric_history(run.info.run_id, key)]
-    for some in _parts(points, BATCH):
-        target.client.log_batch(copy, metrics=some)
+    target.client.log_batch(copy, points, params)  # in as many calls as the server needs
     if run.inputs.dataset_inputs:
         target.client.log_inputs(copy, run.inputs.dataset_inputs)
     with tempfile.TemporaryDirectory() as folder:
         files = Path(source.client.download_artifacts(run.info.run_id, "", folder))
         target.client.log_artifacts(copy, str(files))
-        summary.files += _check_files(
-            files, lambda to: target.client.download_artifacts(copy, "", to), run.info.run_name
-        )
+        summary.files += _check_files(files, partial(target.client.download_artifacts, copy, ""), run.info.run_name)
     for model in _models(source, run):
         summary.model_ids[model.model_id] = _copy_model(target, model, experiment, copy)
         summary.models += 1
@@ -101,22 +93,13 @@ def _copy_run(source: Store, target: Store, run: "Run", experiment: str, summary
     summary.metrics += len(points)
 
 
-def _models(store: Store, run: "Run") -> "list[LoggedModel]":
+def _models(store: Store, run: Run) -> list[LoggedModel]:
     outputs = run.outputs.model_outputs if run.outputs else []
     return [store.client.get_logged_model(output.model_id) for output in outputs]
 
 
-def _pair_models(source: Store, target: Store, run: "Run", copy: "Run") -> dict[str, str]:
-    pairs = zip(_models(source, run), _models(target, copy), strict=True)
-    return {ours.model_id: theirs.model_id for ours, theirs in pairs}
-
-
-def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: str) -> str:
+def _copy_model(target: Store, model: LoggedModel, experiment: str, run_id: str) -> str:
     """Copies the files of a model. The ids of run and model in its description become those of the copies."""
-    import mlflow
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
-
     copy = target.client.create_logged_model(
         experiment, model.name, run_id, dict(model.tags), dict(model.params or {}), model.model_type
     )
@@ -128,28 +111,21 @@ def _copy_model(target: Store, model: "LoggedModel", experiment: str, run_id: st
         description.save(str(files / "MLmodel"))
         target.client.log_model_artifacts(copy.model_id, str(files))
         point_mlflow_at(target.uri)
-
-        def fetch(to: str) -> str:
-            return str(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{copy.model_id}", dst_path=to))
-
         target.client.finalize_logged_model(copy.model_id, "READY")
-        _check_files(files, fetch, str(model.name))
+        _check_files(files, partial(mlflow.artifacts.download_artifacts, f"models:/{copy.model_id}"), model.name)
     target.client.log_outputs(run_id, [LoggedModelOutput(copy.model_id, 0)])
     return str(copy.model_id)
 
 
 def _copy_registered(source: Store, target: Store, summary: CopySummary) -> None:
     """Copies names, versions in their order, and aliases. Versions that were copied earlier stay."""
-    from mlflow.exceptions import MlflowException
-
     for registered in iterate_pages(source.client.search_registered_models):
         name = registered.name
         try:
-            known = {version.run_id: version for version in list_versions(target, name)}
             target.client.get_registered_model(name)
         except MlflowException:
-            known = {}
             target.client.create_registered_model(name, dict(registered.tags), registered.description)
+        known = {version.run_id: version for version in list_versions(target, name)}
         numbers: dict[str, str] = {}
         for version in list_versions(source, name):
             run_id = summary.ids.get(version.run_id)
@@ -167,34 +143,23 @@ def _copy_registered(source: Store, target: Store, summary: CopySummary) -> None
                 target.client.set_registered_model_alias(name, alias, numbers[str(number)])
 
 
-def _check_files(files: Path, fetch: Callable[[str], str], name: str | None) -> int:
-    """Compares the digests of all files with those that `fetch` brings back, and returns the number of files."""
+def _check_files(files: Path, fetch: Callable[..., str], name: str | None) -> int:
+    """Compares all files with those that `fetch` brings back, byte by byte, and returns the number of files."""
+    paths = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = _digests(files), _digests(Path(fetch(folder)))
-    if changed := sorted(path for path in ours if ours[path] != theirs.get(path)):
-        rule = f"has files that did not arrive as sent: {', '.join(changed[:5])}"
+        same, changed, missing = filecmp.cmpfiles(files, fetch(dst_path=folder), paths, shallow=False)
+    if changed or missing:
+        rule = f"has files that did not arrive as sent: {', '.join(sorted(changed + missing)[:5])}"
         raise TrackingError(Problem(str(name), rule, remedy="copy again"))
-    return len(ours)
+    return len(same)
 
 
-def _check_points(target: Store, copy: str, run: "Run", points: "list[Metric]") -> None:
+def _check_points(target: Store, copy: str, run: Run, points: list[Metric]) -> None:
     arrived = [point for key in run.data.metrics for point in target.client.get_metric_history(copy, key)]
     if _plain(arrived) != _plain(points) or target.client.get_run(copy).data.params != run.data.params:
         rule = f"has {len(points)} metrics, of which {len(arrived)} arrived"
         raise TrackingError(Problem(str(run.info.run_name), rule, remedy="copy again"))
 
 
-def _plain(points: "list[Metric]") -> set[tuple[str, int, float]]:
+def _plain(points: list[Metric]) -> set[tuple[str, int, float]]:
     return {(point.key, point.step, point.value) for point in points}
-
-
-def _digests(folder: Path) -> Mapping[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def _parts(values: list, size: int) -> Iterator[list]:
-    return (values[start : start + size] for start in range(0, len(values), size))

@@ -3,6 +3,7 @@
 import getpass
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn
 
 def collect_tags(artifacts: Path) -> dict[str, str]:
     """Returns the tags. An uncommitted change is also written to artifacts/git.diff."""
-    return {**_git(artifacts), **_versions(), **_hardware(), **_command()}
+    return _git(artifacts) | _versions() | _hardware() | _command()
 
 
 def _command() -> dict[str, str]:
@@ -58,9 +59,8 @@ def _output(*command: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {f"{tags.VERSION}{name}": _version(name) for name in PACKAGES} | {
-        f"{tags.VERSION}python": platform.python_version()
-    }
+    versions = {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return {f"{tags.VERSION}{name}": found for name, found in versions.items()}
 
 
 def _version(package: str) -> str:
@@ -86,10 +86,6 @@ def _hardware() -> dict[str, str]:
 
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        if names:
-            return names[0]
+    if info.exists() and (name := re.search(r"^model name\s*:(.*)", info.read_text(), re.MULTILINE)):
+        return name[1].strip()
     return platform.processor() or platform.machine()

@@ -73,11 +73,8 @@ def log_results(
     if not difference <= CLOSE:
         rule = f"must answer as the trained one does, probabilities within {CLOSE}"
         raise TrainingError(Problem("the stored model", rule, difference))
-    facts = {
-        tags.USED_EPOCH: history.used_epoch,
-        tags.PARAMETERS: model.count_params(),
-        tags.COMPILED_EPOCH: history.mode,
-    }
+    size = model.count_params()
+    facts = {tags.USED_EPOCH: history.used_epoch, tags.PARAMETERS: size, tags.COMPILED_EPOCH: history.mode}
     active.log_tags({name: str(value) for name, value in facts.items()})
     active.log_artifacts()
     return metrics

@@ -4,6 +4,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+import psutil
+
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.find import list_runs
@@ -13,16 +15,12 @@ from mnist_exp.tracking.stored_run import StoredRun
 
 def process_tags() -> dict[str, str]:
     """Returns tags that identify this process: host, pid and start time in seconds. `is_alive` reads them."""
-    import psutil
-
     started = psutil.Process().create_time()
     return {tags.HOST: socket.gethostname(), tags.PID: str(os.getpid()), tags.STARTED: str(started)}
 
 
 def is_alive(values: Mapping[str, str]) -> bool:
     """Returns whether the process with these tags lives on this host."""
-    import psutil
-
     try:
         process = psutil.Process(int(values[tags.PID]))
         # A zombie is dead; if nobody collects it, as in many containers, it keeps its number for good.

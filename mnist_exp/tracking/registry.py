@@ -73,10 +73,8 @@ def find_registered(store: Store, uri: str) -> StoredRun:
             name, _, number = name.rpartition("/")
             found = store.client.get_model_version(name, number)
     except MlflowException as error:
-        known = ", ".join(f"models:/{model.name}" for model in store.client.search_registered_models())
-        remedy = (
-            f"the registered models are: {known}" if known else "register one with: python -m mnist_exp promote RUN"
-        )
+        uris = ", ".join(f"models:/{model.name}" for model in store.client.search_registered_models())
+        remedy = f"the registered models are: {uris}" if uris else "register one with: python -m mnist_exp promote RUN"
         raise TrackingError(Problem(uri, "is not a registered model", remedy=remedy)) from error
     return fetch_run(store, str(found.run_id))
 

@@ -1,11 +1,10 @@
 """The SQLite file of a local store: created, checked before use, and repaired after its folder moved."""
 
-import contextlib
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +122,7 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
     before, after = old.absolute().as_uri(), new.absolute().as_uri()
     with _opened(new) as database:
         backup = new / f"{DATABASE}.{time.strftime('%Y%m%d-%H%M%S')}.backup"
-        with contextlib.closing(sqlite3.connect(backup)) as copy:
+        with closing(sqlite3.connect(backup)) as copy:
             database.backup(copy)
         changed = 0
         for table, column in PLACES:
@@ -142,13 +141,13 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
     return changed, backup
 
 
-@contextlib.contextmanager
+@contextmanager
 def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / DATABASE
     if not path.is_file():
         raise TrackingError(Problem(str(folder), "holds no store", remedy=f"name the folder that holds {DATABASE}"))
     try:
-        with contextlib.closing(sqlite3.connect(path)) as database:
+        with closing(sqlite3.connect(path)) as database:
             yield database
     except sqlite3.Error as error:
         raise TrackingError(Problem(str(path), f"cannot be read ({error})")) from error

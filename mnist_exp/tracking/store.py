@@ -1,11 +1,10 @@
 """The tracking store: where it is, how it is opened, and how its failures become TrackingErrors."""
 
-import contextlib
 import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +43,8 @@ class Store:
 
     def check_file(self) -> None:
         """Raises OSError if the local database was deleted or replaced: SQLite would go on writing to the old one."""
-        if self.file is not None and _database(self.uri).stat().st_ino != self.file:
-            raise OSError(f"{_database(self.uri)} was replaced")
+        if (database := local_database(self.uri)) and database.stat().st_ino != self.file:
+            raise OSError(f"{database} was replaced")
 
     def experiment_id(self, name: str) -> str:
         """Returns the id of the experiment with this name. Creates the experiment if there is none."""
@@ -55,15 +54,13 @@ class Store:
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
                 location = (self.artifacts / quote(name, safe="")).as_uri() if self.artifacts else None
-                try:
+                with suppress(MlflowException):  # another process was faster
                     return self.client.create_experiment(name, artifact_location=location)
-                except MlflowException:  # another process was faster
-                    experiment = self.client.get_experiment_by_name(name)
+                experiment = self.client.get_experiment_by_name(name)
         if experiment is None or experiment.lifecycle_stage != "active":
+            rule = f"was deleted in {hide_password(self.uri)}"
             remedy = "restore it in the UI or choose another with tracking.experiment=NAME"
-            raise TrackingError(
-                Problem(f"experiment {name!r}", f"was deleted in {hide_password(self.uri)}", remedy=remedy)
-            )
+            raise TrackingError(Problem(f"experiment {name!r}", rule, remedy=remedy))
         return experiment.experiment_id
 
     def set_tags(self, run_id: str, values: Mapping[str, str]) -> None:
@@ -74,10 +71,10 @@ class Store:
 
     def analyze(self) -> None:
         """Lets a local database count its rows: sorting 10,000 runs by a metric took 14 s before and 0.1 s after."""
-        if self.file is not None:
-            with contextlib.closing(sqlite3.connect(_database(self.uri))) as database:
-                database.execute("PRAGMA analysis_limit = 1000")
-                database.execute("ANALYZE")
+        if database := local_database(self.uri):
+            with closing(sqlite3.connect(database)) as connection:
+                connection.execute("PRAGMA analysis_limit = 1000")
+                connection.execute("ANALYZE")
 
 
 def locate(uri: str | None, folder: Path) -> str:
@@ -89,21 +86,16 @@ def locate(uri: str | None, folder: Path) -> str:
     parts = urlsplit(chosen)
     if parts.scheme in ("", "file"):
         key = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
-        database = uri_of(Path(parts.path or chosen).resolve() / DATABASE)
-        remedy = f"MLflow retired its file store: use {database}, http://HOST:5000, or leave {key} out"
+        sqlite = uri_of(Path(parts.path or chosen).resolve() / DATABASE)
+        remedy = f"MLflow retired its file store: use {sqlite}, http://HOST:5000, or leave {key} out"
         raise TrackingError(Problem(key, "must be a database or a server", chosen, remedy))
-    if chosen.startswith("sqlite:///"):
-        return uri_of(_database(chosen).resolve())
-    return chosen
+    database = local_database(chosen)
+    return uri_of(database.resolve()) if database else chosen
 
 
 def local_database(uri: str) -> Path | None:
     """Returns the file of a SQLite store, None for any other store."""
-    return _database(uri) if uri.startswith("sqlite:///") else None
-
-
-def _database(uri: str) -> Path:
-    return Path(unquote(uri.removeprefix("sqlite:///")))
+    return Path(unquote(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else None
 
 
 def open_store(uri: str | None, folder: Path) -> Store:
@@ -162,26 +154,22 @@ def point_mlflow_at(uri: str | None) -> None:
 @contextmanager
 def long_retries() -> Iterator[None]:
     """Lets calls wait two minutes for a server that is away. Outside this block they give up after seconds."""
-    before = os.environ.get(RETRIES)
+    before = os.environ.get(RETRIES, SETTINGS[RETRIES])  # a store opened in the block sets no default
     os.environ[RETRIES] = str(LONG_RETRIES)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[RETRIES]
-        else:
-            os.environ[RETRIES] = before
+        os.environ[RETRIES] = before
 
 
 def _check_server(uri: str) -> None:
     """Asks a server once, within `long_retries` more often. Raises TrackingError if it does not answer."""
     import requests
-    from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
     session = requests.Session()
     if os.environ.get(RETRIES) == str(LONG_RETRIES):
-        session.mount(uri, HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
+        session.mount(uri, requests.adapters.HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
     server = hide_password(uri)
     try:
         status = session.get(f"{uri.rstrip('/')}/health", timeout=5).status_code
@@ -201,10 +189,8 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        remedy = "install it, or leave tracking.uri out"
-        raise TrackingError(
-            Problem(hide_password(uri), f"needs its database driver ({error})", remedy=remedy)
-        ) from error
+        rule, remedy = f"needs its database driver ({error})", "install it, or leave tracking.uri out"
+        raise TrackingError(Problem(hide_password(uri), rule, remedy=remedy)) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
         text = hide_password(" ".join(str(error).split())[:500])
         raise TrackingError(Problem(hide_password(uri), f"failed: {text}")) from error

@@ -48,11 +48,6 @@ class StoredRun:
         return f"{self.name} ({self.id[:8]})"
 
     @property
-    def kind(self) -> str | None:
-        """`run`, `trial`, `execution` or `sweep`; None for a run of another program."""
-        return self.tags.get(tags.KIND)
-
-    @property
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
         return self.status == "FINISHED"

@@ -16,15 +16,7 @@ from mnist_exp.tracking.active_run import Status
 from mnist_exp.tracking.find import FINISHED, SWEEPS, find_run, list_runs
 from mnist_exp.tracking.owner import check_not_running, process_tags
 from mnist_exp.tracking.store import Store, store_errors
-from mnist_exp.tracking.stored_run import (
-    StoredRun,
-    TrialRun,
-    download,
-    fetch_run,
-    read_metric_history,
-    to_stored_run,
-    to_trial_run,
-)
+from mnist_exp.tracking.stored_run import StoredRun, TrialRun, download, fetch_run, read_metric_history, to_trial_run
 
 RECORD = "sweep.json"
 TRIALS = f"tags.{tags.KIND} = 'trial'"
@@ -46,11 +38,11 @@ class SweepRun:
         """Creates the run of a new sweep, which is RUNNING from here on."""
         experiment_id = store.experiment_id(experiment)
         with store_errors(store.uri):
-            run = store.client.create_run(experiment_id, tags={**process_tags(), tags.RUN_NAME: name})
-            store.client.log_dict(run.info.run_id, dict(record), RECORD)
+            run_id = store.client.create_run(experiment_id, tags={**process_tags(), tags.RUN_NAME: name}).info.run_id
+            store.client.log_dict(run_id, dict(record), RECORD)
             # Last: after a kill before this line there is nothing that could be resumed.
-            store.client.set_tag(run.info.run_id, tags.KIND, "sweep")
-        return cls(store, to_stored_run(run), record)
+            store.client.set_tag(run_id, tags.KIND, "sweep")
+        return cls(store, fetch_run(store, run_id), record)
 
     @classmethod
     def find(cls, store: Store, wanted: str) -> Self:

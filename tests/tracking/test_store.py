@@ -17,7 +17,7 @@ from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.owner import end_dead_runs, process_tags
-from mnist_exp.tracking.store import Store, open_store, store_errors
+from mnist_exp.tracking.store import RETRIES, Store, long_retries, open_store, store_errors
 from mnist_exp.tracking.stored_run import fetch_run
 
 
@@ -148,6 +148,14 @@ def test_a_store_deleted_between_two_runs_of_one_process(folder: Path, new_datab
     command = [sys.executable, "-c", script, str(folder / "mlflow.db")]
     seen = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert seen.strip() == "[('kept',)]", "what another process finds in the file"
+
+
+def test_after_a_store_was_opened_patiently_calls_give_up_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RETRIES, raising=False)
+    with long_retries():  # as the worker of a sweep does, in a process that opened no store before
+        open_store(None, folder)
+        assert os.environ[RETRIES] == "6"
+    assert os.environ.get(RETRIES) == "2"
 
 
 def test_a_deleted_experiment(store: Store) -> None:

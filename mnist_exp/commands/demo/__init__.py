@@ -1,15 +1,62 @@
 """python -m mnist_exp demo: draw a digit in the browser and see what a stored model predicts, as you draw."""
 
+import base64
+import io
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
+from PIL import Image
 
-from mnist_exp.commands.options import HOST, choose_port, port_option, run_option, with_store
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.commands.options import HOST, choose_port, port_option, run_option, until_stopped, with_store
+from mnist_exp.commands.predict import Predictor
+from mnist_exp.data.images import read_image
+from mnist_exp.errors import ConfigError, DataError, Problem
 from mnist_exp.log import hide_library_output
-from mnist_exp.signals import Terminated, raise_on_sigterm
 from mnist_exp.tracking.store import Store
+
+BARS = 10  # classes that are shown at the most
+
+
+def create_page(predictor: Predictor) -> Any:
+    """Returns the page as a gradio app: a canvas, the tile that the model sees, and a bar for each class.
+
+    page.html, page.css and page.js are its parts.
+    """
+    import gradio
+
+    def answer(picture: str) -> dict[str, Any] | None:
+        return predict_drawing(predictor, picture)
+
+    html, css, script = (Path(__file__).with_name(f"page.{kind}").read_text() for kind in ("html", "css", "js"))
+    with gradio.Blocks(title="mnist_exp", analytics_enabled=False) as app:
+        gradio.HTML(
+            predictor.run.label, html_template=html, css_template=css, js_on_load=script, server_functions=[answer]
+        )
+    return app
+
+
+def predict_drawing(predictor: Predictor, picture: str) -> dict[str, Any] | None:
+    """Returns the tile and the most probable classes in their order; None for an empty canvas.
+
+    picture, tile: PNG as data URLs.
+    """
+    try:
+        tile = predictor.tile(read_image(io.BytesIO(base64.b64decode(picture.partition(",")[2])), "the drawing"))
+    except DataError:
+        return None
+    shares = predictor.probabilities(tile)
+    least = sorted(shares.values(), reverse=True)[:BARS][-1]
+    return {"tile": _url(tile), "classes": [[name, share] for name, share in shares.items() if share >= least][:BARS]}
+
+
+def _url(tile: np.ndarray) -> str:
+    stored = io.BytesIO()
+    Image.fromarray(tile.squeeze()).save(stored, "png")
+    return f"data:image/png;base64,{base64.b64encode(stored.getvalue()).decode()}"
 
 
 @click.command(help=__doc__)
@@ -24,22 +71,15 @@ def command(run: str, port: int, store: Store) -> None:
     except ImportError as error:
         remedy = 'install it with: pip install "mnist_exp[demo]"'
         raise ConfigError(Problem("the demo", "needs gradio", remedy=remedy)) from error
-    from mnist_exp.commands.demo.page import create_page
-    from mnist_exp.commands.predict import Predictor
-
     with hide_library_output():
         predictor = Predictor.load(store, run)
     port = choose_port(port)
     app = create_page(predictor)
     try:
-        with raise_on_sigterm():
+        with until_stopped():
             with hide_library_output():
                 app.launch(server_name=HOST, server_port=port, footer_links=[], quiet=True, prevent_thread_lock=True)
             click.echo(f"http://{HOST}:{port}  Ctrl-C ends")
             threading.Event().wait()
-    except KeyboardInterrupt:
-        return
-    except Terminated as stop:
-        raise SystemExit(143) from stop
     finally:
         app.close(verbose=False)
