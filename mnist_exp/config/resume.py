@@ -15,7 +15,11 @@ OF_SWEEPS = ("sweep", "executor", "tracking")
 
 def check_single(composed: Composed) -> None:
     """Raises ConfigError for overrides that only a sweep has a use for."""
-    own = {key: text for key, text in by_key(composed.overrides).items() if key.split(".")[0] in _only_of_sweeps()}
+    own = {
+        key: text
+        for key, text in by_key(composed.overrides).items()
+        if key.split(".")[0] in (*SWEEP_SECTIONS, "sweeps")
+    }
     if own:
         remedy = f"add -m: python -m mnist_exp -m {' '.join(own.values())}"
         raise ConfigError(Problem(", ".join(own.values()), "can be given to a sweep only", remedy=remedy))
@@ -37,9 +41,9 @@ def resume_run(composed: Composed, recorded: Mapping[str, Any], choices: Mapping
     """
     free = check_overrides(composed.overrides, OF_RUNS, "a resumed run")
     now = resolve(composed)
-    training = {**recorded["training"], **{key: now["training"][key] for key in _inside("training", free)}}
-    values = {**recorded, "training": {**training, "resume": run_id}, "tracking": now["tracking"]}
-    return check_values(values, choices)
+    changed = {key: value for key, value in now["training"].items() if f"training.{key}" in free}
+    training = {**recorded["training"], **changed, "resume": run_id}
+    return check_values({**recorded, "training": training, "tracking": now["tracking"]}, choices)
 
 
 def check_overrides(
@@ -59,13 +63,3 @@ def check_overrides(
         remedy = f"give only {', '.join([*named, *groups])} beside it"
         raise ConfigError(Problem(what, rule, " ".join(sorted(other)), remedy))
     return free
-
-
-def _inside(section: str, keys: set[str]) -> list[str]:
-    return [
-        key.removeprefix(f"{section}.") for key in keys if key.startswith(f"{section}.") and key != f"{section}.resume"
-    ]
-
-
-def _only_of_sweeps() -> set[str]:
-    return {*SWEEP_SECTIONS, "sweeps"}
