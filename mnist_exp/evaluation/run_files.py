@@ -14,7 +14,7 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import figures
 from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.evaluation.metrics import Evaluation, format_scores
 from mnist_exp.evaluation.plots import save
 from mnist_exp.evaluation.predictions import write_predictions
 
@@ -107,12 +107,7 @@ def describe_run(
     config: Mapping[str, Any], model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
 ) -> str:
     """Returns the page of a run in markdown: its metrics, then data, network and training."""
-    rows = [
-        f"| {SPLITS[split]} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
-        f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | "
-        f"{metrics[f'{split}/loss']:.4f} |"
-        for split in splits.scored
-    ]
+    rows = [f"| {' | '.join((SPLITS[split], *format_scores(metrics, split)))} |" for split in splits.scored]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
     height, width, _ = splits.image_shape
     net, optimizer = (config[section]["_target_"].rpartition(".")[2] for section in ("model", "optimizer"))
