@@ -1,7 +1,6 @@
 """Checkpoints on disk, from which a killed training is resumed."""
 
 import json
-import os
 from pathlib import Path
 
 import keras
@@ -52,7 +51,6 @@ class Checkpoint(keras.callbacks.Callback):
                 callback.on_epoch_end(epoch, dict(metrics))
         if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self._others):
             self.model.optimizer.learning_rate = rate  # getting the epochs again may have reduced it again
-        self._others = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.history.epochs.append({name: float(value) for name, value in (logs or {}).items()})
@@ -65,7 +63,7 @@ class Checkpoint(keras.callbacks.Callback):
         }
         temporary = self.folder / f"{STATE}.new"
         temporary.write_text(json.dumps(state))
-        os.replace(temporary, self.folder / STATE)
+        temporary.replace(self.folder / STATE)
         needed = {path, self._weights(self.history.best_epoch(self.monitor))}
         for old in set(self.folder.glob("*.weights.h5")) - needed:
             old.unlink()
