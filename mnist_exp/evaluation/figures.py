@@ -10,7 +10,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
@@ -46,8 +45,8 @@ def samples(splits: Splits) -> Figure:
     for row, (name, part) in enumerate(splits.parts.items()):
         y = top + row * step
         axes.text(0.2, y + tall / 2, f"{name}\n{len(part):,}", size=10, color=INK, va="center", linespacing=1.5)
-        for column, (image, words) in enumerate(_label_images(part, splits.class_names)):
-            _draw_tile(axes, image, left + column * pitch, y, side, words)
+        for column, (image, label) in enumerate(zip(part.images[:SAMPLES], part.labels, strict=False)):
+            _draw_tile(axes, image, left + column * pitch, y, side, shorten(splits.class_names[label], 13))
     return figure
 
 
@@ -68,9 +67,8 @@ def learning_curves(history: History) -> Figure:
         axes.set_xlim(0.5, len(history.epochs) + max(0.5, 0.02 * len(history.epochs)))
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         remove_frame(axes)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
-    )
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -157,12 +155,6 @@ def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bo
     return figure
 
 
-def _label_images(part: ImageSet, class_names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
-    """Returns the first images with their class names."""
-    names = [shorten(class_names[label], 13) for label in part.labels[:SAMPLES]]
-    return list(zip(part.images[:SAMPLES], names, strict=True))
-
-
 def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray, title: str) -> Figure:
     """Shows the chosen images with the answers to them."""
     side, pitch, left, top = 1.35, 1.75, 0.3, 1.05
@@ -171,8 +163,6 @@ def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray
     rows = math.ceil(len(chosen) / COLUMNS)
     figure, axes = new_canvas(left + COLUMNS * pitch, top + rows * step - 0.4 * bool(rows))
     axes.text(left, 0.3, title, size=12, weight="bold", color=INK, va="center")
-    if not rows:
-        return figure
     for place, index in enumerate(chosen):
         row, column = divmod(place, COLUMNS)
         words, wrong = _describe_answer(evaluation, index)
