@@ -219,8 +219,7 @@ def _explain(error: Exception, overrides: Sequence[str], source: Source, swept: 
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted({*error.options, *choices_of(group, source)})
-        hint = nearest(choice, options)
-        return [Problem(group, "must be one of " + ", ".join(options), choice, hint)]
+        return [Problem(group, "must be one of " + ", ".join(options), choice, nearest(choice, options))]
     parsed = parse_overrides(overrides)
     if found := [problem for one in parsed for problem in _malformed(one, swept)] or list(_unknown(parsed, source)):
         return found

@@ -54,12 +54,11 @@ def check_overrides(
     before: overrides that it began with, which may be repeated. Raises ConfigError for any other.
     """
     given, began = by_key(overrides), by_key(before)
-    allowed = {*keys_with(Flag.RESUME, *sections), *(name for name in sections if Flag.RESUME in SECTIONS[name].flags)}
-    free = {key for key in given if key in allowed or key.split(".")[0] in allowed}
+    whole = [name for name in sections if Flag.RESUME in SECTIONS[name].flags]
+    single = [key for key in keys_with(Flag.RESUME, *sections) if key.split(".")[0] not in whole]
+    free = {key for key in given if key in single or key.split(".")[0] in whole}
     if other := [given[key] for key in given if key not in free and began.get(key) != given[key]]:
-        named = [key for key in keys_with(Flag.RESUME, *sections) if key.split(".")[0] not in allowed]
-        groups = [f"{name}.*" for name in sections if Flag.RESUME in SECTIONS[name].flags]
         rule = f"keeps its recorded config{f' ({chr(32).join(before)})' if before else ''}"
-        remedy = f"give only {', '.join([*named, *groups])} beside it"
+        remedy = f"give only {', '.join([*single, *(f'{name}.*' for name in whole)])} beside it"
         raise ConfigError(Problem(what, rule, " ".join(sorted(other)), remedy))
     return free
