@@ -165,19 +165,13 @@ def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray
     axes.text(left, 0.3, title, size=12, weight="bold", color=INK, va="center")
     for place, index in enumerate(chosen):
         row, column = divmod(place, COLUMNS)
-        words, wrong = _describe_answer(evaluation, index)
+        predicted, label = evaluation.predicted[index], evaluation.labels[index]
+        words = f"{shorten(evaluation.class_names[predicted], 14)} ({evaluation.probabilities[index, predicted]:.1%})"
+        if predicted != label:
+            words += f"\ntrue: {shorten(evaluation.class_names[label], 16)}"
         x, y = left + column * pitch + (pitch - left - side) / 2, top + row * step
-        _draw_tile(axes, images[index], x, y, side, words, wrong)
+        _draw_tile(axes, images[index], x, y, side, words, wrong=predicted != label)
     return figure
-
-
-def _describe_answer(evaluation: Evaluation, index: int) -> tuple[str, bool]:
-    """Returns the text to show with an image, and whether the answer is wrong."""
-    predicted, label = evaluation.predicted[index], evaluation.labels[index]
-    words = f"{shorten(evaluation.class_names[predicted], 14)} ({evaluation.probabilities[index, predicted]:.1%})"
-    if predicted == label:
-        return words, False
-    return f"{words}\ntrue: {shorten(evaluation.class_names[label], 16)}", True
 
 
 def _draw_tile(axes: Axes, image: np.ndarray, x: float, y: float, side: float, words: str, wrong: bool = False) -> None:

@@ -1,6 +1,5 @@
 """The list of the files that a run keeps, and the texts that describe a run and its model."""
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,14 +60,12 @@ FILES_OF_SPLIT: dict[str, Callable[[Evaluation, str], str | Figure]] = {
 }
 
 
-def write(
-    folder: Path, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]
-) -> None:
+def write(folder: Path, run: RunResults) -> None:
     """Writes every file of the run below `folder`."""
-    write_predictions(folder / "predictions.npz", splits, evaluations)
+    write_predictions(folder / "predictions.npz", run.splits, run.evaluations)
     for path, make in FILES.items():
-        _write(folder / path, make(RunResults(model, splits, history, evaluations)))
-    for name, evaluation in evaluations.items():
+        _write(folder / path, make(run))
+    for name, evaluation in run.evaluations.items():
         for path, make_of_split in FILES_OF_SPLIT.items():
             _write(folder / path.format(name=name, words=SPLITS[name]), make_of_split(evaluation, SPLITS[name]))
 
@@ -87,9 +84,9 @@ def _to_json(values: Mapping[str, Any]) -> str:
 
 def summarize(model: "keras.Model") -> str:
     """Returns Keras's summary of the layers as text."""
-    lines = io.StringIO()
-    model.summary(line_length=100, print_fn=lambda line: lines.write(line + "\n"))
-    return lines.getvalue()
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lines.append)
+    return "\n".join([*lines, ""])
 
 
 def model_metadata(splits: Splits) -> dict[str, Any]:
