@@ -1,5 +1,6 @@
 """Finds every problem of a config before anything is loaded or trained."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,27 +99,22 @@ def _check_section(section: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
     except ImportError as error:
         yield Problem(f"{dot}_target_", "must be a function that can be imported", keys["_target_"], str(error))
     except ValidationError as error:
-        yield from _problems(error, given, model.model_fields, section)
+        by_path: dict[str, list[ErrorDetails]] = {}
+        for details in error.errors(include_url=False):
+            by_path.setdefault(_path(details["loc"], given), []).append(details)
+        yield from (_problem(section, path, found, model.model_fields) for path, found in by_path.items())
 
 
-def _problems(error: ValidationError, given: Any, fields: Mapping[str, FieldInfo], section: str) -> Iterator[Problem]:
-    """One problem for each key; a union reports each of its branches."""
-    by_path: dict[str, list[ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
-        by_path.setdefault(_path(details["loc"], given), []).append(details)
-    for path, found in by_path.items():
-        info = fields.get(path.partition("[")[0].partition(".")[0])
-        yield _problem(".".join(filter(None, (section, path))), found, info, list(fields), section)
-
-
-def _problem(key: str, found: list[ErrorDetails], info: FieldInfo | None, known: list[str], section: str) -> Problem:
-    first = found[0]
+def _problem(section: str, path: str, found: list[ErrorDetails], fields: Mapping[str, FieldInfo]) -> Problem:
+    """The problem of one key; a union reports each of its branches."""
     dot = f"{section}." if section else ""
+    key, first = f"{dot}{path}", found[0]
     if first["type"] == "extra_forbidden":
-        hint = nearest(key.removeprefix(dot), known).replace("mean ", f"mean {dot}")
-        return Problem(key, "does not exist", remedy=hint or f"{section or 'the top level'} has {', '.join(known)}")
+        hint = nearest(path, list(fields)).replace("mean ", f"mean {dot}")
+        return Problem(key, "does not exist", remedy=hint or f"{section or 'the top level'} has {', '.join(fields)}")
     if first["type"] == "missing":
         return Problem(key, "is missing", remedy=f"give +{key}=...")
+    info = fields.get(path.partition("[")[0].partition(".")[0])
     marks = info.metadata if info else []
     own = [mark.text for mark in marks if isinstance(mark, Rule)]
     rules = own or list(dict.fromkeys(map(_rule, found)))
@@ -146,9 +142,7 @@ def _path(location: tuple[int | str, ...], value: Any) -> str:
 
 def _expand_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same values with `~` expanded in the keys that are files or folders."""
-    expanded: dict[str, Any] = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
+    expanded = copy.deepcopy(dict(values))
     for section in SECTIONS.keys() & expanded.keys():
         keys = expanded[section]
         for key, info in _model_of(section, keys).model_fields.items():
