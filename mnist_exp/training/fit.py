@@ -57,8 +57,8 @@ def fit(
     targets = encode_labels(train.labels, settings, classes)
     batches, new_order = prepare_fit(model, train.images, targets, order, mode)
     patience = patience_callbacks(settings)
-    checkpoint = Checkpoint(folder, settings.checkpoint_monitor)
-    trained = checkpoint.restore(model, patience, settings.epochs)
+    checkpoint = Checkpoint(folder, settings.checkpoint_monitor, patience)
+    trained = checkpoint.restore(model, settings.epochs)
     if trained < settings.epochs:
         model.fit(
             batches,
