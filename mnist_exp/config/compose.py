@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -181,10 +179,9 @@ def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:
 
 def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
     """As `hydra.compose`, with the folders of --config-dir."""
-    search_path = create_config_search_path(source.folder)
-    assert isinstance(search_path, ConfigSearchPathImpl)
+    search_path: Any = create_config_search_path(source.folder)
     for folder in source.more:
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
+        search_path.prepend("command-line", f"file://{folder}", "schema")
     GlobalHydra.instance().clear()
     try:
         composer = Hydra.create_main_hydra2("mnist_exp", search_path)
