@@ -96,8 +96,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _idx_file(folder: Path, name: str) -> Path:
-    candidates = [folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")]
-    for path in candidates:
+    for path in (folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")):
         if path.is_file():
             return path
     rule = f"has no {name}; a folder of IDX files needs {', '.join(IDX_NAMES.values())}, with or without .gz"
