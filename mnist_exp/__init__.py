@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from mnist_exp.commands.predict import Prediction
+    from mnist_exp.commands.predict import Prediction, Predictor
     from mnist_exp.experiment import Result
 
 __all__ = ["load_model", "predict_digit", "run"]
@@ -40,11 +40,7 @@ def load_model(run: str = "best") -> "keras.Model":
 
     run: an id, a name, latest, best or models:/NAME@ALIAS. Raises TrackingError if there is no such run or model.
     """
-    from mnist_exp.commands.predict import Predictor
-    from mnist_exp.config.schema import Tracking
-    from mnist_exp.tracking.store import connect_existing
-
-    return Predictor.load(connect_existing(Tracking()), run).model
+    return _load_predictor(run).model
 
 
 def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "best") -> "Prediction":
@@ -56,15 +52,20 @@ def predict_digit(image: "str | Path | Image.Image | np.ndarray", run: str = "be
     import numpy as np
     from PIL import Image
 
-    from mnist_exp.commands.predict import Predictor
-    from mnist_exp.config.schema import Tracking
     from mnist_exp.data.images import read_image, to_8_bit
-    from mnist_exp.tracking.store import connect_existing
 
     if isinstance(image, str | Path):
         image = read_image(Path(image), str(image))
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image.squeeze())
-    predictor = Predictor.load(connect_existing(Tracking()), run)
+    predictor = _load_predictor(run)
     tile = predictor.tile(to_8_bit(image, "the image").convert("RGBA"))
     return predictor.predict([tile])[0]
+
+
+def _load_predictor(run: str) -> "Predictor":
+    from mnist_exp.commands.predict import Predictor
+    from mnist_exp.config.schema import Tracking
+    from mnist_exp.tracking.store import connect_existing
+
+    return Predictor.load(connect_existing(Tracking()), run)

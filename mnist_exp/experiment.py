@@ -142,7 +142,7 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         }
         check_accuracy(history, evaluations)  # Keras must have reported the same
     with active.timer("artifacts"):
-        run_files.write(active.artifacts, model, splits, history, evaluations)
+        run_files.write(active.artifacts, run_files.RunResults(model, splits, history, evaluations))
     with active.timer("tracking"):
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:

@@ -10,38 +10,30 @@ from typing import IO
 
 
 class LibraryOutput:
-    """Redirects standard error (file descriptor 2) to a file: TensorFlow, absl, MLflow and alembic write to it."""
+    """A file in the place of standard error (file descriptor 2): TensorFlow, absl, MLflow and alembic write to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         sys.stderr.flush()
-        self._stderr = os.dup(2)
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # open until end()
-        os.dup2(self._file.fileno(), 2)
+        os.dup2(file.fileno(), 2)
 
     def move_to(self, path: Path) -> None:
         """Continues in this file, after what was written so far."""
         sys.stderr.flush()
         self._file.seek(0)
-        written = self._file.read()
-        self._file.close()
-        self._file = path.open("ab")
-        self._file.write(written)
-        self._file.flush()
-        os.dup2(self._file.fileno(), 2)
-
-    def end(self) -> None:
-        """Restores standard error."""
-        sys.stderr.flush()
-        os.dup2(self._stderr, 2)
-        os.close(self._stderr)
-        self._file.close()
+        with path.open("ab", buffering=0) as log:
+            log.write(self._file.read())
+            os.dup2(log.fileno(), 2)
 
 
 @contextlib.contextmanager
 def hide_library_output() -> Iterator[LibraryOutput]:
     """Keeps the output of libraries out of the terminal while the block runs. Errors after the block are shown."""
-    output = LibraryOutput()
+    stderr = os.dup(2)
     try:
-        yield output
+        with tempfile.TemporaryFile() as file:
+            yield LibraryOutput(file)
     finally:
-        output.end()
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)

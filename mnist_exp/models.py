@@ -105,12 +105,11 @@ def resnet(
 
 def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, Any]:
     """Returns the input and its pixels, rescaled and, in training, augmented."""
-    import keras
-    from keras import layers
+    from keras import Input, layers
 
     # training.precision is too low for positions in an image, and for probabilities.
     kept = {"fill_mode": "constant", "dtype": "float32"}
-    inputs = keras.Input(image_shape, name="pixels")
+    inputs = Input(image_shape, name="pixels")
     x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
     if share := augmentation.get("translation"):
         # Whole pixels, because each interpolation blurs, and the layers that follow interpolate.
@@ -161,11 +160,10 @@ def _residual(x: Any, filters: int, strides: int) -> Any:
 
 
 def _classifier(inputs: Any, x: Any, classes: int, name: str) -> "keras.Model":
-    import keras
-    from keras import layers
+    from keras import Model, layers
 
     output = layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")
-    return keras.Model(inputs, output(x), name=name)
+    return Model(inputs, output(x), name=name)
 
 
 def _check_depth(image_shape: ImageShape, blocks: list[list[int]], kernel: int, pooling: int) -> None:

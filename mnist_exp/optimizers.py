@@ -1,6 +1,6 @@
 """Optimizers as plain functions of their keys. Keras loads only when one is built."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import NotNegative, Positive, Schedule, UpToOne
@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from keras.optimizers import Optimizer
     from keras.optimizers.schedules import LearningRateSchedule
 
+    Rate: TypeAlias = float | LearningRateSchedule
+
 
 def build_optimizer(config: RunConfig, steps: int) -> "Optimizer":
     """Builds the optimizer of a config. Its learning rate is scheduled over `steps` batches."""
     return config.build("optimizer", schedule_learning_rate(config.settings(Schedule), steps))
 
 
-def schedule_learning_rate(settings: Schedule, steps: int) -> "float | LearningRateSchedule":
+def schedule_learning_rate(settings: Schedule, steps: int) -> "Rate":
     """Returns the learning rate over `steps` batches: a number, or a cosine that ends at zero.
 
     settings.warmup: the share of the steps in which the cosine first rises linearly from zero (Loshchilov and Hutter
@@ -31,7 +33,7 @@ def schedule_learning_rate(settings: Schedule, steps: int) -> "float | LearningR
     return CosineDecay(0.0, steps - rising, warmup_target=settings.learning_rate, warmup_steps=rising)
 
 
-def adam(rate: "float | LearningRateSchedule", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":
+def adam(rate: "Rate", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":
     """Adam (Kingma and Ba 2015)."""
     from keras.optimizers import Adam
 
@@ -39,12 +41,7 @@ def adam(rate: "float | LearningRateSchedule", *, beta_1: UpToOne, beta_2: UpToO
 
 
 def adamw(
-    rate: "float | LearningRateSchedule",
-    *,
-    weight_decay: NotNegative,
-    beta_1: UpToOne,
-    beta_2: UpToOne,
-    epsilon: Positive,
+    rate: "Rate", *, weight_decay: NotNegative, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive
 ) -> "Optimizer":
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
     from keras.optimizers import AdamW
@@ -52,28 +49,28 @@ def adamw(
     return AdamW(rate, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 
-def nadam(rate: "float | LearningRateSchedule", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":
+def nadam(rate: "Rate", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":
     """Adam with Nesterov momentum (Dozat 2016)."""
     from keras.optimizers import Nadam
 
     return Nadam(rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 
-def adadelta(rate: "float | LearningRateSchedule", *, rho: UpToOne, epsilon: Positive) -> "Optimizer":
+def adadelta(rate: "Rate", *, rho: UpToOne, epsilon: Positive) -> "Optimizer":
     """Adadelta (Zeiler 2012)."""
     from keras.optimizers import Adadelta
 
     return Adadelta(rate, rho=rho, epsilon=epsilon)
 
 
-def sgd(rate: "float | LearningRateSchedule", *, momentum: UpToOne, nesterov: bool) -> "Optimizer":
+def sgd(rate: "Rate", *, momentum: UpToOne, nesterov: bool) -> "Optimizer":
     """Stochastic gradient descent, with momentum where it is above 0."""
     from keras.optimizers import SGD
 
     return SGD(rate, momentum=momentum, nesterov=nesterov)
 
 
-def rmsprop(rate: "float | LearningRateSchedule", *, rho: UpToOne, momentum: UpToOne, epsilon: Positive) -> "Optimizer":
+def rmsprop(rate: "Rate", *, rho: UpToOne, momentum: UpToOne, epsilon: Positive) -> "Optimizer":
     """RMSprop (Tieleman and Hinton 2012)."""
     from keras.optimizers import RMSprop
 

@@ -6,18 +6,20 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich.console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.config.schema import Training
+from mnist_exp.evaluation.metrics import format_scores
+from mnist_exp.evaluation.run_files import SPLITS
 from mnist_exp.experiment import Listener, Result, configure, run
 from mnist_exp.log import LibraryOutput, hide_library_output
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
@@ -80,14 +82,11 @@ class Console:
 
     def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Prints a table between empty lines: the first column to the left, the others to the right."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, justify="left" if not column else "right")
+        headers = [Column(name, justify="right" if name else "left") for name in columns]
+        table = Table(*headers, box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*row)
-        self.console.print()
-        self.console.print(table)
-        self.console.print()
+        self.console.print("", table, "")
 
 
 class RunDisplay(Console, Listener):
@@ -97,10 +96,13 @@ class RunDisplay(Console, Listener):
         super().__init__()
         self.output: LibraryOutput | None = None
         self._active: ActiveRun | None = None
-        self._progress: Progress | None = None
-        self._last_epoch = ""  # beside the bar
         # Rich would send to the terminal what libraries write to standard error.
         self._waiting = Live(console=self.console, transient=True, redirect_stderr=False)
+        counter, last = TextColumn("epoch {task.fields[epoch]}/{task.total}"), TextColumn("{task.fields[last]}")
+        columns = counter, BarColumn(None), last, TimeRemainingColumn()
+        self._progress = Progress(*columns, console=self.console, transient=True, redirect_stderr=False)
+        self._task = self._progress.add_task("", epoch=0, last="compiling")
+        self._last_epoch = ""  # beside the bar
         self._settings: Training | None = None
         self._started = time.perf_counter()
 
@@ -129,27 +131,17 @@ class RunDisplay(Console, Listener):
         self.say("model", f"{model.name}, {model.count_params():,} parameters")
         self.say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
         if self.console.is_interactive:
-            columns: list[Any] = [
-                TextColumn("{task.description}"),
-                BarColumn(None),
-                TextColumn("{task.fields[last]}"),
-                TimeRemainingColumn(),
-            ]
-            self._progress = Progress(*columns, console=self.console, transient=True, redirect_stderr=False)
-            self._progress.add_task(f"epoch 0/{settings.epochs}", total=settings.epochs, last="compiling")
+            self._progress.reset(self._task, total=settings.epochs)
             self._progress.start()
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
-        if self._progress and self._settings:
-            description, done = f"epoch {epoch}/{self._settings.epochs}", epoch - 1 + step / steps
-            task = self._progress.task_ids[0]
-            self._progress.update(task, completed=done, description=description, last=self._last_epoch)
+        self._progress.update(self._task, completed=epoch - 1 + step / steps, epoch=epoch, last=self._last_epoch)
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         assert self._settings
-        if self._progress:
+        if self.console.is_interactive:
             self._last_epoch = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
-            self._progress.update(self._progress.task_ids[0], completed=epoch, last=self._last_epoch)
+            self.on_step(epoch, 1, 1)
             return
         loss = f"loss {metrics['loss']:.4f}, val {metrics['val_loss']:.4f}"
         accuracy = f"accuracy {metrics['accuracy']:.2%}, val {metrics['val_accuracy']:.2%}"
@@ -157,18 +149,12 @@ class RunDisplay(Console, Listener):
         self.line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
 
     def on_evaluation(self) -> None:
-        self._stop_progress()
+        self._progress.live.stop()
         self._wait_for("evaluating, drawing and saving")
 
     def show_result(self, result: Result) -> None:
         """Prints the table at the end of a run."""
-        rows = []
-        for split, label in (("val", "validation"), ("test", "test")):
-            accuracy, low, high, f1, loss = (
-                result.metrics[f"{split}/{name}"]
-                for name in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss")
-            )
-            rows.append((label, f"{accuracy:.2%}", f"{low:.2%} - {high:.2%}", f"{f1:.4f}", f"{loss:.4f}"))
+        rows = [(label, *format_scores(result.metrics, split)) for split, label in SPLITS.items()]
         self.table(("", "accuracy", "95% interval", "macro F1", "loss"), rows)
         if self._settings and self._settings.batches:
             last = {name: values[-1] for name, values in result.history.items()}
@@ -200,13 +186,8 @@ class RunDisplay(Console, Listener):
         try:
             yield
         finally:
-            self._stop_progress()
+            self._progress.live.stop()
             self._waiting.stop()
-
-    def _stop_progress(self) -> None:
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
 
     def _wait_for(self, what: str) -> None:
         if self.console.is_interactive:

@@ -1,31 +1,30 @@
 """Finds every problem of a config before anything is loaded or trained."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mnist_exp.config.compose import Composed, first_line, nearest
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import RunConfig, plain
-from mnist_exp.config.schema import SECTIONS, Flag, Rule, Section, flags_of, section_keys, section_model
+from mnist_exp.config.schema import SECTIONS, Flag, Rule, Section, section_model
 from mnist_exp.config.targets import import_target
 from mnist_exp.errors import ABSENT, ConfigError, Problem
 
 # pydantic's error types in our words; `ctx` of an error fills in the numbers.
 RULES = {
     "int_type": "must be an integer",
-    "int_from_float": "must be an integer",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "string_type": "must be a string",
     "list_type": "must be a list",
     "dict_type": "must hold keys",
-    "mapping_type": "must hold keys",
     "finite_number": "must be a finite number",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -74,23 +73,18 @@ def find_problems(values: Mapping[str, Any], sections: Iterable[str] = tuple(SEC
     yield from _check_rules(values)
 
 
-def check_value(key: str, info: FieldInfo, value: Any) -> Iterator[Problem]:
-    """Yields the problems of one value. key: dotted; info: of the key's field."""
-    try:
-        annotated: Any = Annotated[info.annotation, info]
-        TypeAdapter(annotated, config=Section.model_config).validate_python(value)
-    except ValidationError as error:
-        yield from _problems(error, {key: value}, {key: info}, prefix=key)
-
-
 def field_of(values: Mapping[str, Any], key: str) -> FieldInfo | None:
     """Returns the field of a dotted key in a config of these values; None if the config has no such key."""
-    section = key.rpartition(".")[0]
+    section, _, name = key.rpartition(".")
     if section not in SECTIONS:
         return None
-    keys = values.get(section) if section else values
-    target = import_target(keys["_target_"]) if isinstance(keys, Mapping) and "_target_" in keys else None
-    return section_keys(section, section_model(section, target)).get(key)
+    return _model_of(section, values[section] if section else values).model_fields.get(name)
+
+
+def _model_of(section: str, keys: Mapping[str, Any]) -> type[Section]:
+    """Returns the model of a section with these keys. Raises ImportError for a `_target_` that cannot be used."""
+    target = import_target(keys["_target_"]) if "_target_" in keys else None
+    return section_model(section, target, str(keys.get("kind")))
 
 
 def _check_section(section: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
@@ -98,42 +92,29 @@ def _check_section(section: str, keys: Mapping[str, Any]) -> Iterator[Problem]:
     if missing := [key for key, value in keys.items() if value == "???"]:
         yield from (Problem(f"{dot}{key}", "is missing", remedy=f"give {dot}{key}=...") for key in missing)
         return
-    target = None
-    if "_target_" in keys:
-        try:
-            target = import_target(keys["_target_"])
-        except ImportError as error:
-            rule = "must be a function that can be imported"
-            yield Problem(f"{dot}_target_", rule, keys["_target_"], str(error))
-            return
-    kind = keys.get("kind")
-    model = section_model(section, target, kind if isinstance(kind, str) else None)
     given = {key: value for key, value in keys.items() if key != "_target_"}
     try:
+        model = _model_of(section, keys)
         model.model_validate(given)
+    except ImportError as error:
+        yield Problem(f"{dot}_target_", "must be a function that can be imported", keys["_target_"], str(error))
     except ValidationError as error:
-        yield from _problems(error, given, model.model_fields, prefix=section)
+        by_path: dict[str, list[ErrorDetails]] = {}
+        for details in error.errors(include_url=False):
+            by_path.setdefault(_path(details["loc"], given), []).append(details)
+        yield from (_problem(section, path, found, model.model_fields) for path, found in by_path.items())
 
 
-def _problems(error: ValidationError, given: Any, fields: Mapping[str, FieldInfo], prefix: str) -> Iterator[Problem]:
-    """One problem for each key; a union reports each of its branches."""
-    by_path: dict[str, list[ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
-        by_path.setdefault(_path(details["loc"], given), []).append(details)
-    for path, found in by_path.items():
-        info = fields.get(path.partition("[")[0].partition(".")[0])
-        key = ".".join(filter(None, (prefix, path))) if prefix not in fields else f"{prefix}{path}"
-        yield _problem(key, found, info, list(fields), prefix)
-
-
-def _problem(key: str, found: list[ErrorDetails], info: FieldInfo | None, known: list[str], section: str) -> Problem:
-    first = found[0]
+def _problem(section: str, path: str, found: list[ErrorDetails], fields: Mapping[str, FieldInfo]) -> Problem:
+    """The problem of one key; a union reports each of its branches."""
     dot = f"{section}." if section else ""
+    key, first = f"{dot}{path}", found[0]
     if first["type"] == "extra_forbidden":
-        hint = nearest(key.removeprefix(dot), known).replace("mean ", f"mean {dot}")
-        return Problem(key, "does not exist", remedy=hint or f"{section or 'the top level'} has {', '.join(known)}")
+        hint = nearest(path, list(fields)).replace("mean ", f"mean {dot}")
+        return Problem(key, "does not exist", remedy=hint or f"{section or 'the top level'} has {', '.join(fields)}")
     if first["type"] == "missing":
         return Problem(key, "is missing", remedy=f"give +{key}=...")
+    info = fields.get(path.partition("[")[0].partition(".")[0])
     marks = info.metadata if info else []
     own = [mark.text for mark in marks if isinstance(mark, Rule)]
     rules = own or list(dict.fromkeys(map(_rule, found)))
@@ -161,17 +142,12 @@ def _path(location: tuple[int | str, ...], value: Any) -> str:
 
 def _expand_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same values with `~` expanded in the keys that are files or folders."""
-    expanded: dict[str, Any] = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
-    for section, keys in expanded.items():
-        if section not in SECTIONS:
-            continue
-        target = import_target(keys["_target_"]) if "_target_" in keys else None
-        model = section_model(section, target, keys.get("kind"))
-        for key, info in model.model_fields.items():
-            if Flag.PATH in flags_of(f"{section}.{key}", info) and isinstance(keys.get(key), str):
-                keys[key] = str(Path(keys[key]).expanduser()) if keys[key].startswith("~") else keys[key]
+    expanded = copy.deepcopy(dict(values))
+    for section in SECTIONS.keys() & expanded.keys():
+        keys = expanded[section]
+        for key, info in _model_of(section, keys).model_fields.items():
+            if Flag.PATH in info.metadata and str(keys.get(key)).startswith("~"):
+                keys[key] = str(Path(keys[key]).expanduser())
     return expanded
 
 

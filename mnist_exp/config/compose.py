@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,6 +30,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = next(folder for folder in (PACKAGE, PACKAGE.parent) if (folder / "conf").is_dir())  # wheel, checkout
 CONF = ROOT / "conf"
 GROUPS = (*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), "sweeps")
+BUNDLES = ("experiment", "sweeps")  # groups whose choices set keys of several sections
 FAILURES = (HydraException, OmegaConfBaseException, ValueError)  # Hydra raises a bare ValueError for model=null
 SWEEPER = "hydra_plugins.mnist_exp_sweeper.MnistExpSweeper"
 
@@ -44,10 +43,10 @@ class Source:
     folder: str = str(CONF)
     more: tuple[str, ...] = ()
 
-    @property
-    def folders(self) -> Iterator[Path]:
-        """The folders that hold config groups. Those of the user come last."""
-        yield from dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), Path.cwd()))
+    def files(self, group: str) -> list[Path]:
+        """Returns the files of a config group. Those of the user come last."""
+        folders = dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), Path.cwd()))
+        return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
 
 PACKAGE_SOURCE = Source()
@@ -114,7 +113,7 @@ def compose_command_line() -> list[Composed]:
 
 def choices_of(group: str, source: Source = PACKAGE_SOURCE) -> list[str]:
     """Returns the choices of a config group; none if there is no such group."""
-    return sorted({path.stem for folder in source.folders for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for path in source.files(group)})
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -136,12 +135,22 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def find_value(config: DictConfig, key: str) -> tuple[bool, Any]:
+    """Returns whether a config has this dotted key, and its value, not resolved."""
+    found: Any = OmegaConf.to_container(config)
+    for name in key.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return False, None
+        found = found[name]
+    return True, found
+
+
 @lru_cache(maxsize=8)
 def known_keys(source: Source = PACKAGE_SOURCE) -> Mapping[str, Sequence[str]]:
     """Returns every key of conf/ with the choices that have it: {"seed": (), "model.kernel": ("model=cnn",), ...}."""
     found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml") if key != "hydra"}
-    for group in (group for group in GROUPS if group not in ("experiment", "sweeps")):
-        for path in sorted(path for folder in source.folders for path in (folder / group).glob("*.yaml")):
+    for group in (group for group in GROUPS if group not in BUNDLES):
+        for path in source.files(group):
             for key, _ in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
                 if key != "defaults":
                     found.setdefault(f"{group}.{key}", []).append(f"{group}={path.stem}")
@@ -170,10 +179,9 @@ def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:
 
 def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
     """As `hydra.compose`, with the folders of --config-dir."""
-    search_path = create_config_search_path(source.folder)
-    assert isinstance(search_path, ConfigSearchPathImpl)
+    search_path: Any = create_config_search_path(source.folder)
     for folder in source.more:
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
+        search_path.prepend("command-line", f"file://{folder}", "schema")
     GlobalHydra.instance().clear()
     try:
         composer = Hydra.create_main_hydra2("mnist_exp", search_path)
@@ -208,8 +216,7 @@ def _explain(error: Exception, overrides: Sequence[str], source: Source, swept: 
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted({*error.options, *choices_of(group, source)})
-        hint = nearest(choice, options)
-        return [Problem(group, "must be one of " + ", ".join(options), choice, hint)]
+        return [Problem(group, "must be one of " + ", ".join(options), choice, nearest(choice, options))]
     parsed = parse_overrides(overrides)
     if found := [problem for one in parsed for problem in _malformed(one, swept)] or list(_unknown(parsed, source)):
         return found
@@ -236,6 +243,7 @@ def _unreadable(override: str) -> Problem:
 def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
     """What is wrong with the form of an override, though Hydra may accept it."""
     key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
+    needed = not override.is_delete() and not override.is_sweep_override() and key not in BUNDLES
     if override.is_sweep_override() and not swept:
         text = override.get_value_string()
         yield Problem(key, "takes one value", text, f"'{key}=[{text}]' is one list, -m runs once for each value")
@@ -243,16 +251,8 @@ def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:
         yield Problem(key, "is chosen already", remedy=f"write {key}={override.get_value_string()} without +")
     elif override.package is not None:
         yield Problem(str(override.input_line), "must not name a package", remedy=f"write {key}=NAME")
-    elif key in GROUPS and (isinstance(value, list) or (value is None and _is_needed(override))):
+    elif key in GROUPS and (isinstance(value, list) or (value is None and needed)):
         yield Problem(key, "must be one name", value, f"write {key}=NAME")
-
-
-def _is_needed(override: Override) -> bool:
-    return (
-        not override.is_delete()
-        and not override.is_sweep_override()
-        and override.key_or_group not in ("experiment", "sweeps")
-    )
 
 
 def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:
@@ -266,13 +266,5 @@ def _unknown(parsed: Sequence[Override], source: Source) -> Iterator[Problem]:
         if one in chosen or one.is_add() or one.is_force_add():
             continue
         for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
-            if not _has(config, name):
+            if not find_value(config, name)[0]:
                 yield unknown_key(name, source)
-
-
-def _has(config: DictConfig, key: str) -> bool:
-    section, _, last = key.rpartition(".")
-    with suppress(*FAILURES):
-        found = OmegaConf.select(config, section) if section else config
-        return isinstance(found, DictConfig) and last in found.keys()  # noqa: SIM118 `in found` is false for ???
-    return False

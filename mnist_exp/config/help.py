@@ -8,7 +8,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.compose import CONF, GROUPS, choices_of
+from mnist_exp.config.compose import BUNDLES, CONF, GROUPS, choices_of
 from mnist_exp.config.run_config import format_value
 
 WIDTH, COMMENT = 80, 36  # columns of a line, and before a comment
@@ -39,17 +39,17 @@ def _comments(node: Any, lines: list[str], prefix: str) -> Iterator[tuple[str, s
 def _choices() -> str:
     """Every group with its choices."""
     lines = (f"{group}: {', '.join(choices_of(group))}" for group in GROUPS)
-    return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
 def _keys(*, _root_: DictConfig) -> str:
     """Every key with its value in this config and its comment, section by section."""
     known = comments(CONF / "config.yaml")
     chosen = _root_.hydra.runtime.choices
-    for group in GROUPS:
+    for group in (group for group in GROUPS if group not in BUNDLES):
         for name in ("default", str(chosen.get(group))):  # smoke and overfit inherit from default
             path = CONF / group / f"{name}.yaml"
-            if path.is_file() and group not in ("experiment", "sweeps"):
+            if path.is_file():
                 known |= {f"{group}.{key}": text for key, text in comments(path).items() if text or name == "default"}
     config: Any = OmegaConf.to_container(_root_)
     lines = _lines({key: value for key, value in config.items() if key != "hydra"}, known, "")
@@ -64,11 +64,8 @@ def _lines(values: dict[str, Any], known: dict[str, str], prefix: str) -> Iterat
             yield from _lines(value, known, f"{name}.")
             continue
         line = f"{'  ' if prefix else ''}{key}: {value if _is_open(value) else format_value(value)}"
-        if not (comment := known.get(name)):
-            yield line
-            continue
-        words = textwrap.wrap(comment, WIDTH - COMMENT - 2)
-        if len(line) >= COMMENT:
+        words = textwrap.wrap(known.get(name, ""), WIDTH - COMMENT - 2)
+        if not words or len(line) >= COMMENT:
             yield line
             line = ""
         for text in words:

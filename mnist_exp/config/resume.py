@@ -15,7 +15,11 @@ OF_SWEEPS = ("sweep", "executor", "tracking")
 
 def check_single(composed: Composed) -> None:
     """Raises ConfigError for overrides that only a sweep has a use for."""
-    own = {key: text for key, text in by_key(composed.overrides).items() if key.split(".")[0] in _only_of_sweeps()}
+    own = {
+        key: text
+        for key, text in by_key(composed.overrides).items()
+        if key.split(".")[0] in (*SWEEP_SECTIONS, "sweeps")
+    }
     if own:
         remedy = f"add -m: python -m mnist_exp -m {' '.join(own.values())}"
         raise ConfigError(Problem(", ".join(own.values()), "can be given to a sweep only", remedy=remedy))
@@ -37,9 +41,9 @@ def resume_run(composed: Composed, recorded: Mapping[str, Any], choices: Mapping
     """
     free = check_overrides(composed.overrides, OF_RUNS, "a resumed run")
     now = resolve(composed)
-    training = {**recorded["training"], **{key: now["training"][key] for key in _inside("training", free)}}
-    values = {**recorded, "training": {**training, "resume": run_id}, "tracking": now["tracking"]}
-    return check_values(values, choices)
+    changed = {key: value for key, value in now["training"].items() if f"training.{key}" in free}
+    training = {**recorded["training"], **changed, "resume": run_id}
+    return check_values({**recorded, "training": training, "tracking": now["tracking"]}, choices)
 
 
 def check_overrides(
@@ -50,22 +54,11 @@ def check_overrides(
     before: overrides that it began with, which may be repeated. Raises ConfigError for any other.
     """
     given, began = by_key(overrides), by_key(before)
-    allowed = {*keys_with(Flag.RESUME, *sections), *(name for name in sections if Flag.RESUME in SECTIONS[name].flags)}
-    free = {key for key in given if key in allowed or key.split(".")[0] in allowed}
+    whole = [name for name in sections if Flag.RESUME in SECTIONS[name].flags]
+    single = [key for key in keys_with(Flag.RESUME, *sections) if key.split(".")[0] not in whole]
+    free = {key for key in given if key in single or key.split(".")[0] in whole}
     if other := [given[key] for key in given if key not in free and began.get(key) != given[key]]:
-        named = [key for key in keys_with(Flag.RESUME, *sections) if key.split(".")[0] not in allowed]
-        groups = [f"{name}.*" for name in sections if Flag.RESUME in SECTIONS[name].flags]
         rule = f"keeps its recorded config{f' ({chr(32).join(before)})' if before else ''}"
-        remedy = f"give only {', '.join([*named, *groups])} beside it"
+        remedy = f"give only {', '.join([*single, *(f'{name}.*' for name in whole)])} beside it"
         raise ConfigError(Problem(what, rule, " ".join(sorted(other)), remedy))
     return free
-
-
-def _inside(section: str, keys: set[str]) -> list[str]:
-    return [
-        key.removeprefix(f"{section}.") for key in keys if key.startswith(f"{section}.") and key != f"{section}.resume"
-    ]
-
-
-def _only_of_sweeps() -> set[str]:
-    return {*SWEEP_SECTIONS, "sweeps"}

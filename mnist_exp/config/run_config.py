@@ -12,15 +12,8 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_exp.config.compose import Composed, compose, first_line, flatten
-from mnist_exp.config.schema import (
-    SECTIONS,
-    SWEEP_SECTIONS,
-    Flag,
-    General,
-    Section,
-    keys_with,
-)
+from mnist_exp.config.compose import BUNDLES, Composed, compose, find_value, first_line, flatten
+from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, General, Section, keys_with
 from mnist_exp.config.targets import call_target
 from mnist_exp.errors import ConfigError, Problem
 
@@ -63,11 +56,8 @@ class RunConfig:
 
     def build(self, section: str, *given: Any, **more: Any) -> Any:
         """Calls the `_target_` of a section with its own keys. given, more: what the program passes."""
-        own = {
-            key: value
-            for key, value in self.values[section].items()
-            if key not in SECTIONS[section].settings.model_fields
-        }
+        settings = SECTIONS[section].settings.model_fields
+        own = {key: value for key, value in self.values[section].items() if key not in settings}
         return call_target(own, *given, **more)
 
     def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
@@ -91,8 +81,7 @@ class RunConfig:
     def differences(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Returns what sets the config apart from the defaults: choices by group, and values within them by key."""
         default = compose([])
-        chosen = {group: choice for group, choice in self.choices.items() if group not in ("experiment", "sweeps")}
-        base = compose([f"{group}={choice}" for group, choice in chosen.items()])
+        base = compose([f"{group}={choice}" for group, choice in self.choices.items() if group not in BUNDLES])
         before, now = dict(flatten(plain(base.config))), dict(flatten(self.values))
         choices = {group: choice for group, choice in self.choices.items() if default.choices.get(group) != choice}
         return choices, {key: value for key, value in now.items() if key not in before or before[key] != value}
@@ -105,10 +94,8 @@ class RunConfig:
         for key, value in values.items():
             if key not in labels and key.partition(".")[0] not in SWEEP_SECTIONS:
                 OmegaConf.update(kept, key, value)
-        groups = {
-            group: choice for group, choice in choices.items() if group not in ("experiment", "sweeps", "tracking")
-        }
-        defaults = [{f"override /{group}": choice} for group, choice in groups.items()]
+        left_out = (*BUNDLES, "tracking")
+        defaults = [{f"override /{group}": choice} for group, choice in choices.items() if group not in left_out]
         body = OmegaConf.merge({"defaults": defaults} if defaults else {}, kept)
         head = ["# @package _global_", *(f"# {comment}" for comment in comments)]
         return "\n".join([*head, OmegaConf.to_yaml(body)])
@@ -129,12 +116,7 @@ class BaseConfig:
 
     def find(self, key: str) -> tuple[bool, Any]:
         """Returns whether the config has this dotted key, and its value, not resolved."""
-        found: Any = OmegaConf.to_container(self.config)
-        for name in key.split("."):
-            if not isinstance(found, dict) or name not in found:
-                return False, None
-            found = found[name]
-        return True, found
+        return find_value(self.config, key)
 
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
         """Returns the config with these values by dotted key. Raises ConfigError for a key that cannot be set."""

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import BaseModel, ConfigDict, create_model
-from pydantic.fields import FieldInfo
 
 from mnist_exp.config.targets import argument_type
 
@@ -249,20 +248,11 @@ def section_model(name: str, target: Callable[..., Any] | None = None, kind: str
     return create_model(name or "general", __base__=settings, __cls_kwargs__=extra, **fields)
 
 
-def section_keys(name: str, model: type[Section]) -> dict[str, FieldInfo]:
-    """Returns the fields of a section's model by dotted key."""
-    return {f"{name}.{key}".lstrip("."): info for key, info in model.model_fields.items()}
-
-
-def flags_of(key: str, info: FieldInfo) -> set[Flag]:
-    """Returns the flags of a key, its own and its section's."""
-    section = key.rpartition(".")[0]
-    own = {mark for mark in info.metadata if isinstance(mark, Flag)}
-    return own | set(SECTIONS[section].flags if section in SECTIONS else ())
-
-
 def keys_with(flag: Flag, *sections: str) -> list[str]:
     """Returns the keys of these sections, else of all, that carry a flag. Keys of a `_target_` carry none."""
-    models = {name: section_model(name) for name in sections or SECTIONS}
-    known = {key: info for name, model in models.items() for key, info in section_keys(name, model).items()}
-    return [key for key, info in known.items() if flag in flags_of(key, info)]
+    return [
+        f"{section}.{key}".lstrip(".")
+        for section in sections or SECTIONS
+        for key, info in section_model(section).model_fields.items()
+        if flag in (*info.metadata, *SECTIONS[section].flags)
+    ]

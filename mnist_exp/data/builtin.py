@@ -49,7 +49,7 @@ def mnist(path: OptionalPath) -> Dataset:
     path: an npz file in Keras's layout or a folder with the four IDX files; None lets Keras download and cache it.
     Raises DataError if the file is missing or unreadable, or is not MNIST.
     """
-    dataset = _dataset(_read(path, "mnist"), TEN, "MNIST", "handwritten digits (LeCun, Cortes, Burges)", path)
+    dataset = _load(path, "mnist", TEN, "MNIST", "handwritten digits (LeCun, Cortes, Burges)")
     found = _idx_md5(dataset)
     if wrong := ", ".join(name for name, digest in MNIST_MD5.items() if found[name] != digest):
         rule = f"must be MNIST, but the digests of {wrong} differ"
@@ -62,8 +62,14 @@ def fashion_mnist(path: OptionalPath) -> Dataset:
 
     path: like that of mnist.
     """
-    arrays = _read(path, "fashion_mnist")
-    return _dataset(arrays, FASHION, "Fashion-MNIST", "articles of clothing (Xiao, Rasul, Vollgraf)", path)
+    return _load(path, "fashion_mnist", FASHION, "Fashion-MNIST", "articles of clothing (Xiao, Rasul, Vollgraf)")
+
+
+def _load(path: str | None, choice: str, class_names: tuple[str, ...], name: str, content: str) -> Dataset:
+    arrays, where = _read(path, choice), path or "Keras's cache"
+    train = check_arrays(arrays["x_train"], arrays["y_train"], f"{where} (train)")
+    test = check_arrays(arrays["x_test"], arrays["y_test"], f"{where} (test)")
+    return Dataset(train, test, class_names, f"{name}, {len(train) + len(test):,} {content}, from {where}")
 
 
 def _read(path: str | None, name: str) -> dict[str, np.ndarray]:
@@ -82,15 +88,6 @@ def _read(path: str | None, name: str) -> dict[str, np.ndarray]:
         remedy = f"{OFFLINE}, and dataset.path=FILE reads a copy you have"
         raise DataError(Problem(f"dataset={name}", rule, remedy=remedy)) from error
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-
-
-def _dataset(
-    arrays: dict[str, np.ndarray], class_names: tuple[str, ...], name: str, content: str, path: str | None
-) -> Dataset:
-    where = path or "Keras's cache"
-    train = check_arrays(arrays["x_train"], arrays["y_train"], f"{where} (train)")
-    test = check_arrays(arrays["x_test"], arrays["y_test"], f"{where} (test)")
-    return Dataset(train, test, class_names, f"{name}, {len(train) + len(test):,} {content}, from {where}")
 
 
 def _idx_md5(dataset: Dataset) -> dict[str, str]:

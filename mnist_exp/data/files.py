@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_exp.config.schema import FilePath
-from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
+from mnist_exp.data.dataset import Dataset, check_arrays
 from mnist_exp.errors import DataError, Problem
 
 IDX_NAMES = {
@@ -35,15 +35,12 @@ def npz(path: FilePath, class_names: list[str] | None) -> Dataset:
     """
     arrays = read_arrays(Path(path), "dataset=digits works without any file")
     train = check_arrays(arrays["x_train"], arrays["y_train"], f"{path} (train)")
-    test: ImageSet | None = None
-    if "x_test" in arrays:
-        test = check_arrays(arrays["x_test"], arrays["y_test"], f"{path} (test)")
+    test = check_arrays(arrays["x_test"], arrays["y_test"], f"{path} (test)") if "x_test" in arrays else None
     highest = int(train.labels.max())
     if class_names is None and highest >= len(train):
+        rule = f"must be below {len(train)}, the number of images"
         remedy = "renumber them with numpy.unique(labels, return_inverse=True)[1]"
-        raise DataError(
-            Problem(f"{path}: labels", f"must be below {len(train)}, the number of images", highest, remedy)
-        )
+        raise DataError(Problem(f"{path}: labels", rule, highest, remedy))
     names = [str(label) for label in range(highest + 1)] if class_names is None else class_names
     return Dataset(train, test, tuple(names), f"{Path(path).name}, {len(train) + len(test or []):,} images")
 
@@ -82,9 +79,8 @@ def read_idx(path: Path) -> np.ndarray:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            Problem(str(path), f"is not a readable gzip or IDX file ({error})", remedy=COPY_AGAIN)
-        ) from error
+        rule = f"is not a readable gzip or IDX file ({error})"
+        raise DataError(Problem(str(path), rule, remedy=COPY_AGAIN)) from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES or not 1 <= content[3] <= 4:
         rule = "must start with 00 00, a type and a rank up to 4, as IDX files do"
         raise DataError(Problem(str(path), rule, content[:4].hex(" "), COPY_AGAIN))
@@ -100,8 +96,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _idx_file(folder: Path, name: str) -> Path:
-    candidates = [folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")]
-    for path in candidates:
+    for path in (folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")):
         if path.is_file():
             return path
     rule = f"has no {name}; a folder of IDX files needs {', '.join(IDX_NAMES.values())}, with or without .gz"

@@ -23,8 +23,8 @@ def folder(path: FilePath, height: Count, width: Count, channels: int) -> Datase
         raise DataError(Problem("dataset.channels", "must be 1 (grey) or 3 (colour)", channels))
     root = Path(path)
     if root.is_file():
-        remedy = "read npz files with dataset=npz"
-        raise DataError(Problem(path, "must be a folder of images, but is a file", remedy=remedy))
+        rule = "must be a folder of images, but is a file"
+        raise DataError(Problem(path, rule, remedy="read npz files with dataset=npz"))
     if not root.is_dir():
         rule = f"does not exist (dataset.path, seen from {Path.cwd()})"
         raise DataError(Problem(path, rule, remedy="dataset=digits works without any folder"))
@@ -46,8 +46,7 @@ def folder(path: FilePath, height: Count, width: Count, channels: int) -> Datase
 def _class_names(root: Path) -> list[str]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        remedy = "sort the images into one subfolder per class"
-        raise DataError(Problem(str(root), "has no subfolders", remedy=remedy))
+        raise DataError(Problem(str(root), "has no subfolders", remedy="sort the images into one subfolder per class"))
     return names
 
 
@@ -57,9 +56,8 @@ def _read(root: Path, names: list[str], shape: tuple[int, int, int]) -> ImageSet
         found = (path for path in (root / name).rglob("[!.]*") if path.is_file())
         files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
         if not files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            remedy = "add one, or remove the folder"
-            raise DataError(Problem(str(root / name), f"has no image ({kinds})", remedy=remedy))
+            rule = f"has no image ({', '.join(sorted(SUFFIXES))})"
+            raise DataError(Problem(str(root / name), rule, remedy="add one, or remove the folder"))
         images += [resize_image(read_image(path, str(path)), shape) for path in files]
         labels += [label] * len(files)
     return check_arrays(np.stack(images), np.array(labels), str(root))

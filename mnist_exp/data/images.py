@@ -32,9 +32,8 @@ def read_image(source: Path | IO[bytes], name: str) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, TypeError and more for a damaged file
-        raise DataError(
-            Problem(name, f"is not a readable image ({error})", remedy="repair, shrink or remove it")
-        ) from error
+        rule = f"is not a readable image ({error})"
+        raise DataError(Problem(name, rule, remedy="repair, shrink or remove it")) from error
 
 
 def to_8_bit(image: Image.Image, name: str) -> Image.Image:
@@ -51,9 +50,14 @@ def to_8_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(np.rint((pixels - low) * (255 / ((high - low) or 1))).astype(np.uint8))
 
 
+def put_on_paper(image: Image.Image, colour: str) -> Image.Image:
+    """Returns an RGBA image as RGB, with this colour behind its transparent pixels."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
+
+
 def resize_image(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """Resizes an RGBA image to uint8 (height, width, channels). Transparent pixels become white."""
     height, width, channels = shape
-    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    flat = put_on_paper(image, "white")
     small = flat.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small).reshape(shape)

@@ -20,7 +20,7 @@ def load_splits(config: RunConfig, cache: bool = False) -> Splits:
     Raises DataError if the data set cannot be read, or no classifier can be trained on it.
     """
     if not cache:
-        return split(config.build("dataset"), **dict(config.settings(Split)))
+        return split(config.build("dataset"), config.settings(Split))
     section = config.values["dataset"]
     return _load_cached(json.dumps(section), tuple(_files(section.get("path"))))
 

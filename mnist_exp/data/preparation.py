@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mnist_exp.data.dataset import Preparation
-from mnist_exp.data.images import resize_image
+from mnist_exp.data.images import put_on_paper, resize_image
 from mnist_exp.errors import DataError, Problem
 
 LARGEST = 800  # pixels of the longer side; larger images are reduced first
@@ -47,11 +47,6 @@ def _centre_digit(image: Image.Image, shape: tuple[int, int, int], *, box: float
     return np.repeat(np.round(255 * tile).astype(np.uint8)[..., None], channels, axis=-1)
 
 
-def _on_paper(image: Image.Image, grey: int) -> Image.Image:
-    paper = Image.new("RGBA", image.size, (grey, grey, grey, 255))
-    return Image.alpha_composite(paper, image).convert("RGB")
-
-
 def _ink(image: Image.Image) -> np.ndarray:
     """Returns the share of ink in each pixel, float (height, width) 0 to 1, for any colours and any light.
 
@@ -59,7 +54,7 @@ def _ink(image: Image.Image) -> np.ndarray:
     """
     grey, alpha = np.asarray(image.convert("L"), float), np.asarray(image.getchannel("A"), float)
     dark = np.average(grey, weights=alpha + 1e-9) < 128
-    pixels = np.asarray(_on_paper(image, 255 if dark else 0), float)
+    pixels = np.asarray(put_on_paper(image, "white" if dark else "black"), float)
     difference = pixels - _paper(pixels)
     distance = np.linalg.norm(difference, axis=-1)
     strong = difference[distance >= 0.7 * _peak(distance)].mean(axis=0)

@@ -1,14 +1,12 @@
 """Splits a data set into train, validation and test."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
-from mnist_exp.config.schema import Count, FractionOrCount, Seed
+from mnist_exp.config.schema import Split
 from mnist_exp.data.dataset import Dataset, ImageSet, Preparation
 from mnist_exp.errors import DataError, Problem
 
@@ -55,16 +53,7 @@ class Splits:
         return {"val": self.validation} if self.test is None else {"val": self.validation, "test": self.test}
 
 
-def split(
-    dataset: Dataset,
-    *,
-    name: str,
-    validation: FractionOrCount,
-    method: Literal["tail", "stratified"],
-    test: FractionOrCount,
-    limit: Count | None,
-    seed: Seed,
-) -> Splits:
+def split(dataset: Dataset, settings: Split) -> Splits:
     """Splits a data set into train, validation and test. The same seed gives the same splits.
 
     validation, test: a fraction or a count; `test` is used only if the data set has no test set. method: `tail` takes
@@ -74,8 +63,9 @@ def split(
     """
     _check_classes(dataset)
     train, tested = dataset.train, dataset.test
+    validation, limit, seed = settings.validation, settings.limit, settings.seed
     if tested is None:
-        rest, chosen = _draw(train.labels, _count("test", test, len(train)), seed)
+        rest, chosen = _draw(train.labels, _count("test", settings.test, len(train)), seed)
         train, tested = train[rest], train[chosen]
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
@@ -83,18 +73,18 @@ def split(
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
     train, repeated = _remove_copies(train, tested, dataset.description)
     wanted = _count("validation", validation, len(train))
-    if method == "tail":
+    if settings.method == "tail":
         rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
     else:
         rest, chosen = _draw(train.labels, wanted, seed)
     train, validated = train[rest], train[chosen]
     if missed := sorted(set(validated.labels.tolist()) - set(train.labels.tolist())):
         rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
-        raise DataError(Problem("dataset.method", rule, method, "use stratified, or fewer validation images"))
+        raise DataError(Problem("dataset.method", rule, settings.method, "use stratified, or fewer validation images"))
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
     return Splits(
-        name=name, train=train, validation=validated, test=tested, class_names=dataset.class_names,
+        name=settings.name, train=train, validation=validated, test=tested, class_names=dataset.class_names,
         description=dataset.description, digest=_digest(dataset), repeated=repeated, preparation=dataset.preparation,
     )  # fmt: skip
 
@@ -168,10 +158,9 @@ def _draw(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.nda
     """Returns two sorted index arrays: the rest, and `count` images drawn from each class in proportion."""
     from sklearn.model_selection import train_test_split
 
-    sizes = np.bincount(labels)
-    stratify: Sequence[int] | np.ndarray | None = labels
-    classes = np.count_nonzero(sizes)
-    if sizes[sizes > 0].min() < 2 or min(count, len(labels) - count) < classes:
-        stratify = None  # too few images to give every class its share: draw without regard to the class
+    _, sizes = np.unique(labels, return_counts=True)
+    # too few images to give every class its share: draw without regard to the class
+    too_few = sizes.min() < 2 or min(count, len(labels) - count) < len(sizes)
+    stratify = None if too_few else labels
     rest, chosen = train_test_split(np.arange(len(labels)), test_size=count, random_state=seed, stratify=stratify)
     return np.sort(rest), np.sort(chosen)

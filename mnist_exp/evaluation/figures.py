@@ -10,26 +10,10 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
+from mnist_exp.evaluation import plots
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
-from mnist_exp.evaluation.plots import (
-    AXIS_LETTERS,
-    BLUE,
-    INK,
-    LINE,
-    MUTED,
-    NUMBERED,
-    ORANGE,
-    RED,
-    draw_matrix,
-    new_canvas,
-    new_figure,
-    remove_frame,
-    shorten,
-    write_numbers,
-)
 
 SAMPLES = 10  # images of each split
 COLUMNS = 5  # tiles in a row of predictions
@@ -40,37 +24,36 @@ def samples(splits: Splits) -> Figure:
     side, pitch, left, top = 0.9, 1.06, 1.15, 0.75
     _, tall = _tile_size(splits.image_shape, side)
     step = tall + 0.42
-    figure, axes = new_canvas(left + SAMPLES * pitch + 0.1, top + len(splits.parts) * step - 0.25)
+    figure, axes = plots.new_canvas(left + SAMPLES * pitch + 0.1, top + len(splits.parts) * step - 0.25)
     title = f"{splits.name}: the first images of each split"
-    axes.text(0.2, 0.22, title, size=12, weight="bold", color=INK, va="center", parse_math=False)
+    axes.text(0.2, 0.22, title, size=12, weight="bold", color=plots.INK, va="center", parse_math=False)
     for row, (name, part) in enumerate(splits.parts.items()):
         y = top + row * step
-        axes.text(0.2, y + tall / 2, f"{name}\n{len(part):,}", size=10, color=INK, va="center", linespacing=1.5)
-        for column, (image, words) in enumerate(_label_images(part, splits.class_names)):
-            _draw_tile(axes, image, left + column * pitch, y, side, words)
+        axes.text(0.2, y + tall / 2, f"{name}\n{len(part):,}", size=10, color=plots.INK, va="center", linespacing=1.5)
+        for column, (image, label) in enumerate(zip(part.images[:SAMPLES], part.labels, strict=False)):
+            _draw_tile(axes, image, left + column * pitch, y, side, plots.shorten(splits.class_names[label], 13))
     return figure
 
 
 def learning_curves(history: History) -> Figure:
     """Plots loss and accuracy of train and validation by epoch. A dashed line marks the epoch of the weights."""
-    figure = new_figure(10.5, 4.2)
+    figure = plots.new_figure(10.5, 4.2)
     curves = history.curves()
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
-        _draw_curve(axes, curves[name], BLUE, "train")
-        _draw_curve(axes, curves[f"val_{name}"], ORANGE, "validation")
-        axes.axvline(history.used_epoch, color=MUTED, linestyle="--", linewidth=1, zorder=1, label="used epoch")
+        _draw_curve(axes, curves[name], plots.BLUE, "train")
+        _draw_curve(axes, curves[f"val_{name}"], plots.ORANGE, "validation")
+        axes.axvline(history.used_epoch, color=plots.MUTED, linestyle="--", linewidth=1, zorder=1, label="used epoch")
         value = curves[f"val_{name}"][history.used_epoch - 1]
-        axes.set_title(name.capitalize(), loc="left", size=12, weight="bold", color=INK)
-        axes.set_title(f"validation {value:.4f} at epoch {history.used_epoch}", loc="right", size=9, color=MUTED)
-        axes.set_xlabel("epoch", size=9, color=INK)
+        axes.set_title(name.capitalize(), loc="left", size=12, weight="bold", color=plots.INK)
+        axes.set_title(f"validation {value:.4f} at epoch {history.used_epoch}", loc="right", size=9, color=plots.MUTED)
+        axes.set_xlabel("epoch", size=9, color=plots.INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(0.5, len(history.epochs) + max(0.5, 0.02 * len(history.epochs)))
-        axes.grid(axis="y", color=LINE, linewidth=0.6)
-        remove_frame(axes)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
-    )
+        axes.grid(axis="y", color=plots.LINE, linewidth=0.6)
+        plots.remove_frame(axes)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -79,19 +62,19 @@ def confusion_matrix(evaluation: Evaluation, title: str) -> Figure:
     counts = evaluation.confusion
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(0.5 * len(counts), 3.2), 8)
-    room = 0.075 * min(max(map(len, evaluation.class_names)), AXIS_LETTERS)  # for names beside the axes
-    scale = 0.9 if len(counts) > NUMBERED else 0.1
-    figure = new_figure(2 * (side + room + scale + 0.6), side + 0.7 * room + 1.3)
-    figure.suptitle(title, size=13, weight="bold", color=INK, parse_math=False)
+    room = 0.075 * min(max(map(len, evaluation.class_names)), plots.AXIS_LETTERS)  # for names beside the axes
+    scale = 0.9 if len(counts) > plots.NUMBERED else 0.1
+    figure = plots.new_figure(2 * (side + room + scale + 0.6), side + 0.7 * room + 1.3)
+    figure.suptitle(title, size=13, weight="bold", color=plots.INK, parse_math=False)
     left, right = figure.subplots(1, 2)
     panels = (left, counts, str, "Images"), (right, shares, _format_percent, "Percent of the true class")
     for axes, values, words, name in panels:
-        image = draw_matrix(axes, values, evaluation.class_names)
-        axes.set_title(name, size=11, color=INK)
-        if len(counts) > NUMBERED:
+        image = plots.draw_matrix(axes, values, evaluation.class_names)
+        axes.set_title(name, size=11, color=plots.INK)
+        if len(counts) > plots.NUMBERED:
             _draw_scale(figure, image)
         else:
-            write_numbers(axes, image, words, size=min(max(18 * side / len(counts), 6.5), 12))
+            plots.write_numbers(axes, image, words, size=min(max(18 * side / len(counts), 6.5), 12))
     return figure
 
 
@@ -122,19 +105,19 @@ def per_class(evaluation: Evaluation) -> Figure:
     classes = len(evaluation.class_names)
     values = {name: evaluation.per_class[name] for name in ("precision", "recall")}
     start = _axis_start(float(min(value.min() for value in values.values())))
-    figure = new_figure(8.2, 1.6 + classes * min(0.46, max(0.3, 9 / classes)))
+    figure = plots.new_figure(8.2, 1.6 + classes * min(0.46, max(0.3, 9 / classes)))
     axes = figure.subplots()
-    for offset, colour, (name, value) in zip((-0.2, 0.2), (BLUE, ORANGE), values.items(), strict=True):
+    for offset, colour, (name, value) in zip((-0.2, 0.2), (plots.BLUE, plots.ORANGE), values.items(), strict=True):
         bars = axes.barh(np.arange(classes) + offset, value, 0.38, color=colour, label=name)
-        axes.bar_label(bars, fmt="%.3f", padding=3, size=8, color=INK)
-    axes.set_yticks(range(classes), [shorten(name, AXIS_LETTERS) for name in evaluation.class_names], parse_math=False)
-    axes.set_ylim(classes - 0.4, -0.6)
-    axes.set_xlim(start, 1 + 0.09 * (1 - start))
+        axes.bar_label(bars, fmt="%.3f", padding=3, size=8, color=plots.INK)
+    names = [plots.shorten(name, plots.AXIS_LETTERS) for name in evaluation.class_names]
+    axes.set_yticks(range(classes), names, parse_math=False)
+    axes.set(xlim=(start, 1 + 0.09 * (1 - start)), ylim=(classes - 0.4, -0.6))
     axes.set_xticks([tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(start, 1) if start <= tick <= 1])
-    axes.set_xlabel(f"the axis starts at {start:g}, not at 0" if start else "", size=9, color=MUTED)
-    axes.set_title("Precision and recall of each class", loc="left", size=12, weight="bold", color=INK)
+    axes.set_xlabel(f"the axis starts at {start:g}, not at 0" if start else "", size=9, color=plots.MUTED)
+    axes.set_title("Precision and recall of each class", loc="left", size=12, weight="bold", color=plots.INK)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    remove_frame(axes)
+    plots.remove_frame(axes)
     return figure
 
 
@@ -145,22 +128,16 @@ def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bo
     """
     side, pitch, columns, top = 1.25, 3.15, 3, 0.55
     rows = math.ceil(len(pictures) / columns)
-    figure, axes = new_canvas(0.35 + min(columns, len(pictures)) * pitch, top + rows * (side + 0.5) - 0.1)
+    figure, axes = plots.new_canvas(0.35 + min(columns, len(pictures)) * pitch, top + rows * (side + 0.5) - 0.1)
     for place, (image, tile, words, marked) in enumerate(pictures):
         row, column = divmod(place, columns)
         x, y = 0.3 + column * pitch, top + row * (side + 0.5)
         for left, shown in ((x, image), (x + side + 0.12, tile)):
             _draw_tile(axes, shown, left, y, side, "")
-            axes.add_patch(Rectangle((left, y), side, side, fill=False, edgecolor=LINE, linewidth=0.8))
-        colour = RED if marked else INK
+            axes.add_patch(Rectangle((left, y), side, side, fill=False, edgecolor=plots.LINE, linewidth=0.8))
+        colour = plots.RED if marked else plots.INK
         axes.text(x + side + 0.06, y - 0.08, words, size=10, color=colour, ha="center", va="bottom", parse_math=False)
     return figure
-
-
-def _label_images(part: ImageSet, class_names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
-    """Returns the first images with their class names."""
-    names = [shorten(class_names[label], 13) for label in part.labels[:SAMPLES]]
-    return list(zip(part.images[:SAMPLES], names, strict=True))
 
 
 def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray, title: str) -> Figure:
@@ -169,25 +146,19 @@ def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray
     _, tall = _tile_size(images.shape[1:], side)
     step = tall + 0.62
     rows = math.ceil(len(chosen) / COLUMNS)
-    figure, axes = new_canvas(left + COLUMNS * pitch, top + rows * step - 0.4 * bool(rows))
-    axes.text(left, 0.3, title, size=12, weight="bold", color=INK, va="center")
-    if not rows:
-        return figure
+    figure, axes = plots.new_canvas(left + COLUMNS * pitch, top + rows * step - 0.4 * bool(rows))
+    axes.text(left, 0.3, title, size=12, weight="bold", color=plots.INK, va="center")
     for place, index in enumerate(chosen):
         row, column = divmod(place, COLUMNS)
-        words, wrong = _describe_answer(evaluation, index)
+        predicted, label = evaluation.predicted[index], evaluation.labels[index]
+        words = (
+            f"{plots.shorten(evaluation.class_names[predicted], 14)} ({evaluation.probabilities[index, predicted]:.1%})"
+        )
+        if predicted != label:
+            words += f"\ntrue: {plots.shorten(evaluation.class_names[label], 16)}"
         x, y = left + column * pitch + (pitch - left - side) / 2, top + row * step
-        _draw_tile(axes, images[index], x, y, side, words, wrong)
+        _draw_tile(axes, images[index], x, y, side, words, wrong=predicted != label)
     return figure
-
-
-def _describe_answer(evaluation: Evaluation, index: int) -> tuple[str, bool]:
-    """Returns the text to show with an image, and whether the answer is wrong."""
-    predicted, label = evaluation.predicted[index], evaluation.labels[index]
-    words = f"{shorten(evaluation.class_names[predicted], 14)} ({evaluation.probabilities[index, predicted]:.1%})"
-    if predicted == label:
-        return words, False
-    return f"{words}\ntrue: {shorten(evaluation.class_names[label], 16)}", True
 
 
 def _draw_tile(axes: Axes, image: np.ndarray, x: float, y: float, side: float, words: str, wrong: bool = False) -> None:
@@ -196,7 +167,7 @@ def _draw_tile(axes: Axes, image: np.ndarray, x: float, y: float, side: float, w
     x += (side - wide) / 2
     height, width, _ = image.shape
     axes.imshow(np.broadcast_to(image, (height, width, 3)), extent=(x, x + wide, y + tall, y), aspect="auto")
-    colour, middle = RED if wrong else INK, x + wide / 2
+    colour, middle = plots.RED if wrong else plots.INK, x + wide / 2
     axes.text(
         middle, y - 0.07, words, size=9, color=colour, ha="center", va="bottom", linespacing=1.3, parse_math=False
     )
@@ -219,7 +190,7 @@ def _draw_scale(figure: Figure, image: AxesImage) -> None:
     """Draws a colour bar, for a matrix without numbers."""
     bar = figure.colorbar(image, ax=image.axes, shrink=0.6, pad=0.02, ticks=MaxNLocator(5, integer=True))
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=9, color=LINE, labelcolor=INK)
+    bar.ax.tick_params(labelsize=9, color=plots.LINE, labelcolor=plots.INK)
 
 
 def _format_percent(share: float) -> str:

@@ -1,5 +1,6 @@
 """Computes the metrics of a run from labels and probabilities."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,8 +67,8 @@ class Evaluation:
         confidence = self.probabilities.max(axis=1)
         correct = self.predicted == self.labels
         bins = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
-        gaps = [abs(correct[bins == b].sum() - confidence[bins == b].sum(dtype=np.float64)) for b in range(BINS)]
-        return float(sum(gaps) / len(self.labels))
+        gaps = np.bincount(bins, correct - confidence.astype(np.float64))
+        return float(np.abs(gaps).sum() / len(self.labels))
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -86,16 +87,8 @@ class Evaluation:
         """Returns scikit-learn's classification report as text."""
         from sklearn.metrics import classification_report
 
-        return str(
-            classification_report(
-                self.labels,
-                self.predicted,
-                labels=range(len(self.class_names)),
-                target_names=self.class_names,
-                digits=4,
-                zero_division=0,
-            )
-        )
+        names = {"labels": range(len(self.class_names)), "target_names": self.class_names}
+        return str(classification_report(self.labels, self.predicted, **names, digits=4, zero_division=0))
 
     def report_json(self) -> dict:
         """Returns metrics, per_class and confusion as plain values."""
@@ -104,3 +97,9 @@ class Evaluation:
             for index, name in enumerate(self.class_names)
         }
         return {"metrics": self.metrics, "per_class": rows, "confusion": self.confusion.tolist()}
+
+
+def format_scores(metrics: Mapping[str, float], split: str) -> tuple[str, str, str, str]:
+    """Returns accuracy, its 95% interval, macro F1 and loss of a split as text. metrics: by name: `val/loss`."""
+    accuracy, low, high = (f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))
+    return accuracy, f"{low} - {high}", f"{metrics[f'{split}/macro_f1']:.4f}", f"{metrics[f'{split}/loss']:.4f}"

@@ -31,10 +31,8 @@ def shorten(name: str, limit: int) -> str:
 def new_canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Returns a figure and invisible axes that fill it, with coordinates in inches from the top left corner."""
     figure = Figure((width, height), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
     return figure, axes
 
 

@@ -1,6 +1,5 @@
 """The list of the files that a run keeps, and the texts that describe a run and its model."""
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import figures
 from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.evaluation.metrics import Evaluation, format_scores
 from mnist_exp.evaluation.plots import save
 from mnist_exp.evaluation.predictions import write_predictions
 
@@ -61,14 +60,12 @@ FILES_OF_SPLIT: dict[str, Callable[[Evaluation, str], str | Figure]] = {
 }
 
 
-def write(
-    folder: Path, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]
-) -> None:
+def write(folder: Path, run: RunResults) -> None:
     """Writes every file of the run below `folder`."""
-    write_predictions(folder / "predictions.npz", splits, evaluations)
+    write_predictions(folder / "predictions.npz", run.splits, run.evaluations)
     for path, make in FILES.items():
-        _write(folder / path, make(RunResults(model, splits, history, evaluations)))
-    for name, evaluation in evaluations.items():
+        _write(folder / path, make(run))
+    for name, evaluation in run.evaluations.items():
         for path, make_of_split in FILES_OF_SPLIT.items():
             _write(folder / path.format(name=name, words=SPLITS[name]), make_of_split(evaluation, SPLITS[name]))
 
@@ -87,9 +84,9 @@ def _to_json(values: Mapping[str, Any]) -> str:
 
 def summarize(model: "keras.Model") -> str:
     """Returns Keras's summary of the layers as text."""
-    lines = io.StringIO()
-    model.summary(line_length=100, print_fn=lambda line: lines.write(line + "\n"))
-    return lines.getvalue()
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lines.append)
+    return "\n".join([*lines, ""])
 
 
 def model_metadata(splits: Splits) -> dict[str, Any]:
@@ -107,12 +104,7 @@ def describe_run(
     config: Mapping[str, Any], model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
 ) -> str:
     """Returns the page of a run in markdown: its metrics, then data, network and training."""
-    rows = [
-        f"| {SPLITS[split]} | {metrics[f'{split}/accuracy']:.2%} | {metrics[f'{split}/accuracy_low']:.2%} - "
-        f"{metrics[f'{split}/accuracy_high']:.2%} | {metrics[f'{split}/macro_f1']:.4f} | "
-        f"{metrics[f'{split}/loss']:.4f} |"
-        for split in splits.scored
-    ]
+    rows = [f"| {' | '.join((SPLITS[split], *format_scores(metrics, split)))} |" for split in splits.scored]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
     height, width, _ = splits.image_shape
     net, optimizer = (config[section]["_target_"].rpartition(".")[2] for section in ("model", "optimizer"))

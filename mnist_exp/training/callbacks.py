@@ -27,10 +27,9 @@ class ReportProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            rule = f"must stay finite, but was {loss} in epoch {self._epoch}"
             remedy = f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
-            raise TrainingError(
-                Problem("the loss", f"must stay finite, but was {loss} in epoch {self._epoch}", remedy=remedy)
-            )
+            raise TrainingError(Problem("the loss", rule, remedy=remedy))
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints on disk, from which a killed training is resumed."""
 
 import json
-import os
 from pathlib import Path
 
 import keras
@@ -15,26 +14,23 @@ class Checkpoint(keras.callbacks.Callback):
 
     The state file is replaced last and only complete files belong to it. So if the process is killed at any moment,
     the checkpoint can be used. This must be the last callback, because it records the decisions of the others.
+
+    others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again.
     """
 
-    def __init__(self, folder: Path, monitor: str) -> None:
+    def __init__(self, folder: Path, monitor: str, others: list[keras.callbacks.Callback]) -> None:
         super().__init__()
-        self.folder, self.monitor = folder, monitor
+        self.folder, self.monitor, self.others = folder, monitor, others
         self.history = History()
-        self._others: list[keras.callbacks.Callback] = []
         folder.mkdir(parents=True, exist_ok=True)
 
-    def restore(self, model: keras.Model, others: list[keras.callbacks.Callback], epochs: int) -> int:
-        """Loads the checkpoint, if the folder holds one. Returns the number of epochs that need no training.
-
-        others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again.
-        """
+    def restore(self, model: keras.Model, epochs: int) -> int:
+        """Loads the checkpoint, if the folder holds one. Returns the number of epochs that need no training."""
         path = self.folder / STATE
         if not path.exists():
             return 0
         state = json.loads(path.read_text())
         self.history = History(state["epochs"])
-        self._others = others
         model.optimizer.build(model.trainable_variables)
         model.load_weights(self._weights(len(self.history.epochs)))
         for variable, value in zip(_random_states(model), state["random_states"], strict=True):
@@ -48,11 +44,10 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         rate = learning_rate(self.model)
         for epoch, metrics in enumerate(self.history.epochs):
-            for callback in self._others:
+            for callback in self.others:
                 callback.on_epoch_end(epoch, dict(metrics))
-        if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self._others):
+        if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self.others):
             self.model.optimizer.learning_rate = rate  # getting the epochs again may have reduced it again
-        self._others = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.history.epochs.append({name: float(value) for name, value in (logs or {}).items()})
@@ -65,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
         }
         temporary = self.folder / f"{STATE}.new"
         temporary.write_text(json.dumps(state))
-        os.replace(temporary, self.folder / STATE)
+        temporary.replace(self.folder / STATE)
         needed = {path, self._weights(self.history.best_epoch(self.monitor))}
         for old in set(self.folder.glob("*.weights.h5")) - needed:
             old.unlink()

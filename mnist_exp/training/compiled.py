@@ -40,10 +40,6 @@ class BatchOrder:
         """The number of batches per epoch, including a short last one."""
         return -(-self.images // self.batch_size)
 
-    def batch(self, number: int) -> np.ndarray:
-        """Returns the images of one batch: int32 (batch_size,). The last batch may be shorter."""
-        return self.permutation[number * self.batch_size : (number + 1) * self.batch_size]
-
     def windows(self, size: int | None) -> list[tuple[int, int]]:
         """Returns the first and the last (exclusive) batch of each window of `size` batches; None: all full batches."""
         full = self.images // self.batch_size
@@ -52,7 +48,7 @@ class BatchOrder:
         return starts + [(full, full + 1)] * (self.batches > full)
 
     def window(self, first: int, last: int) -> np.ndarray:
-        """Returns the images of these batches: int32 (batches, batch_size)."""
+        """Returns the images of these batches: int32 (batches, batch_size). A short last batch is alone."""
         chosen = self.permutation[first * self.batch_size : last * self.batch_size]
         return chosen.reshape(last - first, -1)
 
@@ -68,17 +64,8 @@ class _Batches(keras.utils.PyDataset):
         return self.order.batches
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order.batch(number)
+        (chosen,) = self.order.window(number, number + 1)
         return self.images[chosen], self.targets[chosen]
-
-
-class _NewOrder(keras.callbacks.Callback):
-    def __init__(self, order: BatchOrder) -> None:
-        super().__init__()
-        self.order = order
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.order.begin(epoch)
 
 
 def choose_mode(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
@@ -103,9 +90,10 @@ def prepare_fit(
 
     images: (n, height, width, channels); targets: (n,) labels or (n, classes) one-hot.
     """
+    new_order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: order.begin(epoch))
     if mode == "off":
         model.train_function = None
-        return _Batches(images, targets, order), _NewOrder(order)
+        return _Batches(images, targets, order), new_order
     windows = order.windows(None if mode == "xla" else WINDOW)
     _create_variables(model, images[:1], targets[:1])
     run, data, wanted = _compile_windows(model, mode), tf.constant(images), tf.constant(targets)
@@ -114,7 +102,7 @@ def prepare_fit(
         return run(tf.constant(order.window(*windows[int(next(iterator))])), data, wanted)
 
     model.train_function = train_function
-    return tf.data.Dataset.range(len(windows)), _NewOrder(order)
+    return tf.data.Dataset.range(len(windows)), new_order
 
 
 def _create_variables(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> None:

@@ -57,8 +57,8 @@ def fit(
     targets = encode_labels(train.labels, settings, classes)
     batches, new_order = prepare_fit(model, train.images, targets, order, mode)
     patience = patience_callbacks(settings)
-    checkpoint = Checkpoint(folder, settings.checkpoint_monitor)
-    trained = checkpoint.restore(model, patience, settings.epochs)
+    checkpoint = Checkpoint(folder, settings.checkpoint_monitor, patience)
+    trained = checkpoint.restore(model, settings.epochs)
     if trained < settings.epochs:
         model.fit(
             batches,
@@ -109,11 +109,9 @@ def check_accuracy(history: History, evaluations: Mapping[str, Evaluation]) -> N
 
     reported = []
     for name, evaluation in evaluations.items():
-        metric = keras.metrics.SparseCategoricalAccuracy()
-        metric.update_state(evaluation.labels, evaluation.probabilities)
-        reported.append((name, float(metric.result())))
-    reported.append(("val", history.epochs[history.used_epoch - 1]["val_accuracy"]))
-    for name, accuracy in reported:
+        right = keras.metrics.sparse_categorical_accuracy(evaluation.labels, evaluation.probabilities)
+        reported.append((name, float(keras.ops.mean(right))))
+    for name, accuracy in [*reported, ("val", history.epochs[history.used_epoch - 1]["val_accuracy"])]:
         ours, images = evaluations[name].accuracy, len(evaluations[name].labels)
         if abs(ours - accuracy) * images >= 0.5:
             raise RuntimeError(

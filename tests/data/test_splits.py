@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnist_exp.config.schema import Split
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
 from mnist_exp.data.splits import Splits, split
 from mnist_exp.errors import DataError
@@ -26,7 +27,7 @@ def source(train: ImageSet, test: ImageSet | None = None, names: tuple[str, ...]
 
 def cut(data: Dataset, **changes: Any) -> Splits:
     keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0}
-    return split(data, name="mine", **{**keys, **changes})
+    return split(data, Split.model_construct(name="mine", **{**keys, **changes}))
 
 
 def sizes(splits: Splits) -> tuple[int, ...]:

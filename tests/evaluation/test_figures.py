@@ -13,7 +13,7 @@ from matplotlib.transforms import BboxBase
 
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
-from mnist_exp.evaluation import figures
+from mnist_exp.evaluation import figures, plots
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
 
@@ -96,7 +96,7 @@ def tiles(figure: Figure) -> list[np.ndarray]:
 
 
 def frames(figure: Figure) -> list[Patch]:
-    return [patch for patch in figure.axes[0].patches if same_color(patch.get_edgecolor(), figures.RED)]
+    return [patch for patch in figure.axes[0].patches if same_color(patch.get_edgecolor(), plots.RED)]
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (40, 60, 3), (60, 40, 3)])
@@ -166,7 +166,7 @@ def test_confusion_matrix_never_rounds_to_none_or_all() -> None:
 
 def test_confusion_matrix_contrasts_numbers_with_their_squares() -> None:
     diagonal, rare = figures.confusion_matrix(answers([0] * 9, [0] * 8 + [1], [0.9] * 9, ("a", "b")), "").axes[0].texts
-    assert (diagonal.get_color(), rare.get_color()) == ("white", figures.INK)
+    assert (diagonal.get_color(), rare.get_color()) == ("white", plots.INK)
 
 
 def test_confusion_matrix_fits_the_names_of_fashion_mnist() -> None:
@@ -198,7 +198,7 @@ def test_predictions_start_with_the_first_image_and_mark_what_is_wrong() -> None
         "Trouser (98.7%)",
         "Dress (50.0%)\ntrue: Pullover",
     ]
-    assert [same_color(text.get_color(), figures.RED) for text in titles] == [True, False, True]
+    assert [same_color(text.get_color(), plots.RED) for text in titles] == [True, False, True]
     assert len(frames(figure)) == 2
     assert_readable(figure)
 
