@@ -137,6 +137,12 @@ def test_the_full_error_is_there_for_who_asks(run_main: Main, monkeypatch: pytes
         run_main("training.epohcs=3")
 
 
+def test_zero_does_not_ask_for_the_full_error(run_main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ.get", lambda name, default=None: "0" if name == "HYDRA_FULL_ERROR" else default)
+    status, _, err = run_main("training.epohcs=3")
+    assert (status, err) == (1, "error: training.epohcs does not exist; did you mean training.epochs?\n")
+
+
 def test_an_unknown_flag_is_answered_with_the_usage(run_main: Main) -> None:
     status, out, err = run_main("--hepl")
     assert (status, out) == (2, "")

@@ -1,6 +1,7 @@
 """Finds every problem of a config before anything is loaded or trained."""
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ RULES = {
     "less_than_equal": "must be at most {le}",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",
-    "too_short": "must have at least {min_length} character",
-    "too_long": "must have at most {max_length} characters",
+    "too_short": "must have a length of at least {min_length}",
+    "too_long": "must have a length of at most {max_length}",
     "literal_error": "must be {expected}",
 }
 EVERY_EPOCH = ("val/accuracy", "val/loss")  # the objectives that are known after every epoch
@@ -147,7 +148,7 @@ def _expand_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         keys = expanded[section]
         for key, info in _model_of(section, keys).model_fields.items():
             if Flag.PATH in info.metadata and str(keys.get(key)).startswith("~"):
-                keys[key] = str(Path(keys[key]).expanduser())
+                keys[key] = os.path.expanduser(keys[key])  # an unknown user stays as written; Path would raise
     return expanded
 
 

@@ -99,7 +99,7 @@ def compose_command_line() -> list[Composed]:
     try:
         collect()
     except FAILURES as error:
-        if before:
+        if before == "1":
             raise
         arguments = get_args_parser().parse_args(sys.argv[1:])
         source = Source(more=(os.path.abspath(arguments.config_dir),) if arguments.config_dir else ())

@@ -57,7 +57,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial failed. kind: the class of the exception. place: file:line, empty if it is not known."""
+    """Why a trial failed. kind: the class of the exception. place: file:line, or the keys of a UserError's problems;
+    empty if it is not known.
+    """
 
     kind: str
     place: str
@@ -68,7 +70,7 @@ class Failure:
         return (self.kind, self.place) == (other.kind, other.place)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}" + (f" ({self.place})" if self.place else "")
+        return f"{self.kind}: {self.message}" + (f" ({self.place})" if self.place not in self.message else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import DataError, Problem, TrainingError
+from mnist_exp.errors import DataError, Problem, TrainingError, UserError
 from mnist_exp.experiment import Listener, Result, train_and_evaluate
 from mnist_exp.log import hide_library_output
 from mnist_exp.sweep.trial import Failure, Job, Outcome
@@ -83,8 +83,11 @@ def run_trial(job: Job) -> Outcome:
     try:
         return _run_trial(job)
     except Exception as error:  # whatever a net of the user's own raises fails this trial, not the sweep
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        if isinstance(error, UserError):
+            place = ", ".join(problem.key for problem in error.problems)
+        else:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(frame.filename).name}:{frame.lineno}"
         return Outcome(failure=Failure(type(error).__name__, place, " ".join(str(error).split())))
 
 

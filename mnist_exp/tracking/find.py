@@ -48,9 +48,11 @@ def find_run(store: Store, wanted: str, experiment: str | None = None, among: st
     listed = ", ".join(run.label for run in shown[:5])
     if runs:
         raise TrackingError(Problem(f"{kind} {wanted!r}", f"is ambiguous: {listed}", remedy="give an id"))
+    if not listed:
+        command = "python -m mnist_exp -m ..." if among == SWEEPS else "python -m mnist_exp"
+        raise TrackingError(Problem("the store", f"has no {kind} yet", remedy=f"start one with: {command}"))
     words = ", a name, latest, best or models:/NAME@ALIAS" if among == RUNS else ", a name or latest"
-    remedy = f"the newest are: {listed}" if listed else f"the store has no {kind} yet"
-    raise TrackingError(Problem(f"the {kind}", f"must be an id{words}", wanted, remedy))
+    raise TrackingError(Problem(f"the {kind}", f"must be an id{words}", wanted, f"the newest are: {listed}"))
 
 
 def find_finished(store: Store, wanted: str, experiment: str | None = None) -> StoredRun:
@@ -119,10 +121,11 @@ def _search(store: Store, condition: str, inside: list[str], most: int, order: s
 
 def _search_named(store: Store, wanted: str, inside: list[str], among: str) -> list[StoredRun]:
     """Searches by name first, then by the first characters of an id."""
-    quoted = wanted.replace("'", "")
-    runs = _search(store, f"attributes.run_name = '{quoted}' and {among}", inside, most=6)
+    quote = '"' if "'" in wanted else "'"
+    text = wanted.replace(quote, "")  # MLflow's search language has no way to write both
+    runs = _search(store, f"attributes.run_name = {quote}{text}{quote} and {among}", inside, most=6)
     if not runs and len(wanted) >= SHORTEST:
-        runs = _search(store, f"attributes.run_id LIKE '{quoted}%' and {among}", inside, most=6)
+        runs = _search(store, f"attributes.run_id LIKE {quote}{text}%{quote} and {among}", inside, most=6)
     return runs
 
 

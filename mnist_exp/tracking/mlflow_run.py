@@ -20,7 +20,7 @@ from mnist_exp.tracking.active_run import STATE, ActiveRun, Input, Status, new_f
 from mnist_exp.tracking.find import RESUMABLE, find_run
 from mnist_exp.tracking.owner import check_not_running, process_tags
 from mnist_exp.tracking.registry import create_model, log_model
-from mnist_exp.tracking.store import Store, long_retries, store_errors
+from mnist_exp.tracking.store import Store, hide_password, long_retries, store_errors
 from mnist_exp.tracking.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ class MlflowRun(ActiveRun):
                 self._waiting[0]()
                 self._waiting.popleft()
         except FAILURES as error:
-            LOGGER.warning("the tracking store failed, %d calls wait: %s", len(self._waiting), error)
+            LOGGER.warning(
+                "the tracking store failed, %d calls wait: %s", len(self._waiting), hide_password(str(error))
+            )
             self._retry_at = time.monotonic() + PAUSE
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"  # the alias of the chosen version
+NO_MODEL_OR_ALIAS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for each of them
 REQUIREMENTS = ("keras", "tensorflow", "numpy", "mlflow")
 
 
@@ -83,10 +84,13 @@ def find_champion(store: Store, name: str) -> tuple[str, StoredRun] | None:
     """Returns the number of the version that is champion, and its run; None if there is no champion."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        champion = store.client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:  # no model with this name, or no champion yet
-        return None
+    with store_errors(store.uri):
+        try:
+            champion = store.client.get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in NO_MODEL_OR_ALIAS:
+                return None
+            raise
     return str(champion.version), fetch_run(store, str(champion.run_id))
 
 

@@ -1,7 +1,12 @@
 import json
 import re
 
+import pytest
+from mlflow.exceptions import MlflowException
+
 from mnist_exp.commands import promote as promoting
+from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.registry import find_champion
 
 
 def test_a_better_one_follows_and_a_worse_one_is_refused(run_main, store, runs) -> None:
@@ -49,6 +54,16 @@ def test_what_shares_no_validation_images_is_refused_unless_forced(run_main, sto
     status, out, _ = run_main("promote", "poor", "--force")
     assert status == 0
     assert out.startswith("not compared with version 1: they have no validation images in common\n")
+
+
+def test_a_store_that_is_away_is_not_taken_for_one_without_a_champion(store, monkeypatch) -> None:
+    def away(*_):
+        raise MlflowException("the server is away")
+
+    assert find_champion(store, "nosuch") is None
+    monkeypatch.setattr(store.client, "get_model_version_by_alias", away)
+    with pytest.raises(TrackingError, match="the server is away"):
+        find_champion(store, "nosuch")
 
 
 def test_the_champion_answers(run_main, store, tmp_path) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Len
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +40,9 @@ def anything(image_shape, classes, **keys): ...
 
 
 def untyped(image_shape, classes, width, depth=2): ...
+
+
+def layered(image_shape, classes, *, widths: Annotated[list[int], Len(1, 2)]): ...
 
 
 class Net:
@@ -225,6 +228,17 @@ def test_a_custom_model_may_be_untyped_open_ended_or_a_class(my_net: str) -> Non
     assert problems("model=custom", f"model._target_={my_net}.Net", "+model.width=wide") == [
         "model.width must be an integer, but got 'wide'"
     ]
+
+
+def test_the_length_of_a_list_is_not_counted_in_characters(my_net: str) -> None:
+    layered = ["model=custom", f"model._target_={my_net}.layered"]
+    assert problems(*layered, "+model.widths=[]") == ["model.widths must have a length of at least 1, but got []"]
+    assert problems(*layered, "+model.widths=[1,2,3]")[0].startswith("model.widths must have a length of at most 2")
+
+
+def test_a_home_folder_of_nobody_stays_as_it_is_written() -> None:
+    assert check(compose(["tracking.folder='~nobody_here/x'"])).values["tracking"]["folder"] == "~nobody_here/x"
+    assert check(compose(["tracking.folder='~/x'"])).values["tracking"]["folder"] == str(Path.home() / "x")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ def test_by_id_by_its_start_and_by_name(store):
     assert find_run(store, "one").id == first
 
 
+def test_a_name_may_hold_either_kind_of_quote(store):
+    for name in ("it's", 'an "e"'):
+        run = add(store, name, 0.9)
+        assert find_run(store, name).id == run
+
+
 def test_latest_is_the_newest_and_no_sweep(store):
     add(store, "old", 0.9, at=1)
     trial = add(store, "trial", 0.8, kind="trial", at=2)
