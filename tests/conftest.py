@@ -5,15 +5,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from mnist_exp.cli import main
 from mnist_exp.tracking.sqlite import create_database
 
 GROUP_TWO = ("servers", "slow")  # the markers in pyproject.toml
+SAVE, LAY_OUT = Figure.savefig, ConstrainedLayoutEngine.execute
 LEFT_OUT = "it needs a server, a browser or minutes"
 
 
@@ -41,6 +46,28 @@ def _fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         processes.start_server()
     yield
     processes.kill_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_of_one_pixel() -> Iterator[None]:
+    """Rendering takes most of a short run. Processes that a test starts render."""
+
+    def save(figure: Figure, target: Any, **options: Any) -> None:
+        Image.new("L", (1, 1)).save(target, "png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+        yield
+
+
+@pytest.fixture
+def rendered_figures() -> Iterator[None]:
+    """For the tests of what figures look like."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", SAVE)
+        patch.setattr(ConstrainedLayoutEngine, "execute", LAY_OUT)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ def test_plain_values_have_what_differs_and_the_p_values(run_main, runs) -> None
     assert "tracking.folder" not in good
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_a_figure_and_a_page_that_needs_nothing_beside_it(run_main, tmp_path) -> None:
     from PIL import Image
 

@@ -63,6 +63,7 @@ def test_what_is_no_image_gets_a_line_and_the_others_an_answer(run_main, photos)
     assert "Traceback" not in err
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_originals_and_tiles_are_shown_side_by_side(run_main, photos, tmp_path) -> None:
     status, _, _ = run_main("predict", str(photos), "--show", str(tmp_path / "shown.png"))
     assert status == 0

@@ -17,6 +17,8 @@ from mnist_exp.evaluation import figures, plots
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
 
+pytestmark = pytest.mark.usefixtures("rendered_figures")
+
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip

@@ -12,21 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 from stored import client_of, runs
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def _one_pixel_for_each_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes most of a short run."""
-
-    def save(self: Figure, target: Any, **options: Any) -> None:
-        Image.new("L", (1, 1)).save(target, "png")
-
-    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import Winner, rank
 from mnist_exp.tracking.stored_run import TrialRun
 
+pytestmark = pytest.mark.usefixtures("rendered_figures")
+
 FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
 DIGITS = tuple("0123456789")
 

@@ -22,6 +22,8 @@ from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.tracking.stored_run import TrialRun
 
+pytestmark = pytest.mark.usefixtures("rendered_figures")
+
 MIXED: dict[str, Any] = {
     "model.widths": "choice([64], [128, 64], [512,256,128])",
     "model.patience": "null, 3",

@@ -73,7 +73,7 @@ def test_a_run_learns_and_tells_of_every_epoch(splits, tmp_path):
 
 
 def test_the_same_seed_repeats_a_training_and_another_does_not(splits, tmp_path):
-    first, second, other = (fit(splits, tmp_path / str(n), seed)[0] for n, seed in enumerate([3, 3, 4]))
+    first, second, other = (fit(splits, tmp_path / str(n), seed, **OFF)[0] for n, seed in enumerate([3, 3, 4]))
     assert np.array_equal(weights_of(first), weights_of(second))
     assert not np.array_equal(weights_of(first), weights_of(other))
 
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_remedy(splits, tmp
 def test_one_hot_targets_with_smoothing_and_without(splits, tmp_path):
     _, sparse, _ = fit(splits, tmp_path / "sparse", **OFF)
     _, plain, _ = fit(splits, tmp_path / "plain", loss="categorical_crossentropy", **OFF)
-    _, smooth, _ = fit(splits, tmp_path / "smooth", loss="categorical_crossentropy", label_smoothing=0.2)
+    _, smooth, _ = fit(splits, tmp_path / "smooth", loss="categorical_crossentropy", label_smoothing=0.2, **OFF)
     assert plain.curves()["loss"] == pytest.approx(sparse.curves()["loss"], rel=1e-4)
     assert smooth.epochs[-1]["loss"] > plain.epochs[-1]["loss"]
 
@@ -163,7 +163,7 @@ def test_overfitting_one_batch_drives_its_loss_to_nearly_nothing(splits, tmp_pat
 def test_one_batch_holds_every_class_of_images_that_lie_class_by_class(splits, tmp_path):
     """As those of dataset=folder do."""
     by_class = replace(splits, train=splits.train[np.argsort(splits.train.labels, kind="stable")])
-    _, history, _ = fit(by_class, tmp_path, dropout=0.0, rate=0.05, epochs=30, batches=1)
+    _, history, _ = fit(by_class, tmp_path, dropout=0.0, rate=0.05, epochs=30, batches=1, **OFF)
     assert history.epochs[-1]["val_accuracy"] > 0.5  # with one class it would be a quarter
 
 
