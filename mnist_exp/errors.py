@@ -60,4 +60,4 @@ class TrackingError(UserError, RuntimeError):
 
 
 class TrainingError(UserError, ArithmeticError):
-    """A training cannot go on."""
+    """A training cannot continue."""

@@ -81,7 +81,7 @@ class Listener:
 def configure(composed: Composed) -> RunConfig:
     """Returns the checked config of a run: as composed, or as recorded by the run named in training.resume.
 
-    Raises ConfigError with every problem, TrackingError if the run to be resumed is unknown or cannot go on.
+    Raises ConfigError with every problem, TrackingError if the run to be resumed is unknown or cannot be resumed.
     """
     check_single(composed)
     wanted = wanted_run(composed)

@@ -1,1 +1,1 @@
-"""The named commands beside Hydra's door, one file each."""
+"""The commands of the command line, one module each."""

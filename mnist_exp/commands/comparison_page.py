@@ -1,4 +1,4 @@
-"""Runs compared in pictures: curves over each other, confusion matrices and their difference; alone or on a page."""
+"""Compares runs in pictures: curves in one plot, confusion matrices and their difference, as a figure or on a page."""
 
 import base64
 import io
@@ -102,7 +102,7 @@ def _panel(axes: Any, counts: np.ndarray, title: str) -> None:
 
 
 def _difference(axes: Any, change: np.ndarray) -> None:
-    """More in the second run blue, fewer red; the diagonal are right answers."""
+    """Draws the difference: blue if the second run has more images, red if fewer. The diagonal is right answers."""
     most = max(int(np.abs(change).max()), 1)
     plots.draw_matrix(axes, np.zeros_like(change), [str(number) for number in range(len(change))])
     axes.imshow(change, cmap=colormaps["RdBu"], vmin=-most, vmax=most)

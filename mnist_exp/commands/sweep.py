@@ -1,4 +1,4 @@
-"""python -m mnist_exp sweep status NAME: how far a sweep is, from any machine that reaches its store."""
+"""python -m mnist_exp sweep status NAME: the progress of a sweep, from any machine that reaches its store."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from mnist_exp.tracking.sweep_run import SweepRun
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     total: the number of trials, None if it has no fixed number. outcomes: the number of trials that ended, by outcome.
     running: the host of each trial that runs, by number.

@@ -19,7 +19,7 @@ from mnist_exp.config.targets import argument_type
 
 
 class Flag(Enum):
-    """What else is to be known of a key."""
+    """Further properties of a key."""
 
     RESUME = "may be given when a run or a sweep is resumed"
     LABEL = "names a run or says where it is kept: not swept, compared or written to best.yaml"

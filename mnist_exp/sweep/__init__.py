@@ -1,1 +1,1 @@
-"""Sweeps: a space, an oracle that proposes from it, an engine that runs the trials, and what they tell."""
+"""Sweeps: a space, a sampler that proposes values from it, an engine that runs the trials, and a report."""

@@ -122,12 +122,12 @@ class SweepDisplay(Console):
         states = [state for _, _, state in list(self.ended.values())]
         return ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
 
-    def end_sweep(self, why: str, objective: str, best: int | None) -> None:
-        """The last trial ended."""
+    def end_sweep(self, why: str, best: int | None) -> None:
+        """The last trial ended. why: why no other follows. best: the number of the best trial."""
         self.say("trials", f"{len(self.ended)}: {self._counts() or 'none'}; {why}")
         if best is not None:
             values, score, _ = self.ended[best]
-            self.say("best", f"trial {best}, {objective} {score:.4f}: {format_values(values)}")
+            self.say("best", f"trial {best}, {self._objective.metric} {score:.4f}: {format_values(values)}")
 
     def results(self, winner: "Winner") -> None:
         """Shows the best trial and its test score."""

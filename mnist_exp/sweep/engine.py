@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep: a bounded number at a time, no barrier, whatever becomes of a worker."""
+"""Runs the trials of a sweep, a bounded number at a time. The next trial starts when one has ended."""
 
 import time
 from collections import deque
@@ -86,7 +86,7 @@ class Engine:
     _begun: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        """Until nothing is left to run, or the sweep is stopped."""
+        """Runs trials until none is left or the sweep is stopped."""
         while True:
             self.executor.refresh()
             for proposal, deaths in self._next():
@@ -96,7 +96,7 @@ class Engine:
             if not self.running:
                 if self.executor.width or not (waiting := self._upcoming()):
                     return
-                self._retries.appendleft(waiting)  # for a worker, since all have left
+                self._retries.appendleft(waiting)  # it waits for a worker, because all have left
                 time.sleep(TICK)
                 continue
             for future in wait(self.running, TICK, FIRST_COMPLETED).done:
@@ -111,7 +111,7 @@ class Engine:
         self.running.clear()
 
     def _next(self) -> Iterator[tuple[Proposal, int]]:
-        """What to start now."""
+        """Yields the trials to start now, with the deaths of their workers so far."""
         while len(self.running) < self.executor.width:
             suspected = self._retries or any(running.deaths for running in self.running.values())
             # Nothing runs beside a suspect, so no other trial can be the cause or the victim.
@@ -122,7 +122,7 @@ class Engine:
             yield upcoming
 
     def _upcoming(self) -> tuple[Proposal, int] | None:
-        """What to start next, if there is anything."""
+        """Returns the trial to start next, with the deaths of its workers; None if there is none now."""
         if self._over():
             return None
         if self._retries:

@@ -1,4 +1,4 @@
-"""What `-m` does, from a composed config to the exit status."""
+"""Runs a sweep, from a composed config to the exit status."""
 
 import shlex
 import tempfile
@@ -22,7 +22,11 @@ from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
 
 OWN_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-WHY = {"done": "all of them", "exhausted": "every combination was tried", "timeout": "sweep.timeout is over"}
+WHY = {
+    "done": "every planned trial has run",
+    "exhausted": "every combination was tried",
+    "timeout": "sweep.timeout is over",
+}
 
 
 def main(composed: Composed) -> int:
@@ -103,7 +107,7 @@ def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisp
     best = next(iter(rank(trials, study.objective)), None)
     whole = study.algorithm in ("grid", "hyperband") and engine.stop_reason == "exhausted"
     why = WHY.get("done" if whole else engine.stop_reason, "stopped")
-    display.end_sweep(why, study.objective.metric, best.number if best else None)
+    display.end_sweep(why, best.number if best else None)
     winner = score_winner(study, record, best) if best and engine.stop_reason not in ("stopped", "failures") else None
     with tempfile.TemporaryDirectory() as folder:
         report.write(Path(folder), study, record, trials, winner)

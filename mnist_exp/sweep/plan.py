@@ -1,4 +1,4 @@
-"""sweep.plan=true: what would run, and nothing starts."""
+"""sweep.plan=true: lists what would run and starts nothing."""
 
 import statistics
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
 
 
 def _values(study: Study) -> Iterator[Any]:
-    """Those of the first trials."""
+    """Returns the values of the first trials."""
     if study.algorithm == "grid":
         yield from study.space.combinations()
         return
@@ -74,7 +74,7 @@ def _values(study: Study) -> Iterator[Any]:
 
 
 def total(study: Study) -> int | None:
-    """The number of trials, None where it depends on what they come to."""
+    """Returns the number of trials; None if it depends on their scores."""
     if study.algorithm == "hyperband":
         from mnist_exp.sweep.samplers import create_sampler
 

@@ -1,4 +1,4 @@
-"""Runs a study, also what is left of it after a crash, and records its trials."""
+"""Runs a study, or the rest of it after a crash, and records its trials."""
 
 import signal
 import threading

@@ -105,7 +105,7 @@ class Space:
 
     @property
     def finite(self) -> bool:
-        """Whether a grid can try all of it."""
+        """Whether a grid can try every combination."""
         return all(p.values.enumerable for p in self.parameters)
 
     def active(self, values: Mapping[str, Any]) -> Iterator[Parameter]:

@@ -1,4 +1,4 @@
-"""How the values of trials stand in the store.
+"""The form of the values of trials in the store.
 
 Format 2 holds them as they are. Before it, a choice was a token of Hydra's syntax, such as `null` or `[128,64]`. A
 sweep that began so keeps its format: `sweep.json` is never written again, and one rule reads all its trials.

@@ -42,7 +42,7 @@ class Store:
     file: int | None = None
 
     def check_file(self) -> None:
-        """Raises OSError if the local database was deleted or replaced: SQLite would go on writing to the old one."""
+        """Raises OSError if the local database was deleted or replaced: SQLite would still write to the old one."""
         if (database := local_database(self.uri)) and database.stat().st_ino != self.file:
             raise OSError(f"{database} was replaced")
 

@@ -60,13 +60,13 @@ def test_in_a_log_each_trial_is_a_line(capsys: pytest.CaptureFixture[str]) -> No
         display.end(0, VALUES, 0.91234, "complete")
         display.end(1, VALUES, 0.5, "pruned")
         display.end(2, VALUES, None, "failed", "ValueError: no")
-    display.end_sweep("all of them", "val/accuracy", 0)
+    display.end_sweep("every planned trial has run", 0)
     out = " ".join(capsys.readouterr().out.split())
     assert "10 trials, 2 at a time" in out
     assert "0 0.9123 optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128]" in out
     assert "1 0.5000 pruned optimizer=adam" in out
     assert "2 failed optimizer=adam optimizer.learning_rate=0.001235 model.widths=[256,128] ValueError: no" in out
-    assert "3: 1 complete, 1 pruned, 1 failed; all of them" in out
+    assert "3: 1 complete, 1 pruned, 1 failed; every planned trial has run" in out
     assert "best trial 0, val/accuracy 0.9123" in out
 
 

@@ -83,7 +83,7 @@ def test_the_terminal_tells_the_story_without_chatter(swept) -> None:
     said = swept[1].stdout
     assert swept[1].stderr == ""
     assert "widths: grid, 8 trials, 2 at a time" in said
-    assert "8: 5 complete, 3 failed; all of them" in said
+    assert "8: 5 complete, 3 failed; every planned trial has run" in said
     assert re.search(r"^test +\d+\.\d+%", said, re.MULTILINE)
     assert max(map(len, said.splitlines())) <= 80
 

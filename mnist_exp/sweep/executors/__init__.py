@@ -1,4 +1,4 @@
-"""Where trials run: the executors, and the choice between them."""
+"""Where trials run: the executors, and the function that chooses one."""
 
 import os
 

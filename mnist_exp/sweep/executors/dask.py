@@ -1,4 +1,4 @@
-"""Trials on the workers of a Dask cluster: one each at a time, wherever they are, as they come and go."""
+"""Trials on the workers of a Dask cluster. Each worker runs one trial at a time. Workers may join and leave."""
 
 import os
 import re
@@ -32,11 +32,12 @@ SCHEDULER = "must be the address of a Dask scheduler, such as tcp://host:8786"
 
 
 class Cluster(TrialExecutor):
-    """The workers of a scheduler, each sent one trial at a time by its address.
+    """The workers of a scheduler. A trial is sent to the address of one worker, which has no other trial.
 
-    So there is no doubt whose trial it was when a worker dies; Dask itself would keep several on one, and blame them
-    all. What becomes of a trial is decided here, whatever the scheduler's own settings. started: a cluster that ends
-    with this executor; shared: whether workers of other machines can reach the tracking store.
+    So it is known which trial ran on a worker that died. Dask itself would send several trials to one worker and count
+    its death against each of them. Whether a trial runs again is decided here and not by settings of the scheduler.
+
+    started: a cluster that ends with this executor. shared: whether workers on other machines can reach the store.
     """
 
     retry_alone, max_deaths = False, 3
@@ -55,13 +56,13 @@ class Cluster(TrialExecutor):
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """Workers that are there, at most as many as asked for."""
+        """The number of workers, at most as many as executor.workers allows."""
         return min(len(self._workers), self.keys.workers or len(self._workers))
 
     def refresh(self, age: float = LOOK) -> None:
-        """Notices workers that came or went, if the last look is older than `age` seconds.
+        """Updates the list of workers, if it is older than `age` seconds.
 
-        Raises ConfigError where a worker cannot be used, or no scheduler answers for minutes.
+        Raises ConfigError if a worker cannot be used or if no scheduler answers for minutes.
         """
         if time.monotonic() - self._looked < age:
             return
@@ -174,7 +175,7 @@ def _own_addresses() -> set[str]:
 
 
 def _pass_on(sent: Future, future: Future) -> None:
-    """What became of the task, as the engine has it: lost with its worker, disturbed from outside, or ended."""
+    """Passes the result of the task on: BrokenExecutor if its worker died, Preempted if the scheduler went away."""
     if sent.cancelled():  # the connection to the scheduler was lost
         _settle(future, Preempted("the scheduler went away"))
     elif error := sent.exception():
@@ -218,6 +219,6 @@ def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: st
 
 
 def _threads(beside: int) -> int:
-    """The cores this process was given, or its share of the machine's."""
+    """The number of cores that this process was given, or its share of those of the machine."""
     own, all_of_them = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     return own if own < all_of_them else max(1, all_of_them // beside)

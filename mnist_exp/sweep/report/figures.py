@@ -1,4 +1,4 @@
-"""Figures of a sweep, legible with 5 and with 200 trials: blue is a trial, orange the best one, red one that failed."""
+"""Figures of a sweep, legible with 5 and with 200 trials. Trials are blue, the best one orange, failed ones red."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ TITLE: dict[str, Any] = {"size": 12, "weight": "bold", "color": INK}
 
 
 def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
-    """The score of each trial and the best so far; what failed, or is far worse, stands at the edge of the worst."""
+    """Plots the score of each trial and the best so far. Failed and far worse trials are at the edge of the worst."""
     done = [trial for trial in attempts if trial.has_score]
     figure = plots.new_figure(9, 3.8)
     axes = figure.subplots()
@@ -59,7 +59,7 @@ def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
 
 
 def importance(space: Space, shares: Mapping[str, float]) -> Figure:
-    """How much of the scores' differences each parameter explains: those of each condition among its own trials.
+    """Plots how much of the differences of the scores each parameter explains, for a condition among its own trials.
 
     shares: by the parameters' names, those of a condition sum to 1; parameters that have none are left out.
     """
@@ -86,9 +86,9 @@ def importance(space: Space, shares: Mapping[str, float]) -> Figure:
 
 
 def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Figure:
-    """A line a trial through its values down to its score, the better the darker and the farther right it ends.
+    """Draws one line per trial through its values to its score. Better trials are darker and end farther right.
 
-    A row a parameter, so that twelve of them fit a page as well as two.
+    There is one row per parameter, so that twelve of them fit on a page as well as two.
     """
     names = [(shorten(p.key, LETTERS), shorten(str(p.when or ""), LETTERS)) for p in space.parameters]
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
@@ -121,7 +121,7 @@ def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Fi
 
 
 def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> Figure:
-    """The score against each parameter, a panel each, for the trials in which it counted; one at least has a score."""
+    """Plots the score against each parameter, for the trials in which it counted. At least one has a score."""
     parameters = space.parameters
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
     figure = plots.new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
@@ -143,7 +143,7 @@ def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> 
 
 
 def confusions(best: Sequence[Confusion]) -> Figure:
-    """Confusion matrices of the best trials on the validation images, side by side and coloured alike, in counts."""
+    """Draws confusion matrices of the best trials on the validation images, side by side, with the same colours."""
     classes, most = max(len(names) for _, _, names in best), max(float(counts.max()) for _, counts, _ in best)
     side = min(max(0.4 * classes, 2.6), 5)
     room = 0.075 * min(max(len(name) for _, _, names in best for name in names), plots.AXIS_LETTERS)
@@ -164,7 +164,7 @@ def confusions(best: Sequence[Confusion]) -> Figure:
 
 
 def limits(scores: Sequence[float] | np.ndarray, objective: Objective) -> tuple[float, float]:
-    """A range in which the good scores can be told apart; far worse ones lie outside it."""
+    """Returns a range of scores in which the good ones can be told apart. Far worse scores are outside."""
     if not len(scores):
         return 0.0, 1.0
     lower, median, upper = np.quantile(scores, (0.25, 0.5, 0.75))
@@ -180,12 +180,12 @@ def _scores(done: Sequence[TrialRun]) -> np.ndarray:
 
 
 def _write(axes: Axes, x: float, y: float, words: str, **look: Any) -> None:
-    """Text on a canvas."""
+    """Writes text on a canvas."""
     axes.text(x, y, words, **{"size": 9, "color": INK, "va": "center", "parse_math": False, **look})
 
 
 def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[float, str]], levels: int = 1) -> None:
-    """One axis of parallel coordinates, its words in front of the lines."""
+    """Draws one axis of parallel coordinates, with its words in front of the lines."""
     _write(axes, 0.2, y, name)
     axes.plot((left, left + ROW), (y, y), color=MUTED, linewidth=0.8, zorder=3)
     box = {"facecolor": "white", "alpha": 0.9, "edgecolor": "none", "pad": 0.8}
@@ -196,7 +196,7 @@ def _row(axes: Axes, y: float, left: float, name: str, ticks: Sequence[tuple[flo
 
 
 def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], best: str) -> None:
-    """What the colours of the lines mean, in the upper right corner of a canvas."""
+    """Explains the colours of the lines in the upper right corner of a canvas."""
     side = 0.66
     start = right - side * len(SHADES)
     words = [(0.0, "worse", "left"), (side * len(SHADES), "better", "right")]
@@ -210,7 +210,7 @@ def _legend(axes: Axes, right: float, objective: str, edges: Sequence[float], be
 
 
 def _dots(axes: Axes, points: Points, objective: Objective, edges: tuple[float, float], size: float = 22) -> None:
-    """Trials at their scores; failed ones, and arrows for those that are far worse, at the edge of the worst."""
+    """Draws trials at their scores. Failed ones, and arrows for far worse ones, are at the edge of the worst."""
     worst, arrow = (edges[0], "v") if objective.direction == "max" else (edges[1], "^")
     groups: dict[str, list[tuple[float, float]]] = {"complete": [], "pruned": [], "far worse": [], "failed": []}
     for x, attempt in ((x, attempt) for x, attempt in points if attempt.outcome != "pending"):
@@ -237,14 +237,14 @@ def _dots(axes: Axes, points: Points, objective: Objective, edges: tuple[float, 
 
 
 def _explain_dots(figure: Figure) -> None:
-    """One legend of all axes, below them."""
+    """Draws one legend for all axes, below them."""
     found = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     if handles := {label: handle for handle, label in found}:
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
 def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np.ndarray:
-    """Makes the panel of a parameter ready; returns the places of these trials on its axis."""
+    """Prepares the panel of a parameter and returns the places of these trials on its axis."""
     ticks, turned = _ticks(parameter, PANEL), dict[str, Any]()
     if any("…" in word for _, word in ticks):
         ticks, turned = _ticks(parameter, PANEL, 8), {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
@@ -258,7 +258,7 @@ def _slice(axes: Axes, parameter: Parameter, attempts: Sequence[TrialRun]) -> np
 
 
 def _place(parameter: Parameter, value: Any) -> float:
-    """Where a value lies on its axis, 0 to 1."""
+    """Returns the place of a value on its axis, 0 to 1."""
     allowed = parameter.values
     if isinstance(allowed, Choices):
         return (allowed.index(value) + 0.5) / len(allowed.values)
@@ -270,7 +270,7 @@ def _place(parameter: Parameter, value: Any) -> float:
 
 
 def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[float, str]]:
-    """Places and words along an axis of so many inches, as many as fit side by side, or on several levels in turn."""
+    """Returns places and words along an axis of this length, as many as fit side by side or on several levels."""
     if isinstance(parameter.values, Choices):
         values = parameter.values.values
         shown = values[:: math.ceil(len(values) / LABELS)]
@@ -289,7 +289,7 @@ def _ticks(parameter: Parameter, width: float, levels: int = 1) -> list[tuple[fl
 
 
 def _marks(allowed: Numbers) -> list[float]:
-    """The ends and round numbers between them; of a short range every value."""
+    """Returns the ends and round numbers between them, or every value of a short range."""
     if allowed.enumerable and len(allowed.values) <= LABELS:
         return [*allowed.values] * (1 + (len(allowed.values) == 1))
     low, high = allowed.low, allowed.high

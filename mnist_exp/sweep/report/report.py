@@ -27,7 +27,7 @@ STATES = ("complete", "failed", "pending", "pruned")
 
 
 def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner: Winner | None) -> None:
-    """report.html and the figures it shows, below `folder`."""
+    """Writes report.html and the figures that it shows below `folder`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     shown = {}
     for title, figure in _figures(study, record, attempts):
@@ -65,7 +65,7 @@ def _figures(study: Study, record: SweepRun, attempts: Sequence[TrialRun]) -> It
 
 
 def _shares(study: Study, attempts: Sequence[TrialRun]) -> dict[str, float]:
-    """The importance of each parameter, far worse scores drawn in as in the figures: they would explain it all."""
+    """Returns the importance of each parameter. Far worse scores are limited, because they would explain it all."""
     done, objective = [trial for trial in attempts if trial.has_score], study.objective
     scores = [attempt.score for attempt in done if attempt.score is not None]
     if len(set(scores)) < 2:
@@ -75,7 +75,7 @@ def _shares(study: Study, attempts: Sequence[TrialRun]) -> dict[str, float]:
 
 
 def _confusion(study: Study, record: SweepRun, attempt: TrialRun) -> figures.Confusion:
-    """Of the validation images, as the run reported it; of several seeds that of the best, whose model is kept."""
+    """Returns the confusion matrix of the validation images; with several seeds that of the best one."""
     run_id = attempt.model_run_id
     found = json.loads(download(record.store, run_id, "reports/val.json").read_text())
     seed = ", its best seed" if study.settings.executions > 1 else ""
@@ -93,7 +93,7 @@ def _facts(study: Study, attempts: Sequence[TrialRun]) -> str:
 
 
 def _rows(study: Study, best: Sequence[TrialRun]) -> Iterator[tuple[TrialRun, str, np.ndarray | None, dict[str, str]]]:
-    """The leaderboard: trial, interval in words, bar and values by key.
+    """Returns the rows of the leaderboard: trial, interval in words, bar and values by key.
 
     bar: where interval, score and interval lie, in percent of what the better half spans.
     """
@@ -107,9 +107,9 @@ def _rows(study: Study, best: Sequence[TrialRun]) -> Iterator[tuple[TrialRun, st
 
 
 def _interval(study: Study, attempt: TrialRun) -> tuple[str, tuple[float, float, float]]:
-    """How sure a score is, in words, and where it begins, the score, where it ends: thrice the score if not known.
+    """Returns the interval of a score in words, and its lower end, the score, its upper end: the score if not known.
 
-    The interval is that of the accuracy, which says nothing of a score that is another metric, or another epoch's.
+    The interval is that of the accuracy. It does not apply to a score that is another metric or of another epoch.
     """
     score, spread = attempt.score or 0.0, attempt.spread
     if spread is not None:

@@ -1,4 +1,4 @@
-"""Hyperband, restored from the record as every sampler is."""
+"""Hyperband, restored from the recorded trials as every sampler is."""
 
 from typing import Any
 

@@ -82,7 +82,7 @@ class TpeSampler(Sampler):
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """TPE that sees how parameters go together, those of each condition apart, and reckons with pending trials."""
+    """Returns TPE that models parameters together, by condition, and takes account of pending trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
