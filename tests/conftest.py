@@ -1,18 +1,17 @@
 """What several tests share."""
 
 import io
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import processes
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 
 from mnist_exp.cli import main
 from mnist_exp.tracking.sqlite import create_database
@@ -20,6 +19,12 @@ from mnist_exp.tracking.sqlite import create_database
 GROUP_TWO = ("servers", "slow")  # the markers in pyproject.toml
 SAVE, LAY_OUT = Figure.savefig, ConstrainedLayoutEngine.execute
 LEFT_OUT = "it needs a server, a browser or minutes"
+
+
+def pytest_configure() -> None:
+    """Lets processes that the tests start answer Ctrl-C, also if a shell has started pytest in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,14 +55,9 @@ def _fork_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures_of_one_pixel() -> Iterator[None]:
-    """Rendering takes most of a short run. Processes that a test starts render."""
-
-    def save(figure: Figure, target: Any, **options: Any) -> None:
-        Image.new("L", (1, 1)).save(target, "png")
-
+    """Rendering takes most of a short run. Workers of executor=local and processes of another interpreter render."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", save)
-        patch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+        processes.render_one_pixel(patch.setattr)
         yield
 
 

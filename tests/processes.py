@@ -19,6 +19,10 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+
 import mnist_exp
 
 TESTS = Path(__file__).parent
@@ -199,6 +203,16 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def render_one_pixel(patch: Callable[[type, str, Callable[..., object]], None] = setattr) -> None:
+    """Replaces what renders figures in this process."""
+
+    def save(figure: Figure, target: Any, **options: Any) -> None:
+        Image.new("L", (1, 1)).save(target, "png")
+
+    patch(Figure, "savefig", save)
+    patch(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+
+
 def interrupt() -> None:
     """Sends this process what Ctrl-C sends."""
     os.kill(os.getpid(), signal.SIGINT)
@@ -211,6 +225,7 @@ def interrupt_twice() -> None:
 
 def _command_line(arguments: tuple[str, ...], prepare: Preparation | None) -> int:
     sys.argv = [str(Path(mnist_exp.__file__).with_name("__main__.py")), *arguments]
+    render_one_pixel()
     if prepare:
         prepare()
     from mnist_exp.cli import main

@@ -117,14 +117,6 @@ def command(
     """Prints the best finished runs, or the ones that are named."""
     comparison = compare(store, runs, experiment, _parse(where), sort, top)
     rows = comparison.rows()
-    if as_json:
-        print_json(rows)
-    elif as_csv:
-        writer = csv.DictWriter(sys.stdout, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        _print(comparison)
     if figure or html:
         from mnist_exp.commands.comparison_page import write_figure, write_html
 
@@ -134,6 +126,14 @@ def command(
         if html:
             with write_errors("--html", html):
                 write_html(html, store, comparison.runs, rows)
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _print(comparison)
 
 
 def _parse(where: Sequence[str]) -> dict[str, str]:

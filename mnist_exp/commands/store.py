@@ -8,6 +8,7 @@ import click
 
 from mnist_exp.commands.options import json_option, print_json
 from mnist_exp.config.schema import Tracking
+from mnist_exp.log import hide_library_output
 from mnist_exp.tracking.sqlite import DATABASE, Missing, check_store, move_store, uri_of
 from mnist_exp.tracking.store import connect_existing, long_retries, open_store
 
@@ -63,7 +64,7 @@ def copy(folder: Path, uri: str, as_json: bool) -> None:
 
     here = Tracking(uri=uri_of(folder.resolve() / DATABASE), folder=str(folder))
     source = connect_existing(here)
-    with long_retries():
+    with long_retries(), hide_library_output():
         done = copy_store(source, open_store(uri, folder), click.echo if not as_json else lambda label: None)
     if as_json:
         print_json({key: count for key, count in asdict(done).items() if isinstance(count, int)})

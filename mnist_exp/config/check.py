@@ -188,6 +188,9 @@ def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
             if sweep.get(key) not in (None, "auto", "random", "hyperband"):
                 rule = "must be auto or random with Hyperband, which draws its configurations at random"
                 yield Problem(f"sweep.{key}", rule, sweep[key])
+    if sweep.get("algorithm") == "hyperband" and sweep.get("pruner") == "median":
+        rule = "must be off or hyperband with sweep.algorithm=hyperband"
+        yield Problem("sweep.pruner", rule, "median", "a sweep has one pruner")
     for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
         if sweep.get(old) is not None and sweep.get(key, default) != default:
             rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"

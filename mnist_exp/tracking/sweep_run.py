@@ -70,10 +70,10 @@ class SweepRun:
                 self.supersede(trial.run_id, "the sweep was interrupted")
 
     def trials(self) -> list[TrialRun]:
-        """Returns one run for each trial, by number: the one that ended, else a pending one."""
+        """Returns one run for each trial, by number: the one that ended, else the newest one."""
         chosen: dict[int, TrialRun] = {}
-        for trial in self._runs():
-            if trial.number not in chosen or chosen[trial.number].outcome == "pending":
+        for trial in self._runs():  # newest first
+            if chosen.setdefault(trial.number, trial).outcome == "pending" and trial.outcome != "pending":
                 chosen[trial.number] = trial
         return [chosen[number] for number in sorted(chosen)]
 

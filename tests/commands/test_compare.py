@@ -63,7 +63,7 @@ def test_a_figure_and_a_page_that_needs_nothing_beside_it(run_main, tmp_path) ->
     ],
 )
 def test_what_cannot_be_compared_is_refused(run_main, arguments, said) -> None:
-    status, _, err = run_main("compare", *arguments)
-    assert status == 1
+    status, out, err = run_main("compare", *arguments)
+    assert (status, out) == (1, "")
     assert said in err
     assert "Traceback" not in err

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from processes import run
 
 from mnist_exp.tracking.store import open_store
 
@@ -32,6 +33,12 @@ def test_a_copy_counts_what_arrived(run_main, tmp_path) -> None:
     }  # fmt: skip
     status, out, _ = run_main("store", "copy", "--to", to)
     assert (status, out.partition(";")[0]) == (0, "0 runs copied, 3 were copied before")
+
+
+def test_a_copy_to_a_new_store_prints_nothing_of_mlflow(home, tmp_path) -> None:
+    done = run("store", "copy", "--to", f"sqlite:///{tmp_path}/another/mlflow.db", cwd=home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("3 runs copied")
 
 
 def test_a_moved_store_is_named_and_repaired(run_main, moved, runs) -> None:

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_it_says_what_ended_what_runs_where_and_how_long_it_takes(run_main, stor
     assert (plain["objective"], plain["best"]["trial"], plain["best"]["score"]) == ("val/accuracy", 1, 0.95)
     assert plain["running"] == [{"trial": 3, "host": "one"}, {"trial": 4, "host": "two"}]
     assert plain["seconds_left"] > 0
+
+
+def test_a_trial_that_runs_again_is_shown_as_running(run_main, store) -> None:
+    record = SweepRun.create(store, "digits", "study", FROZEN)
+    record.supersede(record.create_trial(0, "s-0", {}, None, "hash"), "its worker was killed")
+    time.sleep(0.01)  # MLflow orders runs by the millisecond
+    trial(store, record, 0, host="two")
+    _, out, _ = run_main("sweep", "status", "study")
+    assert out.splitlines()[1:] == ["trials   0 of 10 ended", "running  1; 1 on two"]
 
 
 def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) -> None:

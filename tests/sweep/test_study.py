@@ -163,6 +163,7 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
             "sweep.sampler must be auto or random with Hyperband, which draws its configurations at random, but got",
         ),
         (["sweep.pruner=hyperband", "sweep.sampler=grid", *GRID], "sweep.sampler must be auto or random with"),
+        (["sweep.algorithm=hyperband", "sweep.pruner=median", *INTERVAL], "sweep.pruner must be off or hyperband with"),
         (["sweep.pruner=hyperband", "sweep.algorithm=tpe", *INTERVAL], "sweep.algorithm must be auto or random with"),
         (
             ["sweep.sampler=tpe", "sweep.algorithm=random", *GRID],
