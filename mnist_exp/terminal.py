@@ -22,7 +22,7 @@ from mnist_exp.evaluation.metrics import format_scores
 from mnist_exp.evaluation.run_files import SPLITS
 from mnist_exp.experiment import Listener, Result, configure, run
 from mnist_exp.log import LibraryOutput, hide_library_output
-from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
+from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
 from mnist_exp.tracking.store import hide_password
@@ -39,7 +39,7 @@ def run_and_show(composed: Composed) -> int:
     """Runs what a command line asks for, shows it in the terminal and returns the exit status."""
     display = RunDisplay()
     try:
-        with raise_on_sigterm(), hide_library_output() as display.output, display.cleared():
+        with raise_on_signals(), hide_library_output() as display.output, display.cleared():
             result = run(configure(composed), display)
     except (KeyboardInterrupt, Terminated) as stop:
         return display.show_stop(exit_status(stop))

@@ -15,7 +15,7 @@ import mnist_exp
 from mnist_exp import cli
 from mnist_exp.config.compose import CONF, GROUPS, compose
 from mnist_exp.errors import ConfigError
-from mnist_exp.signals import INTERRUPTED, TERMINATED, Terminated, exit_status, raise_on_sigterm
+from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 
 HEAVY = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 NET = """
@@ -210,12 +210,26 @@ def test_a_run_from_python_refuses_as_the_command_line_does() -> None:
         mnist_exp.run("training.epochs=ten", quiet=True)
 
 
-def test_sigterm_is_an_exception_inside_the_block_only() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), raise_on_sigterm():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_an_exception_inside_the_block_only(name: str, status: int) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(Terminated) as stop, raise_on_signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+    assert exit_status(stop.value) == status
+    assert str(stop.value) == name
 
 
-def test_the_exit_status_tells_ctrl_c_from_sigterm() -> None:
-    assert (exit_status(KeyboardInterrupt()), exit_status(Terminated())) == (INTERRUPTED, TERMINATED) == (130, 143)
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As below nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with raise_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_has_the_exit_status_of_a_shell() -> None:
+    assert exit_status(KeyboardInterrupt()) == INTERRUPTED == 130

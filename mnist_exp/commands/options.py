@@ -13,7 +13,7 @@ import click
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
-from mnist_exp.signals import TERMINATED, Terminated, raise_on_sigterm
+from mnist_exp.signals import Terminated, exit_status, raise_on_signals
 from mnist_exp.tracking.store import connect_existing
 
 HOST = "127.0.0.1"
@@ -75,14 +75,14 @@ def write_errors(option: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """Ends the block of a server on Ctrl-C, and the process with status 143 on SIGTERM."""
+    """Ends the block of a server on Ctrl-C, and the process with status 143 on SIGTERM, 129 on SIGHUP."""
     try:
-        with raise_on_sigterm():
+        with raise_on_signals():
             yield
     except KeyboardInterrupt:
         return
     except Terminated as stop:
-        raise SystemExit(TERMINATED) from stop
+        raise SystemExit(exit_status(stop)) from stop
 
 
 def choose_port(port: int) -> int:

@@ -156,6 +156,7 @@ class Sweep(Section):
     timeout: Annotated[Positive | None, Flag.RESUME]
     seed: Seed
     resume: Annotated[str | None, Flag.RESUME]
+    take_over: Annotated[bool, Flag.RESUME] = False
     plan: bool
     save_best: Annotated[str | None, Flag.RESUME, Flag.PATH]
     space: Mapping[str, Any]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOOK = 2.0  # seconds between looks at the curves of running trials
 LEADERS = 5
 STATES = ("complete", "pruned", "failed")
+STOPPING = "no more trials start; Ctrl-C again ends the running ones at once"
 
 
 @dataclass
@@ -42,10 +43,15 @@ class SweepDisplay(Console):
         self.running: dict[int, TrialRow] = {}
         self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, state
         self.total: int | None = None
+        self.is_stopping = False
         self._objective = Objective("", "max")
         self._seconds: list[float] = []
         self._looked = 0.0
         self._curve_of: Callable[[str], list[float]] = lambda run_id: []
+
+    def watch(self, place: str) -> None:
+        """Another process may run the sweep: it is watched for up to a minute."""
+        self.say("waiting", f"up to a minute, to see whether {place}, still runs the sweep")
 
     def begin_sweep(self, study: Study, total: int | None, width: int, curve_of: Callable[[str], list[float]]) -> None:
         """The sweep is about to start.
@@ -111,6 +117,8 @@ class SweepDisplay(Console):
 
     def _headline(self) -> str:
         counts = self._counts()
+        if self.is_stopping:
+            return f"{len(self.ended)} trials ended; {STOPPING}"
         of = f" of {self.total}" if self.total else ""
         left = ""
         if self.total and self._seconds:
@@ -121,6 +129,13 @@ class SweepDisplay(Console):
     def _counts(self) -> str:
         states = [state for _, _, state in list(self.ended.values())]
         return ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+
+    def stopping(self) -> None:
+        """No more trials start. Called by the handler of a signal."""
+        self.is_stopping = True
+        if not self.console.is_interactive:
+            with contextlib.suppress(RuntimeError):  # the signal has interrupted a print
+                self.say("stopping", STOPPING)
 
     def end_sweep(self, why: str, best: int | None) -> None:
         """The last trial ended. why: why no other follows. best: the number of the best trial."""

@@ -30,6 +30,9 @@ class Sampler(Protocol):
 class Recorder(Protocol):
     """Records trials before they start and when they end."""
 
+    def check(self) -> None:
+        """Raises an error if this process must not go on. The engine calls it often."""
+
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
 
@@ -88,6 +91,7 @@ class Engine:
     def run(self) -> None:
         """Runs trials until none is left or the sweep is stopped."""
         while True:
+            self.recorder.check()
             self.executor.refresh()
             for proposal, deaths in self._next():
                 job = self.recorder.begin(proposal)
@@ -104,11 +108,13 @@ class Engine:
             self._kill_overdue()
 
     def abandon(self) -> Iterator[Job]:
-        """Ends the running trials at once. They stay pending."""
-        for future, running in self.running.items():
+        """Ends the running trials at once and yields their jobs: these trials stay pending."""
+        while self.running:
+            future, running = self.running.popitem()
+            if future.done() and not future.exception():
+                continue  # its run has come to its end
             self.executor.kill(future)
             yield running.job
-        self.running.clear()
 
     def _next(self) -> Iterator[tuple[Proposal, int]]:
         """Yields the trials to start now, with the deaths of their workers so far."""

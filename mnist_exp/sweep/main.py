@@ -9,7 +9,7 @@ from mnist_exp.config.compose import Composed
 from mnist_exp.config.schema import Executor, Sweep, Tracking
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
-from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_sigterm
+from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors import create_executor, prepare_executor, width
@@ -17,7 +17,7 @@ from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.plan import plan, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import command_to_open
-from mnist_exp.tracking.owner import end_dead_runs
+from mnist_exp.tracking.owner import OwnershipLost, end_dead_runs
 from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -33,7 +33,7 @@ def main(composed: Composed) -> int:
     """Runs the sweep of a command line and returns the exit status. Raises a UserError if it cannot start."""
     display = SweepDisplay()
     try:
-        with raise_on_sigterm(), hide_library_output():
+        with raise_on_signals(), hide_library_output():
             return _sweep(composed, display)
     except (KeyboardInterrupt, Terminated) as stop:
         remedy = "continue with: python -m mnist_exp -m sweep.resume=latest"
@@ -59,10 +59,12 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
         if study is not None:
             record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
         else:
-            record = SweepRun.resume(store, str(resume))
-            study = resume_study(record, composed)
-            record.take_over()
-        return _run(study, record, tracking, executor, display)
+            sweep = config.settings(Sweep)
+            record = SweepRun.resume(store, str(resume), force=sweep.take_over, on_wait=display.watch)
+            study, change = resume_study(record, composed)
+            record.take_over(change)
+        with record.ownership.heartbeat():
+            return _run(study, record, tracking, executor, display)
 
 
 def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExecutor, display: SweepDisplay) -> int:
@@ -74,6 +76,8 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
             display.begin_sweep(study, total(study), executor.width, curve_of)
             engine = search(study, record, tracking, executor, display)
         problem = _problem(engine, _conclude(study, record, engine, display))
+    except OwnershipLost:
+        raise  # the run is the other process's to end
     except BaseException as error:
         record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise

@@ -4,11 +4,12 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mnist_exp.config.schema import Tracking
+from mnist_exp.errors import TrackingError
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
@@ -16,7 +17,7 @@ from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
-from mnist_exp.sweep.worker import run_trial
+from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.stored_run import TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -43,8 +44,12 @@ class TrialRecorder:
     def __post_init__(self) -> None:
         self._dataset = self.study.configs.first().values["dataset"]  # the one whose digest the study knows
 
+    def check(self) -> None:
+        """Raises OwnershipLost if the heartbeat has seen that another process runs the sweep."""
+        self.record.ownership.check_known()
+
     def begin(self, proposal: Proposal) -> Job:
-        """Creates the run of a trial and returns the job that fills it."""
+        """Creates the run of a trial and returns the job that fills it. Raises OwnershipLost."""
         settings, number, rung = self.study.settings, proposal.number, proposal.rung
         tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
         epochs = {"training.epochs": rung.epochs} if rung else {}
@@ -52,6 +57,12 @@ class TrialRecorder:
         name = f"{self.study.name}-{number:03d}"
         values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
         run_id = self.record.create_trial(number, name, values, place, config.hash)
+        # Now that the run exists: a process that claims the sweep after this check finds the run and supersedes it.
+        try:
+            self.record.ownership.check()
+        except BaseException:
+            self.record.supersede(run_id, "the sweep was taken over")
+            raise
         self._started[number] = run_id
         self.display.begin(number, run_id, proposal.values)
         return Job(
@@ -79,6 +90,7 @@ class TrialRecorder:
 
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """The trial ended and its run with it."""
+        self.record.ownership.check()  # else two processes would log the metrics of the same trial
         number, score = proposal.number, outcome.score
         state = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
@@ -109,13 +121,14 @@ class TrialRecorder:
 
 
 @contextmanager
-def stoppable(engine: Engine) -> Iterator[None]:
+def stoppable(engine: Engine, display: SweepDisplay) -> Iterator[None]:
     """The first Ctrl-C lets running trials finish. The second ends them at once, as SIGTERM does."""
 
     def stop(signum: int, frame: Any) -> None:
         if engine.stopping:
             raise KeyboardInterrupt
         engine.stopping = True
+        display.stopping()
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -147,11 +160,17 @@ def search(
     sampler = create_sampler(study)
     sampler.restore(trials)
     engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))
-    with stoppable(engine):
+    token = is_cancelled.set(lambda: record.ownership.is_lost)  # read by a trial in this process, executor=inline
+    with stoppable(engine, display):
         try:
             engine.run()
-        except BaseException:
+        except BaseException as error:
             for job in engine.abandon():
-                record.supersede(job.run_id, "the sweep was stopped")
+                with suppress(TrackingError):  # the next process that runs the sweep does it, too
+                    record.supersede(job.run_id, "the sweep was stopped")
+            if isinstance(error, Cancelled):
+                record.ownership.check_known()
             raise
+        finally:
+            is_cancelled.reset(token)
     return engine

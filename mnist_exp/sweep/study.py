@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mnist_exp.config.check import find_problems
-from mnist_exp.config.compose import Composed
+from mnist_exp.config.compose import Composed, by_key
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
 from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
@@ -115,19 +115,24 @@ def define_study(composed: Composed) -> Study:
     return Study(name, settings, algorithm, configs, composed.overrides, digest)
 
 
-def resume_study(record: SweepRun, composed: Composed) -> Study:
-    """Returns the recorded study with the changes that a resumed sweep allows. Raises ConfigError for others."""
+def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str, Any]]:
+    """Returns the recorded study with the changes that a resumed sweep allows, and these changes for the store.
+
+    Raises ConfigError for other changes.
+    """
     study = Study.from_record(record.record)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)
     now = check_settings(composed).settings(Sweep)
-    names = [key.removeprefix("sweep.") for key in free if key.startswith("sweep.") and key != "sweep.resume"]
-    settings = study.settings.model_copy(update={name: getattr(now, name) for name in names})
+    own = sorted(key for key in free if key.startswith("sweep.") and key not in ("sweep.resume", "sweep.take_over"))
+    changed = {name: getattr(now, name) for name in (key.removeprefix("sweep.") for key in own)}
+    settings = study.settings.model_copy(update=changed)
     _check_end(study.algorithm, settings, study.space)
     digest = load_splits(study.configs.first()).digest
     if digest != study.digest:
         rule = f"must have the digest {study.digest}, as when the sweep began"
         raise ConfigError(Problem("the data set", rule, digest, "restore that data, or start a new sweep"))
-    return replace(study, settings=settings)
+    given = by_key(composed.overrides)
+    return replace(study, settings=settings), {"overrides": [given[key] for key in own], "settings": changed}
 
 
 def _choose_algorithm(settings: Sweep, space: Space) -> str:

@@ -64,10 +64,11 @@ class Store:
         return experiment.experiment_id
 
     def set_tags(self, run_id: str, values: Mapping[str, str]) -> None:
-        """Sets tags of a run, one after the other."""
+        """Sets tags of a run in one request."""
+        from mlflow.entities import RunTag
+
         with store_errors(self.uri):
-            for key, value in values.items():
-                self.client.set_tag(run_id, key, value)
+            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
 
     def analyze(self) -> None:
         """Lets a local database count its rows: sorting 10,000 runs by a metric took 14 s before and 0.1 s after."""

@@ -6,7 +6,7 @@ of a trial follows from its runs, so every repair after a crash can be repeated.
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import Status
 from mnist_exp.tracking.find import FINISHED, SWEEPS, find_run, list_runs
-from mnist_exp.tracking.owner import check_not_running, process_tags
+from mnist_exp.tracking.owner import Ownership, check_free, process_tags
 from mnist_exp.tracking.store import Store, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, TrialRun, download, fetch_run, read_metric_history, to_trial_run
 
@@ -26,23 +26,31 @@ class SweepRun:
     """The parent run of a sweep and the runs of its trials.
 
     run: the parent run as it was when the sweep was created or found.
-    record: the content of sweep.json, from which the study is restored.
+    record: the content of sweep.json, from which the study is restored, with the settings that were changed since.
+    ownership: the right to run the sweep; only a process that has it may write.
     """
 
     def __init__(self, store: Store, run: StoredRun, record: Mapping[str, Any]) -> None:
-        self.store, self.run, self.record = store, run, record
+        self.store, self.run = store, run
         self.id, self.name = run.id, run.name
+        self.changes = _read_changes(run)
+        changed = {key: value for change in self.changes for key, value in change["settings"].items()}
+        self.record = {**record, "settings": {**record["settings"], **changed}}
+        self._ownership: Ownership | None = None
 
     @classmethod
     def create(cls, store: Store, experiment: str, name: str, record: Mapping[str, Any]) -> Self:
-        """Creates the run of a new sweep, which is RUNNING from here on."""
+        """Creates the run of a new sweep, which is RUNNING from here on, and owned by this process."""
         experiment_id = store.experiment_id(experiment)
         with store_errors(store.uri):
             run_id = store.client.create_run(experiment_id, tags={**process_tags(), tags.RUN_NAME: name}).info.run_id
             store.client.log_dict(run_id, dict(record), RECORD)
+            ownership = Ownership.claim(store, fetch_run(store, run_id))
             # Last: after a kill before this line there is nothing that could be resumed.
             store.client.set_tag(run_id, tags.KIND, "sweep")
-        return cls(store, fetch_run(store, run_id), record)
+        sweep = cls(store, fetch_run(store, run_id), record)
+        sweep._ownership = ownership
+        return sweep
 
     @classmethod
     def find(cls, store: Store, wanted: str) -> Self:
@@ -54,20 +62,44 @@ class SweepRun:
         return cls(store, run, json.loads(download(store, run.id, RECORD).read_text()))
 
     @classmethod
-    def resume(cls, store: Store, wanted: str) -> Self:
-        """Finds a sweep to resume. Raises TrackingError if it is unknown or still runs."""
+    def resume(
+        cls, store: Store, wanted: str, *, force: bool = False, on_wait: Callable[[str], None] = lambda place: None
+    ) -> Self:
+        """Finds a sweep to resume. Raises TrackingError if it is unknown or another process runs it.
+
+        force: take it from that process. on_wait: called before up to a minute is spent to see whether that process
+        lives.
+        """
         sweep = cls.find(store, wanted)
-        check_not_running(sweep.run)
+        if not force:
+            check_free(store, sweep.run, on_wait)
         return sweep
 
-    def take_over(self) -> None:
-        """Makes this process run the sweep. Runs that an earlier process left pending end here, as superseded."""
-        self.store.set_tags(self.id, process_tags())
+    def take_over(self, change: Mapping[str, Any] | None = None) -> None:
+        """Makes this process run the sweep. Runs that an earlier process left pending end here, as superseded.
+
+        change: what the command line changes, "overrides" as they were typed and the "settings" that follow from them.
+        Raises TrackingError if another process was faster.
+        """
+        self._ownership = Ownership.claim(self.store, self.run)
+        resumed = {f"{tags.RESUMED}{self._ownership.owner.generation}": json.dumps(change)} if change else {}
+        self.store.set_tags(self.id, {**process_tags(), **resumed})
         with store_errors(self.store.uri):
+            for key in {tags.ERROR, tags.ENDED_BY} & self.run.tags.keys():
+                self.store.client.delete_tag(self.id, key)
             self.store.client.update_run(self.id, status="RUNNING")
+        self.run = self.fetch()
+        self.changes = _read_changes(self.run)
         for trial in self._runs():
             if trial.outcome == "pending":
                 self.supersede(trial.run_id, "the sweep was interrupted")
+
+    @property
+    def ownership(self) -> Ownership:
+        """The right of this process to run the sweep. Raises RuntimeError if it was only found."""
+        if self._ownership is None:
+            raise RuntimeError(f"this process does not run {self.run.label}")
+        return self._ownership
 
     def trials(self) -> list[TrialRun]:
         """Returns one run for each trial, by number: the one that ended, else the newest one."""
@@ -109,7 +141,7 @@ class SweepRun:
         return [by_step[step] for step in sorted(by_step)]
 
     def log(self, metrics: Mapping[str, float], step: int = 0, facts: Mapping[str, str] | None = None) -> None:
-        """Logs metrics and tags of the sweep itself. step: the number of the trial that ended last."""
+        """Logs metrics and tags of the sweep itself."""
         from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
@@ -128,8 +160,9 @@ class SweepRun:
             self.store.client.log_artifacts(self.id, str(folder))
 
     def end(self, status: Status, error: str = "") -> None:
-        """Sets the status of the parent run. The last call."""
+        """Sets the status of the parent run and gives up the ownership. The last call."""
         self._end(self.id, status, {tags.ERROR: error[:4000]} if error else {})
+        self.ownership.release()
 
     def _end(self, run_id: str, status: Status, facts: Mapping[str, str]) -> None:
         self.store.set_tags(run_id, facts)
@@ -140,6 +173,12 @@ class SweepRun:
         condition = f"tags.{tags.SWEEP} = '{self.id}' and {TRIALS}"
         with store_errors(self.store.uri):
             return list(map(to_trial_run, list_runs(self.store, condition, [self.run.experiment_id])))
+
+
+def _read_changes(run: StoredRun) -> list[dict[str, Any]]:
+    """Returns what each process changed that has resumed the sweep: its overrides and settings."""
+    changes = {int(key.removeprefix(tags.RESUMED)): v for key, v in run.tags.items() if key.startswith(tags.RESUMED)}
+    return [json.loads(changes[generation]) for generation in sorted(changes)]
 
 
 def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:

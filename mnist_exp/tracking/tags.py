@@ -4,6 +4,7 @@
 KIND = "kind"  # run, trial, execution (one seed of a trial) or sweep
 FOLDER = "folder"  # the local folder while the run is being written
 HOST, PID, STARTED = "host", "pid", "started"  # the process that writes the run
+BOOT, PID_NAMESPACE, START_TICKS = "boot_id", "pid_namespace", "start_ticks"  # its machine since the start, and its own
 ERROR = "error"
 ENDED_BY = "ended_by"
 USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
@@ -20,6 +21,8 @@ SUPERSEDED = "superseded"  # why the run does not count
 # Sweeps
 TESTED = "tested"  # the id of the run whose model was evaluated on the test set
 BEST_TRIAL, BEST_RUN = "best_trial", "best_run"
+HEARTBEAT = "heartbeat"  # of the process that runs the sweep: its generation and the time
+RELEASED, RESUMED = "released/", "resumed/"  # prefixes of a generation: its process has ended; what it changed, JSON
 
 # The environment of a run
 COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"

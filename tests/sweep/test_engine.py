@@ -71,6 +71,9 @@ class Book:
     failures: dict = field(default_factory=dict)
     outcomes: dict = field(default_factory=dict)
 
+    def check(self) -> None:
+        pass
+
     def begin(self, proposal):
         self.begun.append(proposal.number)
         return proposal
