@@ -2,19 +2,20 @@
 
 import shlex
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.schema import Executor, Sweep, Tracking
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.log import hide_library_output
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.executors.base import TrialExecutor
-from mnist_exp.sweep.plan import plan, total
+from mnist_exp.sweep.plan import plan, size, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import command_to_open
 from mnist_exp.tracking.owner import OwnershipLost, end_dead_runs
@@ -57,12 +58,14 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
     end_dead_runs(store)
     with create_executor(keys, store.uri) as executor, long_retries():  # connected before anything is recorded
         if study is not None:
-            record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
+            record = SweepRun.create(store, tracking.experiment, study.name, {**study.to_record(), "size": size(study)})
         else:
             sweep = config.settings(Sweep)
             record = SweepRun.resume(store, str(resume), force=sweep.take_over, on_wait=display.watch)
             study, change = resume_study(record, composed)
             record.take_over(change)
+            if opened := record.openings():
+                display.say("test set", f"{_opened_for(len(opened))}; another winner would be one more")
         with record.ownership.heartbeat():
             return _run(study, record, tracking, executor, display)
 
@@ -75,11 +78,10 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
             curve_of = partial(record.curve, metric=study.objective.metric)
             display.begin_sweep(study, total(study), executor.width, curve_of)
             engine = search(study, record, tracking, executor, display)
-        problem = _problem(engine, _conclude(study, record, engine, display))
-    except OwnershipLost:
-        raise  # the run is the other process's to end
+        problem = _conclude(study, record, engine, display)
     except BaseException as error:
-        record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
+        with suppress(TrackingError):  # it is another process's to end, or the store is away
+            record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
     record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if problem else "FINISHED")
     display.say("sweep", f"{record.name} ({record.id[:8]})")
@@ -92,18 +94,25 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
     return int(bool(problem))
 
 
-def _problem(engine: Engine, best: float | None) -> str:
-    """Returns why a sweep has failed; empty if it has not."""
+def _opened_for(models: int) -> str:
+    return f"opened for {models} {'model' if models == 1 else 'models'} of this sweep"
+
+
+def _problem(engine: Engine, is_complete: bool) -> str:
+    """Returns why a search has failed; empty if it has not. is_complete: whether any trial is."""
     if engine.stop_reason == "failures":
         return f"{len(engine.failures)} trials in a row failed: {engine.failures[-1]}"
-    if best is None and engine.stop_reason != "stopped":
+    if not is_complete and engine.stop_reason != "stopped":
         last = f"; the last one failed: {engine.failures[-1]}" if engine.failures else ""
         return f"no trial is complete, so there is no winner{last}"
     return ""
 
 
-def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisplay) -> float | None:
-    """Scores the winner on the test set, writes the report and keeps both with the sweep."""
+def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisplay) -> str:
+    """Scores the winner on the test set, writes the report and keeps both with the sweep.
+
+    Returns why the sweep has failed; empty if it has not.
+    """
     from mnist_exp.sweep.report import report
     from mnist_exp.sweep.winner import rank, save, score_winner
 
@@ -112,7 +121,15 @@ def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisp
     whole = study.algorithm in ("grid", "hyperband") and engine.stop_reason == "exhausted"
     why = WHY.get("done" if whole else engine.stop_reason, "stopped")
     display.end_sweep(why, best.number if best else None)
-    winner = score_winner(study, record, best) if best and engine.stop_reason not in ("stopped", "failures") else None
+    problem, winner = _problem(engine, best is not None), None
+    if engine.stop_reason not in ("stopped", "failures"):
+        try:
+            winner = score_winner(study, record, trials)
+        except OwnershipLost:
+            raise
+        except TrackingError as error:  # the report is written all the same
+            problem = str(error)
+    record.ownership.check()
     with tempfile.TemporaryDirectory() as folder:
         report.write(Path(folder), study, record, trials, winner)
         if winner:
@@ -120,7 +137,11 @@ def _conclude(study: Study, record: SweepRun, engine: Engine, display: SweepDisp
         record.log_files(Path(folder))
     if winner:
         display.results(winner)
+        if len(winner.opened) > 1:
+            display.say("test set", f"{_opened_for(len(winner.opened))}: {winner.openings}")
+        if winner.note:
+            display.say("note", winner.note)
         if path := study.settings.save_best:
             save(winner, path)
             display.say("saved", f"the winner's config as {shlex.quote(path)}")
-    return best.score if best else None
+    return problem

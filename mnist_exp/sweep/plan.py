@@ -74,12 +74,15 @@ def _values(study: Study) -> Iterator[Any]:
 
 
 def total(study: Study) -> int | None:
-    """Returns the number of trials; None if it depends on their scores."""
+    """Returns the number of trials; None if only sweep.timeout ends the sweep."""
+    limits = (size(study), study.settings.max_trials)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def size(study: Study) -> int | None:
+    """Returns the number of trials without sweep.max_trials; None if they have no end."""
     if study.algorithm == "hyperband":
         from mnist_exp.sweep.samplers import create_sampler
 
-        known: int | None = create_sampler(study).total
-    else:
-        known = study.space.size if study.space.finite else None
-    most = study.settings.max_trials
-    return known if most is None else most if known is None else min(known, most)
+        return create_sampler(study).total
+    return study.space.size if study.space.finite else None

@@ -17,7 +17,9 @@ from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
+from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
+from mnist_exp.tracking.stored_run import Outcome as State
 from mnist_exp.tracking.stored_run import TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -28,7 +30,7 @@ COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outc
 class TrialRecorder:
     """Writes trials into the tracking store before they start and after they end.
 
-    runs: the runs of trials with a score, by number. best: number and score of the best trial so far.
+    runs: the runs of trials with a score, by number. best: the best complete trial of the largest budget so far.
     """
 
     study: Study
@@ -37,7 +39,7 @@ class TrialRecorder:
     pruner: MedianPruner
     display: SweepDisplay
     runs: dict[int, str] = field(default_factory=dict)
-    best: tuple[int, float] | None = None
+    best: TrialRun | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
 
@@ -92,13 +94,17 @@ class TrialRecorder:
         """The trial ended and its run with it."""
         self.record.ownership.check()  # else two processes would log the metrics of the same trial
         number, score = proposal.number, outcome.score
-        state = "failed" if score is None else "pruned" if outcome.pruned else "complete"
+        state: State = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
         self.display.end(number, proposal.values, score, state, str(outcome.failure or ""))
         metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
         if score is not None:
-            best = self._keep(number, score, self._started[number], outcome.curve)
-            metrics |= {"trial/score": score, "best/score": best}
+            metrics["trial/score"] = score
+            rung = asdict(proposal.rung) if proposal.rung else None
+            run_id = self._started[number]
+            trial = TrialRun(run_id, number, proposal.values, rung, "FINISHED", state, score)
+            if best := self._keep(trial, outcome.curve):
+                metrics["best/score"] = best.score or 0.0
         self.record.log(metrics, step=number)
 
     def recall(self, trial: TrialRun) -> None:
@@ -108,16 +114,15 @@ class TrialRecorder:
         if trial.score is not None:
             median, metric = self.study.settings.median, self.study.objective.metric
             curve = self.record.curve(trial.run_id, metric) if median else ()  # nothing else reads it
-            self._keep(trial.number, trial.score, trial.run_id, tuple(curve))
+            self._keep(trial, tuple(curve))
 
-    def _keep(self, number: int, score: float, run_id: str, curve: tuple[float, ...]) -> float:
-        """Keeps what later trials need of one with a score, and returns the best score. Of equals the first is best."""
-        self.runs[number] = run_id
+    def _keep(self, trial: TrialRun, curve: tuple[float, ...]) -> TrialRun | None:
+        """Keeps what later trials need of one with a score, and returns the best of the complete trials."""
+        self.runs[trial.number] = trial.run_id
         self.pruner.curves.append(curve)
-        rank = self.study.objective.rank
-        if self.best is None or (rank(score), number) < (rank(self.best[1]), self.best[0]):
-            self.best = number, score
-        return self.best[1]
+        known = [trial] if self.best is None else [self.best, trial]
+        self.best = next(iter(rank(known, self.study.objective)), None)
+        return self.best
 
 
 @contextmanager

@@ -1,62 +1,95 @@
-"""Ranks the trials of a sweep, and scores the best one's saved model on the test set, once."""
+"""The winner of a sweep: chosen on validation images, checked, scored on the test set, and written as best.yaml."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.run_config import RunConfig
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
-from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.study import Study
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.registry import load_model
-from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_run
 from mnist_exp.tracking.sweep_run import SweepRun
-from mnist_exp.training.fit import predict
+
+if TYPE_CHECKING:
+    import keras
+
+# How far the stored model's probabilities may lie from those after its training, see `_difference`. Above SAME it is
+# said, above SIMILAR refused: another processor, or TF32 on a GPU, changes the third digit of some probabilities.
+SAME, SIMILAR = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial. test: its metrics on the test set. config: an experiment file that trains it again."""
+    """The best trial.
+
+    test: its metrics on the test set. config: an experiment file that trains the model that was scored again.
+    opened: the number of the trial and the test accuracy of each model that was evaluated on the test set, in this
+    order; None if not known.
+    difference: of its probabilities from those after its training; None if it was scored by an earlier process.
+    """
 
     trial: TrialRun
     test: Mapping[str, float]
     config: str
+    opened: Sequence[tuple[int | None, float | None]]
+    difference: float | None = None
+
+    @property
+    def openings(self) -> str:
+        """The models that were evaluated on the test set, in words."""
+        trials = ("an unknown trial" if number is None else f"trial {number}" for number, _ in self.opened)
+        scores = ("" if accuracy is None else f" ({accuracy:.2%})" for _, accuracy in self.opened)
+        return ", ".join(trial + score for trial, score in zip(trials, scores, strict=True))
+
+    @property
+    def note(self) -> str:
+        """What is said if the stored model answers a little otherwise than after its training, else empty."""
+        if self.difference is None or self.difference <= SAME:
+            return ""
+        what = f"the probabilities of the stored model differ by {self.difference:.2g} from those after its training"
+        return f"{what}, as they do on another kind of processor"
+
+
+def budget(trial: TrialRun) -> int:
+    """Returns the epochs of the rung that a trial has reached; 0 if all trials train as long as their config says."""
+    return trial.rung["epochs"] if trial.rung else 0
 
 
 def rank(trials: Iterable[TrialRun], objective: Objective) -> list[TrialRun]:
-    """Returns the trials with a score, the best first; of equal ones the first trial."""
-    scored = [trial for trial in trials if trial.has_score]
-    return sorted(scored, key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
+    """Returns the complete trials of the largest budget, the best first; of equal ones the first trial.
+
+    A trial that was pruned, or that Hyperband did not promote, cannot be compared with them.
+    """
+    complete = [trial for trial in trials if trial.outcome == "complete" and trial.score is not None]
+    most = max(map(budget, complete), default=0)
+    comparable = [trial for trial in complete if budget(trial) == most]
+    return sorted(comparable, key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
 
 
-def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
-    """Scores the best trial on the test set, unless that was done, and records it with the sweep."""
-    config = study.configs.of(best.values)
+def score_winner(study: Study, record: SweepRun, trials: Sequence[TrialRun]) -> Winner | None:
+    """Scores the best trial on the test set, unless that was done; None if no trial is complete.
+
+    Raises TrackingError, before the test set is opened, if the stored model is not the one that was trained.
+    """
+    best = next(iter(rank(trials, study.objective)), None)
+    if best is None:
+        return None
+    config, difference = _winning_config(study, record, best), None
+    if not any(opening.metrics for opening in record.openings() if opening.model_run == best.model_run_id):
+        difference = _open_test_set(config, record, best)
+    openings = record.openings()
+    (test,) = (opening.metrics for opening in openings if opening.model_run == best.model_run_id)
+    numbers = {trial.model_run_id: trial.number for trial in trials}
+    opened = [(numbers.get(one.model_run), one.metrics.get("test/accuracy")) for one in openings]
     comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}."
-    file = config.experiment_file(comment)
-    model_run = best.model_run_id
-    parent = record.fetch()
-    if parent.tags.get(tags.TESTED) == model_run:
-        test = {key: value for key, value in parent.metrics.items() if key.startswith("test/")}
-        return Winner(best, test, file)
-    splits = load_splits(config)
-    model = load_model(record.store.uri, model_run)
-
-    def evaluate(part: ImageSet) -> Evaluation:
-        return Evaluation(part.labels, predict(model, part.images), splits.class_names)
-
-    validation = evaluate(splits.validation).accuracy
-    before = best.metrics["val/accuracy"]
-    if study.settings.executions == 1 and abs(validation - before) * len(splits.validation) >= 0.5:
-        rule = f"must have the validation accuracy of its training, {before:.4f}, because its files must not change"
-        raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(validation, 4)))
-    assert splits.test is not None
-    test = {f"test/{key}": value for key, value in evaluate(splits.test).metrics.items()}
-    record.log(test, facts={tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id})
-    return Winner(best, test, file)
+    return Winner(best, test, config.experiment_file(comment), opened, difference)
 
 
 def save(winner: Winner, path: str) -> None:
@@ -67,3 +100,48 @@ def save(winner: Winner, path: str) -> None:
     except OSError as error:
         remedy = f"{error}; the sweep keeps the config as best.yaml"
         raise TrackingError(Problem("sweep.save_best", "must be a file that can be written", path, remedy)) from error
+
+
+def _winning_config(study: Study, record: SweepRun, best: TrialRun) -> RunConfig:
+    """Returns the config that the winning model was trained with: its rung's epochs, and its seed of several."""
+    config = study.configs.of(best.values)
+    changed = {"training.epochs": best.rung["epochs"]} if best.rung else {}
+    if study.settings.executions > 1:
+        changed["seed"] = int(fetch_run(record.store, best.model_run_id).params["seed"])
+    return config.with_values(changed)
+
+
+def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float:
+    """Evaluates the model of the best trial on the test set and records it. Returns what `_difference` does."""
+    from mnist_exp.evaluation.metrics import Evaluation
+    from mnist_exp.tracking.registry import load_model
+    from mnist_exp.training.fit import predict
+
+    model_run = best.model_run_id
+    splits, model = load_splits(config), load_model(record.store.uri, model_run)
+    difference = _difference(record, best, model, splits.validation)
+    if not difference <= SIMILAR:
+        rule = f"must answer as after its training, with probabilities within {SIMILAR:g}"
+        remedy = "its files were changed, or this machine computes otherwise; the test set was not opened"
+        raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(difference, 4), remedy))
+    assert splits.test is not None
+    step = record.open_test_set(model_run)
+    evaluation = Evaluation(splits.test.labels, predict(model, splits.test.images), splits.class_names)
+    test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
+    facts = {tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id}
+    record.log(test, step, facts)
+    return difference
+
+
+def _difference(record: SweepRun, best: TrialRun, model: "keras.Model", validation: ImageSet) -> float:
+    """Returns how far the probabilities of the validation images lie from the stored ones.
+
+    It is the total variation distance, from 0 to 1, as a mean over the images; infinite if other images were stored.
+    """
+    from mnist_exp.training.fit import predict
+
+    stored = read_run(record.store, fetch_run(record.store, best.model_run_id)).predictions or {}
+    if not np.array_equal(stored.get("val_digests", ()), validation.digests):
+        return float("inf")
+    before = stored["val_probabilities"].astype(np.float64)
+    return float(np.abs(predict(model, validation.images) - before).sum(axis=1).mean() / 2)

@@ -7,6 +7,7 @@ of a trial follows from its runs, so every repair after a crash can be repeated.
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,20 @@ from mnist_exp.tracking.store import Store, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, TrialRun, download, fetch_run, read_metric_history, to_trial_run
 
 RECORD = "sweep.json"
+TEST_SET = "test_set/"  # a parameter, test_set/1 and so on: the runs whose models were evaluated on the test set
+UNKNOWN = "unknown"  # a run that an earlier version did not record
 TRIALS = f"tags.{tags.KIND} = 'trial'"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A model of a sweep that was evaluated on the test set.
+
+    model_run: its run. metrics: its test metrics; empty if the evaluation did not come to its end.
+    """
+
+    model_run: str
+    metrics: Mapping[str, float]
 
 
 class SweepRun:
@@ -150,6 +164,38 @@ class SweepRun:
         with store_errors(self.store.uri):
             self.store.client.log_batch(self.id, points, tags=run_tags)
 
+    def openings(self) -> list[Opening]:
+        """Returns the models that were evaluated on the test set, in this order. Each one counts for good."""
+        run = self.fetch()
+        runs = {int(k.removeprefix(TEST_SET)): v for k, v in run.params.items() if k.startswith(TEST_SET)}
+        keys = [key for key in run.metrics if key.startswith("test/")]
+        points = {key: read_metric_history(self.store, self.id, key) for key in keys}
+        # An earlier version logged the metrics of every model at step 0, and the last model as a tag.
+        earlier = sum(step == 0 for step, _ in points.get("test/accuracy", ()))
+        if earlier:
+            runs = {**dict.fromkeys(range(1, earlier), UNKNOWN), earlier: run.tags.get(tags.TESTED, UNKNOWN), **runs}
+        by_step = {key: dict(history) for key, history in points.items()}
+        steps = {number: 0 if number == earlier else number for number in runs}
+        return [
+            Opening(runs[number], {key: values[step] for key, values in by_step.items() if step in values})
+            for number, step in sorted(steps.items())
+        ]
+
+    def open_test_set(self, model_run: str) -> int:
+        """Records that the model of a run is about to be evaluated on the test set. Call it before.
+
+        Returns the number of this model among those that were: the step of its metrics. Parameters cannot be changed,
+        so the count stays true, also if the evaluation does not come to its end.
+        """
+        self.ownership.check()
+        runs = [opening.model_run for opening in self.openings()]
+        if model_run not in runs:
+            runs.append(model_run)
+        with store_errors(self.store.uri):
+            for number, run_id in enumerate(runs, 1):
+                self.store.client.log_param(self.id, f"{TEST_SET}{number}", run_id)
+        return runs.index(model_run) + 1
+
     def fetch(self) -> StoredRun:
         """Fetches the parent run as it is now."""
         return fetch_run(self.store, self.id)
@@ -160,7 +206,8 @@ class SweepRun:
             self.store.client.log_artifacts(self.id, str(folder))
 
     def end(self, status: Status, error: str = "") -> None:
-        """Sets the status of the parent run and gives up the ownership. The last call."""
+        """Sets the status of the parent run and gives up the ownership. The last call. Raises OwnershipLost."""
+        self.ownership.check()
         self._end(self.id, status, {tags.ERROR: error[:4000]} if error else {})
         self.ownership.release()
 

@@ -222,7 +222,7 @@ def test_pruned_trials_look_unlike_the_others() -> None:
 def test_progress_of_nothing_says_so() -> None:
     for attempts in ([], few([None, None])):
         figure = figures.progress(attempts, Objective("val/accuracy", "max"))
-        assert "no trial has a score" in words(figure)
+        assert "no trial is complete" in words(figure)
         assert_readable(figure)
 
 
@@ -253,7 +253,7 @@ def best_line(figure: Figure) -> np.ndarray:
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_a_better_trial_is_darker_on_top_and_farther_right(direction: str) -> None:
     space = space_of(MIXED)
-    done = with_score(attempts_of(space, 60))
+    done = [replace(attempt, outcome="complete") for attempt in with_score(attempts_of(space, 60))]
     figure = figures.parallel(space, done, Objective("val/accuracy", direction))
     drawn, colours = lines(figure)
     assert len(drawn) == len(done)

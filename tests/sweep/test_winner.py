@@ -1,4 +1,7 @@
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,8 @@ from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.winner import rank
 from mnist_exp.tracking.find import list_runs
-from mnist_exp.tracking.stored_run import TrialRun, fetch_run
+from mnist_exp.tracking.stored_run import TrialRun, download, fetch_run, read_metric_history
+from mnist_exp.tracking.sweep_run import SweepRun
 
 
 def trial(number: int, score: float | None, values: dict[str, Any] | None = None) -> TrialRun:
@@ -23,6 +27,18 @@ def trial(number: int, score: float | None, values: dict[str, Any] | None = None
 def test_the_best_trial_comes_first_and_of_equal_ones_the_first(direction, order) -> None:
     trials = [trial(number, score) for number, score in enumerate((0.1, 0.5, None, 0.9, 0.5))]
     assert [one.number for one in rank(trials, Objective("val/accuracy", direction))] == order
+
+
+def test_a_pruned_trial_never_wins() -> None:
+    trials = [trial(0, 0.8), replace(trial(1, 0.99), outcome="pruned"), trial(2, 0.7)]
+    assert [one.number for one in rank(trials, Objective("val/accuracy", "max"))] == [0, 2]
+
+
+def test_only_trials_of_the_largest_budget_are_ranked() -> None:
+    rungs = [{"epochs": epochs, "bracket": 0, "number": 0, "parent": None} for epochs in (3, 9, 9)]
+    trials = [replace(trial(number, 0.9 - number / 10), rung=rung) for number, rung in enumerate(rungs)]
+    assert [one.number for one in rank(trials, Objective("val/accuracy", "max"))] == [1, 2]
+    assert rank([], Objective("val/accuracy", "max")) == []
 
 
 def test_null_and_lists_of_a_winner_are_in_its_experiment_file(tmp_path: Path, monkeypatch) -> None:
@@ -52,3 +68,43 @@ def test_files_of_any_name_are_swept_to_a_winner_that_can_be_trained_again(home:
     assert {run.params["dataset.path"] for run in trials(store)} == set(names)
     best = fetch_run(store, parent.tags["best_run"])
     assert OmegaConf.load("best.yaml").dataset.path == best.params["dataset.path"]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, main_in) -> SimpleNamespace:
+    """A sweep whose winner was scored and which was extended then, so that another trial wins."""
+    home = tmp_path_factory.mktemp("extended")
+    space = ["-m", "training.epochs=1,40", "training=smoke", "model.widths=[8]", "optimizer.learning_rate=0.01"]
+    first = main_in(home, *space, "sweep.sampler=grid", "sweep.max_trials=1")
+    more = main_in(home, "-m", "sweep.resume=latest", "sweep.max_trials=2")
+    store = store_in(home)
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    return SimpleNamespace(home=home, first=first, more=more, store=store, sweep=SweepRun.find(store, parent.id))
+
+
+def test_every_model_that_was_scored_is_counted(extended) -> None:
+    assert (extended.first[0], extended.more[0]) == (0, 0), extended.more[2]
+    scores = {run.tags["trial"]: run.metrics["score"] for run in trials(extended.store)}
+    assert scores["1"] > scores["0"], "the second trial must win for this test to mean anything"
+    openings = extended.sweep.openings()
+    assert [opening.model_run for opening in openings] == [
+        run.id for run in sorted(trials(extended.store), key=lambda run: run.tags["trial"])
+    ]
+    assert [sorted(read_metric_history(extended.store, extended.sweep.id, "test/accuracy"))] == [
+        [(number, opening.metrics["test/accuracy"]) for number, opening in enumerate(openings, 1)]
+    ]
+
+
+def test_it_is_said_how_many_models_were_looked_at(extended) -> None:
+    assert "opened for 1 model of this sweep; another winner would be one more" in " ".join(extended.more[1].split())
+    assert "opened for 2 models of this sweep: trial 0 (" in " ".join(extended.more[1].split())
+    page = download(extended.store, extended.sweep.id, "report.html").read_text(encoding="utf-8")
+    assert "The test set was opened for 2 models of this sweep" in page
+    assert f"-m sweep.resume={extended.sweep.id[:8]} sweep.max_trials=2" in page
+    assert "for this model only" not in page
+
+
+def test_a_resumed_sweep_keeps_its_new_number_of_trials(extended, main_in) -> None:
+    assert extended.sweep.record["settings"]["max_trials"] == 2
+    status, out, _ = main_in(extended.home, "sweep", "status", "--json")
+    assert (status, json.loads(out)["total"], json.loads(out)["test_set_opened"]) == (0, 2, 2)

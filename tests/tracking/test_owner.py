@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,20 +138,23 @@ def test_a_sweep_of_a_process_that_is_gone_is_free_at_once(store: Store, sweep: 
     assert time.monotonic() - began < 5
 
 
-def test_a_process_of_another_machine_is_dead_without_a_heartbeat(store: Store, sweep: SweepRun, _in_a_hurry) -> None:
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_a_process_of_another_machine_is_dead_without_a_heartbeat(store: Store, sweep: SweepRun) -> None:
     places: list[str] = []
     check_free(store, claim_as(store, sweep, **ELSEWHERE), places.append)
     assert places == ["elsewhere, pid 7"]
 
 
-def test_a_process_of_another_machine_is_alive_with_a_heartbeat(store: Store, sweep: SweepRun, _in_a_hurry) -> None:
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_a_process_of_another_machine_is_alive_with_a_heartbeat(store: Store, sweep: SweepRun) -> None:
     elsewhere = claim_as(store, sweep, **ELSEWHERE)
     other = Ownership(store, elsewhere, owner.newest_owner(elsewhere))
     with other.heartbeat(), pytest.raises(TrackingError, match="is run by elsewhere, pid 7"):
         check_free(store, elsewhere)
 
 
-def test_the_heartbeat_finds_out_that_the_sweep_is_lost(store: Store, sweep: SweepRun, _in_a_hurry) -> None:
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_the_heartbeat_finds_out_that_the_sweep_is_lost(store: Store, sweep: SweepRun) -> None:
     with sweep.ownership.heartbeat():
         claim_as(store, sweep)
         until = time.monotonic() + 20
@@ -162,7 +164,8 @@ def test_the_heartbeat_finds_out_that_the_sweep_is_lost(store: Store, sweep: Swe
         sweep.ownership.check_known()
 
 
-def test_a_heartbeat_survives_a_store_that_is_away(store: Store, sweep: SweepRun, _in_a_hurry, monkeypatch) -> None:
+@pytest.mark.usefixtures("_in_a_hurry")
+def test_a_heartbeat_survives_a_store_that_is_away(store: Store, sweep: SweepRun, monkeypatch) -> None:
     works, calls = store.client.get_run, []
 
     def away(run_id: str) -> object:
@@ -180,11 +183,11 @@ def test_a_heartbeat_survives_a_store_that_is_away(store: Store, sweep: SweepRun
 
 
 @pytest.fixture
-def old_sweep(store: Store) -> Iterator[SimpleNamespace]:
+def old_sweep(store: Store) -> SimpleNamespace:
     """Written before sweeps had owners."""
     made = SweepRun.create(store, "test", "old", RECORD)
     run = made.fetch()
-    yield SimpleNamespace(run=replace(run, params={}), store=store)
+    return SimpleNamespace(run=replace(run, params={}), store=store)
 
 
 @pytest.mark.parametrize(("status", "free"), [("FINISHED", True), ("KILLED", True), ("RUNNING", False)])

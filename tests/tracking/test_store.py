@@ -199,7 +199,7 @@ def test_runs_whose_process_is_gone_are_killed(store: Store) -> None:
         "of this process": running(store),
         "of a process that is gone": running(store, pid=str(gone.pid)),
         "of a zombie": running(store, pid=str(zombie.pid), started=str(psutil.Process(zombie.pid).create_time())),
-        "of an earlier process of this number": running(store, started=str(float(now) - 3600)),
+        "of an earlier process of this number": running(store, started=str(float(now) - 3600), start_ticks="1"),
         "of another host": running(store, host="elsewhere", pid=str(gone.pid)),
         "of another program": running(store, host=None, pid=None, started=None, kind=None),
         "of another program that tags its host": running(store, pid=None, started=None, kind=None),

@@ -43,16 +43,18 @@ def progress(attempts: Sequence[TrialRun], objective: Objective) -> Figure:
     last = max((a.number for a in attempts), default=0)
     axes.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last)
     _dots(axes, [(a.number, a) for a in attempts], objective, limits(_scores(done), objective))
-    if done:
-        so_far = (np.maximum if objective.direction == "max" else np.minimum).accumulate(_scores(done))
-        steps = [*(a.number for a in done), last + 0.5], [*so_far, so_far[-1]]
+    if ranked := rank(done, objective):
+        comparable = sorted(ranked, key=lambda trial: trial.number)
+        so_far = (np.maximum if objective.direction == "max" else np.minimum).accumulate(_scores(comparable))
+        steps = [*(a.number for a in comparable), last + 0.5], [*so_far, so_far[-1]]
         axes.step(*steps, where="post", color=ORANGE, linewidth=1.6, label="best so far")
-        best = rank(done, objective)[0]
+        best = ranked[0]
         better = "higher" if objective.direction == "max" else "lower"
         words = f"best {best.score:.4f}, trial {best.number}; {better} is better"
     else:
+        words = "no trial is complete"
+    if not done:
         axes.set_yticks([])
-        words = "no trial has a score"
     axes.set_title(words, loc="right", pad=12, size=9, color=MUTED)
     _explain_dots(figure)
     return figure
@@ -94,7 +96,8 @@ def parallel(space: Space, done: Sequence[TrialRun], objective: Objective) -> Fi
     left, top, pitch = 1.2 + LETTER * max(len(name) for pair in names for name in pair), 1.15, 0.75
     figure, axes = plots.new_canvas(left + ROW + 0.4, top + pitch * len(names) + 0.35)
     _write(axes, 0.2, 0.3, "Values and score of each trial", **TITLE)
-    done = rank(done, objective)[::-1]  # the best lies on top
+    leader = rank(done, objective)[0]  # lies on top, also if a pruned trial has a better score
+    done = sorted(done, key=lambda a: (a is not leader, objective.rank(a.score or 0.0), a.number))[::-1]
     worth = np.array([-objective.rank(a.score or 0.0) for a in done])
     edges = np.quantile(worth, SHARES)
     scores = [-objective.rank(edge) + 0.0 for edge in edges]
@@ -126,8 +129,8 @@ def slices(space: Space, attempts: Sequence[TrialRun], objective: Objective) -> 
     columns, rows = min(PANELS, len(parameters)), math.ceil(len(parameters) / PANELS)
     figure = plots.new_figure(0.4 + 3.3 * max(columns, 1.5), 0.9 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    done = rank(attempts, objective)
-    best, edges = done[0], limits(_scores(done), objective)
+    done = [attempt for attempt in attempts if attempt.has_score]
+    best, edges = rank(done, objective)[0], limits(_scores(done), objective)
     for axes, parameter in zip(panels, parameters, strict=False):
         counted = [a for a in attempts if parameter.name in a.values]
         points = list(zip(_slice(axes, parameter, counted), counted, strict=True))

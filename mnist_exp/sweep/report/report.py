@@ -35,15 +35,19 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
         figure.savefig(image, dpi=DPI)
         (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(image.getvalue())
         shown[title] = base64.b64encode(image.getvalue()).decode(), round(96 * figure.get_figwidth())
+    ranked = rank(attempts, study.objective)
+    others = [attempt for attempt in attempts if attempt not in ranked]
+    commands = [study.overrides, *([f"sweep.resume={record.id[:8]}", *one["overrides"]] for one in record.changes)]
     template = jinja2.Template(PAGE.read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = template.render(
         study=study,
         facts=_facts(study, attempts),
-        command=f"python -m mnist_exp -m {shlex.join(study.overrides)}",
+        commands=[f"python -m mnist_exp -m {shlex.join(overrides)}" for overrides in commands],
         keys=list(dict.fromkeys(parameter.key for parameter in study.space.parameters)),
-        rows=list(_rows(study, rank(attempts, study.objective))),
-        others=sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome)),
+        rows=list(_rows(study, ranked)),
+        others=sorted(others, key=lambda attempt: STATES.index(attempt.outcome)),
         winner=winner,
+        openings=0 if winner else len(record.openings()),
         figures=shown,
         format_values=format_values,
         format_duration=format_duration,
@@ -60,7 +64,7 @@ def _figures(study: Study, record: SweepRun, attempts: Sequence[TrialRun]) -> It
     yield "Confusion matrices of the best", figures.confusions([_confusion(study, record, a) for a in best[:SHOWN]])
     if len(shares := _shares(study, attempts)) > 1:
         yield "Importance", figures.importance(space, shares)
-    yield "Parallel coordinates", figures.parallel(space, best, objective)
+    yield "Parallel coordinates", figures.parallel(space, [a for a in attempts if a.has_score], objective)
     yield "Slices", figures.slices(space, attempts, objective)
 
 
