@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mnist_exp.config.schema import Tracking
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
@@ -17,7 +18,7 @@ from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.worker import run_trial
-from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.stored_run import TrialRun, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
 COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
@@ -27,7 +28,8 @@ COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outc
 class TrialRecorder:
     """Writes trials into the tracking store before they start and after they end.
 
-    runs: the runs of trials with a score, by number. best: number and score of the best trial so far.
+    runs: the runs of trials with a score, by number. best: number and score of the best trial so far. step: that of
+    the newest metrics of the sweep, which counts the trials in the order in which they ended.
     """
 
     study: Study
@@ -37,6 +39,7 @@ class TrialRecorder:
     display: SweepDisplay
     runs: dict[int, str] = field(default_factory=dict)
     best: tuple[int, float] | None = None
+    step: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
 
@@ -62,7 +65,8 @@ class TrialRecorder:
             executions=settings.executions,
             objective=self.study.objective,
             digest=self.study.digest if config.values["dataset"] == self._dataset else None,
-            medians=self.pruner.thresholds() if settings.median else (),
+            definitions=self.study.definitions,
+            medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
@@ -82,26 +86,40 @@ class TrialRecorder:
         number, score = proposal.number, outcome.score
         state = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
-        self.display.end(number, proposal.values, score, state, str(outcome.failure or ""))
+        note = str(outcome.failure or "diverged" * outcome.diverged)
+        self.display.end(number, proposal.values, score, state, note)
         metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
         if score is not None:
-            best = self._keep(number, score, self._started[number], outcome.curve)
+            best = self._keep(number, score, self._started[number])
+            if self._prunes:
+                self.pruner.add(outcome.curve, self._definition(self.study.configs.of(proposal.values)))
             metrics |= {"trial/score": score, "best/score": best}
-        self.record.log(metrics, step=number)
+        self.step += 1
+        self.record.log(metrics, step=self.step)
 
     def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
         self.display.ended[trial.number] = trial.values, trial.score, trial.outcome
         if trial.score is not None:
-            median, metric = self.study.settings.median, self.study.objective.metric
-            curve = self.record.curve(trial.run_id, metric) if median else ()  # nothing else reads it
-            self._keep(trial.number, trial.score, trial.run_id, tuple(curve))
+            self._keep(trial.number, trial.score, trial.run_id)
+            if self._prunes:  # nothing else reads curves
+                curve = self.record.curve(trial.run_id, self.study.objective.metric)
+                self.pruner.add(tuple(curve), self._definition(self.study.configs.of(trial.values)))
 
-    def _keep(self, number: int, score: float, run_id: str, curve: tuple[float, ...]) -> float:
+    @property
+    def _prunes(self) -> bool:
+        """Whether the median ends trials. In Hyperband it does not, though old versions accepted both: a rung decides
+        which trial continues."""
+        return self.study.settings.median and not self.study.settings.hyperband
+
+    def _definition(self, config: RunConfig) -> float | None:
+        """Returns what the objective's definition depends on: for `val/loss` the label smoothing."""
+        return config.settings(Training).label_smoothing if self.study.objective.metric == "val/loss" else None
+
+    def _keep(self, number: int, score: float, run_id: str) -> float:
         """Keeps what later trials need of one with a score, and returns the best score. Of equals the first is best."""
         self.runs[number] = run_id
-        self.pruner.curves.append(curve)
         rank = self.study.objective.rank
         if self.best is None or (rank(score), number) < (rank(self.best[1]), self.best[0]):
             self.best = number, score
@@ -138,6 +156,9 @@ def search(
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     trials = study.trials(record)
     recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
+    if trials:
+        steps = read_metric_history(record.store, record.id, f"trials/{COUNTED['complete']}")
+        recorder.step = max((step for step, _ in steps), default=0)
     pending = deque[Proposal]()
     for trial in trials:
         if trial.outcome == "pending":

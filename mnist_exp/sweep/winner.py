@@ -14,7 +14,7 @@ from mnist_exp.tracking import tags
 from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.stored_run import TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
-from mnist_exp.training.fit import predict
+from mnist_exp.training import fit
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def score_winner(study: Study, record: SweepRun, best: TrialRun) -> Winner:
     model = load_model(record.store.uri, model_run)
 
     def evaluate(part: ImageSet) -> Evaluation:
-        return Evaluation(part.labels, predict(model, part.images), splits.class_names)
+        return fit.evaluate(model, part, splits.class_names)
 
     validation = evaluate(splits.validation).accuracy
     before = best.metrics["val/accuracy"]

@@ -7,6 +7,7 @@ HOST, PID, STARTED = "host", "pid", "started"  # the process that writes the run
 ERROR = "error"
 ENDED_BY = "ended_by"
 USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
+DIVERGED = "diverged"  # true: the training ended much worse than guessing
 REPRODUCES = "reproduces"  # the id of the run that was trained again
 
 # Trials

@@ -345,7 +345,7 @@ def test_abandoned_trials_are_killed_and_named():
     ],
 )
 def test_medians_reach_as_far_as_enough_siblings_did(curves, least, expected):
-    assert MedianPruner(least, list(curves)).thresholds() == expected
+    assert MedianPruner(least, {None: list(curves)}).thresholds() == expected
 
 
 def test_proposals_left_open_come_first(monkeypatch):
