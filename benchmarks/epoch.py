@@ -53,7 +53,7 @@ def prepared(experiment: str, path: str, kind: Callable[..., Callable[[], None]]
     keras.utils.set_random_seed(0)
     model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
     model.compile(build_optimizer(config, 1), build_loss(settings), metrics=["accuracy"])
-    epoch = kind(splits, encode_labels(splits.train.labels, settings, len(splits.class_names)), model, settings)
+    epoch = kind(splits, encode_labels(splits.train.labels, model.loss, len(splits.class_names)), model, settings)
     epoch()
     return epoch
 

@@ -18,7 +18,7 @@ from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
-from mnist_exp.training.fit import check_accuracy, fit, predict, prepare_keras
+from mnist_exp.training.fit import check_accuracy, evaluate, fit, prepare_keras
 from mnist_exp.training.model_files import export
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ class Result:
     """The result of a run.
 
     metrics: `val/` and `test/` metrics of the weights that were kept.
+    evaluations: what they follow from, by the name of the split in metrics.
     history: one list per Keras metric, one value per epoch.
     used_epoch: the epoch, counted from 1, whose weights were kept.
+    diverged: whether its training ended much worse than guessing.
     seconds: wall time of each part of the run.
     undelivered: a folder with the data that the store has not accepted, else None.
     """
@@ -39,8 +41,10 @@ class Result:
     name: str
     run_id: str | None
     metrics: Mapping[str, float]
+    evaluations: Mapping[str, Evaluation]
     history: Mapping[str, list[float]]
     used_epoch: int
+    diverged: bool
     parameters: int
     class_names: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -136,10 +140,7 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         history = fit(model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch)
     listener.on_evaluation()
     with active.timer("evaluation"):
-        evaluations = {
-            name: Evaluation(part.labels, predict(model, part.images), splits.class_names)
-            for name, part in splits.scored.items()
-        }
+        evaluations = {name: evaluate(model, part, splits.class_names) for name, part in splits.scored.items()}
         check_accuracy(history, evaluations)  # Keras must have reported the same
     with active.timer("artifacts"):
         run_files.write(active.artifacts, run_files.RunResults(model, splits, history, evaluations))
@@ -151,8 +152,10 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         name=active.name,
         run_id=active.id,
         metrics=metrics,
+        evaluations=evaluations,
         history=history.curves(),
         used_epoch=history.used_epoch,
+        diverged=evaluations["val"].has_diverged(history.used["loss"]),
         parameters=model.count_params(),
         class_names=splits.class_names,
         seconds=active.seconds,

@@ -1,6 +1,7 @@
 """What a run prints: labelled lines, and a progress bar in an interactive terminal."""
 
 import contextlib
+import math
 import shlex
 import textwrap
 import time
@@ -155,7 +156,11 @@ class RunDisplay(Console, Listener):
     def show_result(self, result: Result) -> None:
         """Prints the table at the end of a run."""
         rows = [(label, *format_scores(result.metrics, split)) for split, label in SPLITS.items()]
-        self.table(("", "accuracy", "95% interval", "macro F1", "loss"), rows)
+        self.table(("", "accuracy", "95% interval", "macro F1", "cross-entropy"), rows)
+        if result.diverged:
+            guessing = f"{math.log(len(result.class_names)):.3g}"
+            found = f"the cross-entropy is {result.metrics['val/cross_entropy']:.3g}, that of guessing is {guessing}"
+            self.say("warning", f"the training diverged: {found}; lower optimizer.learning_rate")
         if self._settings and self._settings.batches:
             last = {name: values[-1] for name, values in result.history.items()}
             self.say("fitted", f"its own batches to a loss of {last['loss']:.4f}, accuracy {last['accuracy']:.2%}")

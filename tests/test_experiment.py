@@ -9,7 +9,12 @@ from mnist_exp import experiment
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Tracking
+from mnist_exp.data.load import load_splits
 from mnist_exp.errors import TrackingError
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.stored_run import fetch_run, read_metric_history
+from mnist_exp.training.fit import encode_labels
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +120,51 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
 )
 def test_a_run_without_a_name_is_called_after_its_choices(choices, name):
     assert RunConfig({"seed": 3, "name": None, "export": None}, choices).name == name
+
+
+SMALL = ["dataset.size=8", "dataset.limit=400", "model.widths=[8]", "training.compiled_epoch=off", "training.epochs=4"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["training.loss=categorical_crossentropy", "training.label_smoothing=0.2"],
+        ["optimizer.learning_rate=100"],  # probabilities underflow
+        ["optimizer.learning_rate=3", "training.weights=best", "training.checkpoint_monitor=val_loss"],
+    ],
+    ids=["smoothed", "underflow", "best weights"],
+)
+def test_the_store_holds_the_loss_that_the_stored_model_has(keys, tmp_path, monkeypatch):
+    """In every epoch `val/loss` is what was optimized, and its newest value is that of the weights that were kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = check(compose([*SMALL, *keys]))
+    result = experiment.run(config)
+    store = connect(config.settings(Tracking))
+    metrics = fetch_run(store, result.run_id).metrics
+    model, splits = result.load_model(), load_splits(config)
+    for name, part in splits.scored.items():
+        loss, _, *more = model.evaluate(part.images, encode_labels(part.labels, model.loss, 10), verbose=0)
+        assert metrics[f"{name}/loss"] == result.metrics[f"{name}/loss"] == pytest.approx(loss, rel=1e-6)
+        assert metrics[f"{name}/cross_entropy"] == pytest.approx(more[0] if more else loss, rel=1e-6)
+    for metric in ("val/loss", "val/cross_entropy"):
+        points = read_metric_history(store, result.run_id, metric)
+        assert len({step for step, _ in points}) == len(points)
+        assert points[result.used_epoch - 1][1] == points[-1][1]
+    with np.load(
+        tmp_path / "mlruns" / "artifacts" / "digits" / result.run_id / "artifacts" / "predictions.npz"
+    ) as kept:
+        found = -kept["val_log_likelihoods"].mean(dtype=np.float64)
+    assert found == pytest.approx(metrics["val/cross_entropy"], rel=1e-6)
+
+
+def test_a_diverged_run_is_finished_and_called_diverged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = check(compose([*SMALL, "optimizer.learning_rate=1e10"]))
+    result = experiment.run(config)
+    run = fetch_run(connect(config.settings(Tracking)), result.run_id)
+    assert result.diverged
+    assert (run.status, run.tags["diverged"]) == ("FINISHED", "true")
+    assert "**Diverged** The training ended much worse than guessing." in run.tags["mlflow.note.content"]
+    assert run.metrics["test/cross_entropy"] > 1e6

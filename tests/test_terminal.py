@@ -72,13 +72,15 @@ def splits(description: str) -> Splits:
 
 
 def result(**changed: Any) -> Result:
-    numbers = {"accuracy": 0.95, "accuracy_low": 0.9, "accuracy_high": 1.0, "macro_f1": 0.94, "loss": 0.2}
+    numbers = {"accuracy": 0.95, "accuracy_low": 0.9, "accuracy_high": 1.0, "macro_f1": 0.94, "cross_entropy": 0.2}
     values: dict[str, Any] = {
         "name": "mlp-adam-s0",
         "run_id": "0123456789abcdef",
         "metrics": {f"{split}/{key}": value for split in ("val", "test") for key, value in numbers.items()},
         "history": {"loss": [0.3, 0.2], "accuracy": [0.9, 0.95]},
+        "evaluations": {},
         "used_epoch": 2,
+        "diverged": False,
         "parameters": 10,
         "class_names": ("a", "b"),
         "seconds": {"data": 1.0, "training": 2.0},
@@ -120,9 +122,9 @@ def test_a_log_tells_the_story_in_plain_lines(log: Made) -> None:
         "training   12 epochs, batch 32",
     ]
     assert lines[6].startswith("epoch 1/12  loss 0.0581, val 0.1715  accuracy 98.40%, val 92.40%  ")
-    assert lines[10].split() == ["accuracy", "95%", "interval", "macro", "F1", "loss"]
-    assert re.fullmatch(r"validation +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2000", lines[11])
-    assert re.fullmatch(r"test +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2000", lines[12])
+    assert lines[10].split() == ["accuracy", "95%", "interval", "macro", "F1", "cross-entropy"]
+    assert re.fullmatch(r"validation +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[11])
+    assert re.fullmatch(r"test +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[12])
     assert lines[14:] == [
         "run        mlp-adam-s0 (01234567)",
         "time       3.0 s, 2.0 s of it training 2 epochs",
@@ -147,6 +149,14 @@ def test_what_was_changed_is_wrapped_between_its_parts(log: Made) -> None:
     assert lines[0].startswith("changed    dataset.size=8, ")
     assert {line[:11] for line in lines[1:]} == {" " * 11}
     assert set(" ".join(line[11:] for line in lines).split(", ")) == set(MANY)
+
+
+def test_a_diverged_run_is_called_so(log: Made) -> None:
+    terminal, written = log
+    metrics = {**result().metrics, "val/cross_entropy": 2e22}
+    terminal.show_result(result(diverged=True, metrics=metrics))
+    lines = " ".join(written.getvalue().split())
+    assert "warning the training diverged: the cross-entropy is 2e+22, that of guessing is 0.693; lower opt" in lines
 
 
 def test_a_long_path_is_not_broken(log: Made) -> None:

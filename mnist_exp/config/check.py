@@ -37,7 +37,7 @@ RULES = {
     "too_long": "must have a length of at most {max_length}",
     "literal_error": "must be {expected}",
 }
-EVERY_EPOCH = ("val/accuracy", "val/loss")  # the objectives that are known after every epoch
+EVERY_EPOCH = ("val/accuracy", "val/loss", "val/cross_entropy")  # the objectives that are known after every epoch
 
 
 def check(composed: Composed) -> RunConfig:
@@ -181,16 +181,18 @@ def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
     if sweep.get("direction") != direction:
         yield Problem("sweep.direction", f"must be {direction} for {metric}", sweep.get("direction"))
     if "median" in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
-        rule = f"must be {' or '.join(EVERY_EPOCH)} with sweep.pruner=median, which needs a score after every epoch"
+        known = f"{', '.join(EVERY_EPOCH[:-1])} or {EVERY_EPOCH[-1]}"
+        rule = f"must be {known} with sweep.pruner=median, which needs a score after every epoch"
         yield Problem("sweep.objective", rule, metric)
     if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")):
         for key in ("sampler", "algorithm"):
             if sweep.get(key) not in (None, "auto", "random", "hyperband"):
                 rule = "must be auto or random with Hyperband, which draws its configurations at random"
                 yield Problem(f"sweep.{key}", rule, sweep[key])
-    if sweep.get("algorithm") == "hyperband" and sweep.get("pruner") == "median":
-        rule = "must be off or hyperband with sweep.algorithm=hyperband"
-        yield Problem("sweep.pruner", rule, "median", "a sweep has one pruner")
+    for key in ("pruner", "pruning"):
+        if sweep.get("algorithm") == "hyperband" and sweep.get(key) == "median":
+            rule = f"must be off{' or hyperband' * (key == 'pruner')} with sweep.algorithm=hyperband"
+            yield Problem(f"sweep.{key}", rule, "median", "a sweep has one pruner")
     for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
         if sweep.get(old) is not None and sweep.get(key, default) != default:
             rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"

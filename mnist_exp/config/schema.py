@@ -131,7 +131,13 @@ class Tracking(Section):
 
 # What a run logs of its validation images; the test set is not for choosing.
 Metric = Literal[
-    "val/accuracy", "val/loss", "val/macro_f1", "val/macro_precision", "val/macro_recall", "val/calibration_error"
+    "val/accuracy",
+    "val/loss",
+    "val/cross_entropy",
+    "val/macro_f1",
+    "val/macro_precision",
+    "val/macro_recall",
+    "val/calibration_error",
 ]
 
 

@@ -78,9 +78,7 @@ def split(dataset: Dataset, settings: Split) -> Splits:
     else:
         rest, chosen = _draw(train.labels, wanted, seed)
     train, validated = train[rest], train[chosen]
-    if missed := sorted(set(validated.labels.tolist()) - set(train.labels.tolist())):
-        rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
-        raise DataError(Problem("dataset.method", rule, settings.method, "use stratified, or fewer validation images"))
+    _check_training(dataset, settings, train, validated, tested)
     if count := int(np.isin(validated.digests, train.digests).sum()):
         repeated["train and validation"] = count
     return Splits(
@@ -132,6 +130,26 @@ def _check_classes(dataset: Dataset) -> None:
     if len(found) < 2:
         rule = "must be of at least 2 classes"
         raise DataError(Problem(f"{where}: training images", rule, found, "add images of another class"))
+
+
+def _check_training(dataset: Dataset, settings: Split, train: ImageSet, validated: ImageSet, tested: ImageSet) -> None:
+    """Raises DataError if the validation or the test set has a class that no training image has."""
+    for part in (validated, tested):
+        missed = np.setdiff1d(part.labels, train.labels)
+        if not len(missed):
+            continue
+        rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
+        if part is validated:
+            remedy = "use stratified, or fewer validation images"
+            raise DataError(Problem("dataset.method", rule, settings.method, remedy))
+        if settings.limit is not None:
+            raise DataError(Problem("dataset.limit", rule, settings.limit, "give a larger limit"))
+        if dataset.test is None:
+            remedy = "add images of this class, or use fewer test images"
+            raise DataError(Problem("dataset.test", rule, settings.test, remedy))
+        rule = f"must be of every class of the test set, but none is of {dataset.class_names[missed[0]]!r}"
+        remedy = "add images of this class, or remove it from the test set"
+        raise DataError(Problem(f"{dataset.description}: training images", rule, remedy=remedy))
 
 
 def _digest(dataset: Dataset) -> str:

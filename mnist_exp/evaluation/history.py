@@ -18,6 +18,11 @@ class History:
     used_epoch: int = 0
     mode: str = "off"
 
+    @property
+    def used(self) -> dict[str, float]:
+        """The metrics of the epoch whose weights the model has."""
+        return self.epochs[self.used_epoch - 1]
+
     def best_epoch(self, monitor: str) -> int:
         """Returns the epoch with the best value of this metric; the first of equals."""
         epochs = range(1, len(self.epochs) + 1)

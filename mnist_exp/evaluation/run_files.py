@@ -101,7 +101,12 @@ def model_metadata(splits: Splits) -> dict[str, Any]:
 
 
 def describe_run(
-    config: Mapping[str, Any], model: "keras.Model", splits: Splits, history: History, metrics: Mapping[str, float]
+    config: Mapping[str, Any],
+    model: "keras.Model",
+    splits: Splits,
+    history: History,
+    metrics: Mapping[str, float],
+    has_diverged: bool,
 ) -> str:
     """Returns the page of a run in markdown: its metrics, then data, network and training."""
     rows = [f"| {' | '.join((SPLITS[split], *format_scores(metrics, split)))} |" for split in splits.scored]
@@ -109,12 +114,13 @@ def describe_run(
     height, width, _ = splits.image_shape
     net, optimizer = (config[section]["_target_"].rpartition(".")[2] for section in ("model", "optimizer"))
     paragraphs = [
-        "\n".join(["| | accuracy | 95% interval | macro F1 | loss |", "|---|---|---|---|---|", *rows]),
+        "\n".join(["| | accuracy | 95% interval | macro F1 | cross-entropy |", "|---|---|---|---|---|", *rows]),
         f"**Data** {splits.description}: {sizes}; {height}x{width} pixels.",
         f"**Net** {net}, {model.count_params():,} parameters.",
         f"**Training** {optimizer}, learning rate {config['optimizer']['learning_rate']:g} "
         f"({config['optimizer']['schedule']}), batch {config['training']['batch_size']}, {len(history.epochs)} epochs, "
         f"weights of epoch {history.used_epoch}, seed {config['seed']}.",
+        *(["**Diverged** The training ended much worse than guessing."] if has_diverged else []),
         "Figures, reports, predictions and the exact config are below *Artifacts*. "
         f"The test set was {'scored once, after training' if splits.test else 'not used'}.",
     ]

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mnist_exp.config.schema import Tracking
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import TrackingError
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
@@ -20,7 +21,7 @@ from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.stored_run import Outcome as State
-from mnist_exp.tracking.stored_run import TrialRun
+from mnist_exp.tracking.stored_run import TrialRun, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
 COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
@@ -31,6 +32,7 @@ class TrialRecorder:
     """Writes trials into the tracking store before they start and after they end.
 
     runs: the runs of trials with a score, by number. best: the best complete trial of the largest budget so far.
+    step: that of the newest metrics of the sweep, which counts the trials in the order in which they ended.
     """
 
     study: Study
@@ -40,6 +42,7 @@ class TrialRecorder:
     display: SweepDisplay
     runs: dict[int, str] = field(default_factory=dict)
     best: TrialRun | None = None
+    step: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
 
@@ -75,7 +78,8 @@ class TrialRecorder:
             executions=settings.executions,
             objective=self.study.objective,
             digest=self.study.digest if config.values["dataset"] == self._dataset else None,
-            medians=self.pruner.thresholds() if settings.median else (),
+            definitions=self.study.definitions,
+            medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
@@ -96,30 +100,44 @@ class TrialRecorder:
         number, score = proposal.number, outcome.score
         state: State = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
-        self.display.end(number, proposal.values, score, state, str(outcome.failure or ""))
+        note = str(outcome.failure or "diverged" * outcome.diverged)
+        self.display.end(number, proposal.values, score, state, note)
         metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
         if score is not None:
             metrics["trial/score"] = score
             rung = asdict(proposal.rung) if proposal.rung else None
             run_id = self._started[number]
             trial = TrialRun(run_id, number, proposal.values, rung, "FINISHED", state, score)
-            if best := self._keep(trial, outcome.curve):
+            if best := self._keep(trial):
                 metrics["best/score"] = best.score or 0.0
-        self.record.log(metrics, step=number)
+            if self._prunes:
+                self.pruner.add(outcome.curve, self._definition(self.study.configs.of(proposal.values)))
+        self.step += 1
+        self.record.log(metrics, step=self.step)
 
     def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
         self.display.ended[trial.number] = trial.values, trial.score, trial.outcome
         if trial.score is not None:
-            median, metric = self.study.settings.median, self.study.objective.metric
-            curve = self.record.curve(trial.run_id, metric) if median else ()  # nothing else reads it
-            self._keep(trial, tuple(curve))
+            self._keep(trial)
+            if self._prunes:  # nothing else reads curves
+                curve = self.record.curve(trial.run_id, self.study.objective.metric)
+                self.pruner.add(tuple(curve), self._definition(self.study.configs.of(trial.values)))
 
-    def _keep(self, trial: TrialRun, curve: tuple[float, ...]) -> TrialRun | None:
+    @property
+    def _prunes(self) -> bool:
+        """Whether the median ends trials. In Hyperband it does not, though old versions accepted both: a rung decides
+        which trial continues."""
+        return self.study.settings.median and not self.study.settings.hyperband
+
+    def _definition(self, config: RunConfig) -> float | None:
+        """Returns what the objective's definition depends on: for `val/loss` the label smoothing."""
+        return config.settings(Training).label_smoothing if self.study.objective.metric == "val/loss" else None
+
+    def _keep(self, trial: TrialRun) -> TrialRun | None:
         """Keeps what later trials need of one with a score, and returns the best of the complete trials."""
         self.runs[trial.number] = trial.run_id
-        self.pruner.curves.append(curve)
         known = [trial] if self.best is None else [self.best, trial]
         self.best = next(iter(rank(known, self.study.objective)), None)
         return self.best
@@ -156,6 +174,9 @@ def search(
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
     trials = study.trials(record)
     recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
+    if trials:
+        steps = read_metric_history(record.store, record.id, f"trials/{COUNTED['complete']}")
+        recorder.step = max((step for step, _ in steps), default=0)
     pending = deque[Proposal]()
     for trial in trials:
         if trial.outcome == "pending":

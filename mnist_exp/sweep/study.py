@@ -19,12 +19,17 @@ from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.tracking.stored_run import TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
 
+# The version of the metrics that trials are scored by. Of a sweep that an older version began it is 1: there `val/loss`
+# is the cross-entropy of clipped probabilities, and absent classes count as 0 in macro averages.
+DEFINITIONS = 2
+
 
 @dataclass(frozen=True)
 class Study:
     """A checked study.
 
     algorithm: grid, random, tpe or hyperband. digest: of the data set. stored: the format of values in the store.
+    definitions: the version of the metrics that trials are scored by, which is that of the sweep's beginning.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Study:
     overrides: tuple[str, ...]
     digest: str
     stored: StoredValues = field(default_factory=StoredValues)
+    definitions: int = DEFINITIONS
 
     @property
     def objective(self) -> Objective:
@@ -56,6 +62,7 @@ class Study:
             "space": SPACE.dump_python(self.space, mode="json"),
             "configs": {key: base.to_record() for key, base in self.configs.bases.items()},
             "digest": self.digest,
+            "definitions": self.definitions,
         }
 
     def trials(self, record: SweepRun) -> list[TrialRun]:
@@ -76,6 +83,7 @@ class Study:
             tuple(record["overrides"]),
             record["digest"],
             stored,
+            record.get("definitions", 1),
         )
 
 
@@ -107,6 +115,7 @@ def define_study(composed: Composed) -> Study:
         raise ConfigError([*problems, *error.problems]) from error
     if problems:
         raise ConfigError(problems)
+    _check_objective(settings, configs)
     algorithm = _choose_algorithm(settings, configs.space)
     if algorithm == "grid":
         next(configs.space.combinations())  # raises for an interval
@@ -148,3 +157,13 @@ def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
     if algorithm in ("random", "tpe") and settings.max_trials is None and not space.finite:
         rule = f"must be given for sweep.sampler={algorithm} over intervals, which has no end of its own"
         raise ConfigError(Problem("sweep.max_trials", rule, None, "give sweep.max_trials=50, for example"))
+
+
+def _check_objective(settings: Sweep, configs: TrialConfigs) -> None:
+    """Raises ConfigError if the trials would be compared by losses of different definitions."""
+    key = "training.label_smoothing"
+    differ = len({base.find(key)[1] for base in configs.bases.values()}) > 1
+    if settings.objective == "val/loss" and (differ or any(p.key == key for p in configs.space.parameters)):
+        rule = f"must be the same loss in all trials, but they differ in {key}, which val/loss includes"
+        remedy = "give sweep.objective=val/cross_entropy, which leaves smoothing out"
+        raise ConfigError(Problem("sweep.objective", rule, remedy=remedy))

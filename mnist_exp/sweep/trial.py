@@ -36,8 +36,9 @@ class Proposal:
 class Job:
     """A trial as plain values: all that is sent to a worker.
 
-    run_id: its run, which exists already. digest: of the data set that the sweep began with. medians: of the finished
-    trials' objective, epoch by epoch; a trial below them is pruned. continues: the run whose checkpoint it continues.
+    run_id: its run, which exists already. digest: of the data set that the sweep began with. definitions: the version
+    of the metrics that the sweep scores by. medians: of the finished trials' objective, epoch by epoch; a trial below
+    them is pruned. continues: the run whose checkpoint it continues.
     keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take.
     """
 
@@ -48,6 +49,7 @@ class Job:
     executions: int
     objective: Objective
     digest: str | None
+    definitions: int
     medians: tuple[float, ...] = ()
     pruning_epochs: int = 0
     continues: str | None = None
@@ -75,10 +77,15 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a trial: a score or a failure. curve: the objective epoch by epoch."""
+    """The result of a trial: a score or a failure. curve: the objective epoch by epoch.
+
+    diverged: whether a training of the trial ended much worse than guessing. It has a score as any other, so that the
+    sampler learns from it.
+    """
 
     score: float | None = None
     spread: float | None = None
     pruned: bool = False
+    diverged: bool = False
     curve: tuple[float, ...] = ()
     failure: Failure | None = None

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from mnist_exp.sweep.study import Study
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_run
 from mnist_exp.tracking.sweep_run import SweepRun
-
-if TYPE_CHECKING:
-    import keras
 
 # How far the stored model's probabilities may lie from those after its training, see `_difference`. Above SAME it is
 # said, above SIMILAR refused: another processor, or TF32 on a GPU, changes the third digit of some probabilities.
@@ -113,35 +109,33 @@ def _winning_config(study: Study, record: SweepRun, best: TrialRun) -> RunConfig
 
 def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float:
     """Evaluates the model of the best trial on the test set and records it. Returns what `_difference` does."""
-    from mnist_exp.evaluation.metrics import Evaluation
     from mnist_exp.tracking.registry import load_model
-    from mnist_exp.training.fit import predict
+    from mnist_exp.training.fit import evaluate
 
     model_run = best.model_run_id
     splits, model = load_splits(config), load_model(record.store.uri, model_run)
-    difference = _difference(record, best, model, splits.validation)
+    answers = evaluate(model, splits.validation, splits.class_names).probabilities
+    difference = _difference(record, best, answers, splits.validation)
     if not difference <= SIMILAR:
         rule = f"must answer as after its training, with probabilities within {SIMILAR:g}"
         remedy = "its files were changed, or this machine computes otherwise; the test set was not opened"
         raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(difference, 4), remedy))
     assert splits.test is not None
     step = record.open_test_set(model_run)
-    evaluation = Evaluation(splits.test.labels, predict(model, splits.test.images), splits.class_names)
+    evaluation = evaluate(model, splits.test, splits.class_names)
     test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
     facts = {tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id}
     record.log(test, step, facts)
     return difference
 
 
-def _difference(record: SweepRun, best: TrialRun, model: "keras.Model", validation: ImageSet) -> float:
+def _difference(record: SweepRun, best: TrialRun, probabilities: np.ndarray, validation: ImageSet) -> float:
     """Returns how far the probabilities of the validation images lie from the stored ones.
 
     It is the total variation distance, from 0 to 1, as a mean over the images; infinite if other images were stored.
     """
-    from mnist_exp.training.fit import predict
-
     stored = read_run(record.store, fetch_run(record.store, best.model_run_id)).predictions or {}
     if not np.array_equal(stored.get("val_digests", ()), validation.digests):
         return float("inf")
     before = stored["val_probabilities"].astype(np.float64)
-    return float(np.abs(predict(model, validation.images) - before).sum(axis=1).mean() / 2)
+    return float(np.abs(probabilities - before).sum(axis=1).mean() / 2)

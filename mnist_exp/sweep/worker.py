@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import math
 import shutil
 import statistics
 import time
@@ -71,7 +72,10 @@ class TrialListener(Listener):
         """The objective of the weights that were kept; of a pruned training its best epoch."""
         if self.pruned:
             return self.job.objective.best(self.curve(result), lambda value: value)
-        return result.metrics[self.job.objective.metric]
+        metrics = dict(result.metrics)
+        if self.job.definitions == 1:
+            metrics |= {f"val/{name}": value for name, value in result.evaluations["val"].first_metrics.items()}
+        return metrics[self.job.objective.metric]
 
     def curve(self, result: Result) -> list[float]:
         """The objective epoch by epoch, with the epochs of a continued checkpoint."""
@@ -157,14 +161,21 @@ def _train_seeds(
 
 
 def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -> Outcome:
-    """Logs the score before the run ends: a finished run without a score is not counted."""
+    """Logs the score before the run ends: a finished run without a score is not counted.
+
+    Raises TrainingError for a score that is not a number, which no sampler can use.
+    """
     scores = [listener.score(result) for result, listener in done]
     score, pruned = statistics.fmean(scores), done[-1][1].pruned
+    if not math.isfinite(score):
+        raise TrainingError(Problem(active.name, f"must have a finite {done[0][1].job.objective.metric}", score))
+    diverged = any(result.diverged for result, _ in done)
     spread = {SPREAD: statistics.stdev(scores)} if len(scores) > 1 else {}
     curve = tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False)))
     active.log_metrics({SCORE: score, **spread}, step=0)
-    active.log_tags({tags.EPOCHS: str(len(curve)), **({tags.PRUNED: "true"} if pruned else {})})
-    return Outcome(score=score, spread=spread.get(SPREAD), pruned=pruned, curve=curve)
+    marks = {tags.PRUNED: pruned, tags.DIVERGED: diverged}
+    active.log_tags({tags.EPOCHS: str(len(curve)), **{tag: "true" for tag, holds in marks.items() if holds}})
+    return Outcome(score=score, spread=spread.get(SPREAD), pruned=pruned, diverged=diverged, curve=curve)
 
 
 @functools.cache

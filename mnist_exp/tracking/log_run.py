@@ -1,7 +1,6 @@
 """Logs a run: config, data set and environment at the start; metrics, model and facts at the end."""
 
 from collections.abc import Mapping
-from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,9 +63,12 @@ def log_results(
     from mnist_exp.evaluation import run_files
 
     metrics = {f"{split}/{key}": value for split, one in evaluations.items() for key, value in one.metrics.items()}
+    reported = {metric_name(key): value for key, value in history.used.items()}
+    metrics |= {name: reported[name] for name in ("val/loss", "val/cross_entropy") if name in reported}
+    has_diverged = evaluations["val"].has_diverged(history.used["loss"])
     _log_metrics(active, history, metrics)
     active.log_metrics({f"wall_seconds/{part}": value for part, value in active.seconds.items()}, step=0)
-    active.log_tags({tags.NOTE: run_files.describe_run(config.values, model, splits, history, metrics)})
+    active.log_tags({tags.NOTE: run_files.describe_run(config.values, model, splits, history, metrics, has_diverged)})
     stored = active.log_model(model, run_files.model_metadata(splits))
     few = list(splits.scored.values())[-1].images[:256]
     difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
@@ -75,17 +77,19 @@ def log_results(
         raise TrainingError(Problem("the stored model", rule, difference))
     size = model.count_params()
     facts = {tags.USED_EPOCH: history.used_epoch, tags.PARAMETERS: size, tags.COMPILED_EPOCH: history.mode}
+    if has_diverged:
+        facts[tags.DIVERGED] = "true"
     active.log_tags({name: str(value) for name, value in facts.items()})
     active.log_artifacts()
     return metrics
 
 
 def _log_metrics(active: ActiveRun, history: History, metrics: Mapping[str, float]) -> None:
-    last, reported = len(history.epochs), history.epochs[-1]
+    last = len(history.epochs)
     validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
-    if history.used_epoch == last:  # skip the metrics that the last epoch has logged
-        new = {k: v for k, v in validation.items() if not abs(v - reported.get(k.replace("/", "_"), inf)) < 1e-5}
-        active.log_metrics(new, step=last)
+    if history.used_epoch == last:
+        logged = set(map(metric_name, history.used))  # by the last epoch
+        active.log_metrics({key: value for key, value in validation.items() if key not in logged}, step=last)
     else:  # restored weights get a step of their own, so that the newest value is that of the weights used
         active.log_metrics(validation, step=last + 1)
     if test := {key: value for key, value in metrics.items() if key.startswith("test/")}:

@@ -8,6 +8,7 @@ BOOT, PID_NAMESPACE, START_TICKS = "boot_id", "pid_namespace", "start_ticks"  # 
 ERROR = "error"
 ENDED_BY = "ended_by"
 USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
+DIVERGED = "diverged"  # true: the training ended much worse than guessing
 REPRODUCES = "reproduces"  # the id of the run that was trained again
 
 # Trials

@@ -12,7 +12,7 @@ from mnist_exp.errors import Problem, TrainingError
 
 
 class ReportProgress(keras.callbacks.Callback):
-    """Reports each step and epoch. Raises TrainingError if the loss is not finite."""
+    """Reports each step and epoch. Raises TrainingError if the loss is not finite, in training or in validation."""
 
     def __init__(
         self, on_step: Callable[[int, int, int], None], on_epoch: Callable[[int, dict[str, float]], bool | None]
@@ -26,16 +26,20 @@ class ReportProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            rule = f"must stay finite, but was {loss} in epoch {self._epoch}"
-            remedy = f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
-            raise TrainingError(Problem("the loss", rule, remedy=remedy))
+        self._check("the loss", loss)
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
+        self._check("the loss of the validation images", metrics["val_loss"])
         if self.on_epoch(epoch + 1, {**metrics, "learning_rate": learning_rate(self.model)}):
             self.model.stop_training = True
+
+    def _check(self, name: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            rule = f"must stay finite, but was {loss} in epoch {self._epoch}"
+            remedy = f"lower optimizer.learning_rate (now {learning_rate(self.model):g})"
+            raise TrainingError(Problem(name, rule, remedy=remedy))
 
 
 def patience_callbacks(settings: Training) -> list[keras.callbacks.Callback]:

@@ -15,7 +15,8 @@ class Checkpoint(keras.callbacks.Callback):
     The state file is replaced last and only complete files belong to it. So if the process is killed at any moment,
     the checkpoint can be used. This must be the last callback, because it records the decisions of the others.
 
-    others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again.
+    others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again. Only if one of them
+    has stopped the training does it stay stopped; a training that a sweep has stopped may be continued.
     """
 
     def __init__(self, folder: Path, monitor: str, others: list[keras.callbacks.Callback]) -> None:
@@ -55,7 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.save_weights(path)
         state = {
             "epochs": self.history.epochs,
-            "stopped": bool(self.model.stop_training),
+            "stopped": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.others),
             "random_states": [variable.numpy().tolist() for variable in _random_states(self.model)],
         }
         temporary = self.folder / f"{STATE}.new"

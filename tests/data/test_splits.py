@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.model_selection import train_test_split
 
 from mnist_exp.config.schema import Split
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
@@ -209,3 +210,19 @@ def test_the_digest_changes_with_the_content(changed: str) -> None:
         )
 
     assert cut(built(changed)).digest != cut(built("")).digest
+
+
+def test_a_class_whose_only_image_is_drawn_for_the_test_set_is_refused() -> None:
+    lonely = source(part(range(4), [0, 1, 1, 1]))
+    drawn = next(seed for seed in range(20) if train_test_split(range(4), test_size=1, random_state=seed)[1] == [0])
+    with pytest.raises(DataError, match=r"dataset\.test must leave training images of 'cat' .* but got 1; add images"):
+        cut(lonely, test=1, validation=1, method="tail", seed=drawn)
+
+
+def test_a_test_set_with_a_class_that_is_never_trained_is_refused() -> None:
+    with pytest.raises(DataError) as refused:
+        cut(source(part(range(20), [0, 1] * 10), part(range(100, 106))))
+    assert str(refused.value) == (
+        "mine.npz, some images: training images must be of every class of the test set, but none is of 'owl'; "
+        "add images of this class, or remove it from the test set"
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.entities import Run
 from stored import (
@@ -127,6 +128,27 @@ def assert_result(sweep: Run, trials: dict[int, Run]) -> None:
 @pytest.mark.parametrize(("name", "trials"), [("random-cut", 4), ("tpe-cut", 5), ("awkward-cut", 3), ("failures", 2)])
 def test_a_sweep_goes_on_to_its_planned_end(resume: Callable, name: str, trials: int) -> None:
     resume(name, trials)
+
+
+def test_a_sweep_that_goes_on_longer_is_scored_by_the_definitions_it_began_with(
+    run_main: Main, copy: Path, expected: dict[str, Any]
+) -> None:
+    """Its objective is val/loss, which was the cross-entropy of clipped probabilities."""
+    client = client_of(copy)
+    sweep = run_named(client, "random-done")
+    before = [point.step for point in client.get_metric_history(sweep.info.run_id, "trials/scored")]
+    status, out, err = run_main("-m", f"sweep.resume={sweep.info.run_id[:8]}", "sweep.max_trials=4")
+    assert status == 0, out + err
+    by_number = {int(run.data.tags["trial"]): run for run in trials_of(client, sweep)}
+    assert {n: by_number[n].data.metrics["score"] for n in range(3)} == {
+        int(n): trial["score"] for n, trial in expected["sweeps"]["random-done"]["trials"].items()
+    }
+    with np.load(file_of(by_number[3], "predictions.npz")) as arrays:
+        chosen = arrays["val_probabilities"][np.arange(len(arrays["val_labels"])), arrays["val_labels"]]
+    clipped = -np.log(np.clip(chosen.astype(float), 1e-7, 1 - 1e-7)).mean()
+    assert by_number[3].data.metrics["score"] == pytest.approx(clipped, rel=1e-6)
+    after = [point.step for point in client.get_metric_history(sweep.info.run_id, "trials/scored")]
+    assert after == [*before, max(before) + 1]
 
 
 def test_a_grid_that_its_process_left_running_goes_on(resume: Callable, copy: Path) -> None:

@@ -348,7 +348,7 @@ def test_abandoned_trials_are_killed_and_named():
     ],
 )
 def test_medians_reach_as_far_as_enough_siblings_did(curves, least, expected):
-    assert MedianPruner(least, list(curves)).thresholds() == expected
+    assert MedianPruner(least, {None: list(curves)}).thresholds() == expected
 
 
 def test_proposals_left_open_come_first(monkeypatch):
@@ -367,3 +367,11 @@ def test_proposals_left_open_come_first(monkeypatch):
     engine.pending.extend(first)
     engine.run()
     assert book.begun == [0, 1, 2, 3]
+
+
+def test_medians_are_those_of_curves_of_the_same_definition():
+    pruner = MedianPruner(1)
+    pruner.add((0.9, 0.8), definition=0.1)
+    pruner.add((0.3, 0.2), definition=0.0)
+    assert pruner.thresholds(0.0) == (0.3, 0.2)
+    assert pruner.thresholds(0.2) == ()

@@ -22,6 +22,7 @@ from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.stored_run import read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
@@ -107,6 +108,20 @@ def test_killed_between_two_steps(algorithm, method, before, tracking):
     assert killed == -signal.SIGKILL
     assert in_a_process(study, tracking) == 0
     check(algorithm, study, tracking)
+
+
+def test_the_metrics_of_a_sweep_are_stepped_by_order_of_ending_also_after_a_resume(tracking):
+    """MLflow shows the value of the largest step, so it shows the newest."""
+    study, store = study_of("random", max_trials=4), connect(tracking)
+    record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())
+    search(study, record, tracking, Inline(), Silent(), light)
+    for run in list_runs(store, "tags.trial = '0'"):  # as if its process had been killed: it ends last
+        record.supersede(run.id, "the sweep was interrupted")
+    search(study, record, tracking, Inline(), Silent(), light)
+    points = read_metric_history(store, record.id, "trials/scored")
+    assert points == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4)]
+    newest = [trial.score for trial in record.trials() if trial.number == 0]
+    assert [record.fetch().metrics["trial/score"]] == newest
 
 
 def test_killed_between_score_and_end_of_a_run(tracking):

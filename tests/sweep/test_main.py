@@ -71,7 +71,10 @@ def test_the_winner_alone_is_scored_on_the_test_set_and_can_be_trained_again(swe
     assert parent.status == "FINISHED"
     assert 0 < parent.metrics["test/accuracy"] <= 1
     scores = [value for _, value in read_metric_history(store, parent.id, "best/score")]
-    assert scores[-1] == max(scores) == best.metrics["score"]  # by time: steps are numbers of trials, as they began
+    assert scores == sorted(scores)
+    assert scores[-1] == parent.metrics["best/score"] == best.metrics["score"]
+    ended = read_metric_history(store, parent.id, "trials/failed")
+    assert [step for step, _ in ended] == list(range(1, 9))
     saved = (folder / "best" / "found.yaml").read_text()
     assert saved.startswith("# @package _global_\n")
     assert OmegaConf.create(saved).model.width == json.loads(best.tags["values"])["model.width"]

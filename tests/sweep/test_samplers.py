@@ -271,3 +271,35 @@ def test_tpe_looks_at_a_bounded_number_of_trials_the_best_among_them():
     assert len(looked_at) <= HISTORY + 3
     assert looked_at >= {p.number for p in past[-3:]}
     assert max(past[:-3], key=score_of).number in looked_at
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_score_that_is_not_a_number_counts_as_a_failure(algorithm):
+    """A store of an older version may hold one."""
+
+    def run(score):
+        sampler = make(algorithm, MIXED)
+        past = []
+        for number in range(12):
+            proposal = sampler.ask()
+            assert isinstance(proposal, Proposal)
+            value = score if number == 3 else score_of(proposal)
+            sampler.tell(proposal.number, value)
+            past.append(Past(proposal, True, value))
+        return [config(one.proposal) for one in past], past
+
+    proposals, past = run(math.nan)
+    assert proposals == run(None)[0]
+    restored = make(algorithm, MIXED)
+    restored.restore(past)
+    assert isinstance(restored.ask(), Proposal)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hyperband_repeats_its_brackets_with_parallel_workers(seed):
+    """Then trials of a bracket with few rounds are asked for while one with more still runs."""
+    sampler = HyperbandSampler(
+        space(MIXED), Objective("val/accuracy", "max"), 0, max_epochs=9, factor=3, hyperband_iterations=2
+    )
+    past = Drive(sampler, width=8, rng=random.Random(seed)).run()
+    assert len(past) == sampler.total == 2 * (9 + 3 + 1 + 5 + 2 + 3)

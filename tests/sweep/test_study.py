@@ -25,6 +25,10 @@ class Recorded:
     record: dict[str, Any]
 
 
+LOSS = ["sweep.objective=val/loss", "sweep.direction=min"]
+CATEGORICAL = ["training.loss=categorical_crossentropy"]
+
+
 def parent(overrides: list[str], space: dict[str, Any] | None = None) -> Composed:
     """What Hydra hands to a sweep: the config of the overrides that are no sweeps, and all overrides."""
     parsed = parse_overrides(overrides)
@@ -152,11 +156,11 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
         (["sweep.direction=min", *GRID], "sweep.direction must be max for val/accuracy, but got 'min'"),
         (
             ["sweep.objective=val/macro_f1", "sweep.pruner=median", *GRID],
-            "sweep.objective must be val/accuracy or val/loss with sweep.pruner=median, which needs a score",
+            "sweep.objective must be val/accuracy, val/loss or val/cross_entropy with sweep.pruner=median, which",
         ),
         (
             ["sweep.objective=val/macro_f1", "sweep.pruning=median", *GRID],
-            "sweep.objective must be val/accuracy or val/loss with sweep.pruner=median, which needs a score",
+            "sweep.objective must be val/accuracy, val/loss or val/cross_entropy with sweep.pruner=median, which",
         ),
         (
             ["sweep.pruner=hyperband", "sweep.sampler=tpe", *INTERVAL],
@@ -164,6 +168,16 @@ def test_a_plain_override_fixes_a_key_of_the_study_and_decides_its_conditions() 
         ),
         (["sweep.pruner=hyperband", "sweep.sampler=grid", *GRID], "sweep.sampler must be auto or random with"),
         (["sweep.algorithm=hyperband", "sweep.pruner=median", *INTERVAL], "sweep.pruner must be off or hyperband with"),
+        (
+            ["sweep.algorithm=hyperband", "sweep.pruning=median", *INTERVAL],
+            "sweep.pruning must be off with sweep.algorithm=hyperband, but got 'median'; a sweep has one pruner",
+        ),
+        (
+            [*LOSS, *CATEGORICAL, "training.label_smoothing=0.0,0.1"],
+            "sweep.objective must be the same loss in all trials, but they differ in training.label_smoothing, which "
+            "val/loss includes; give sweep.objective=val/cross_entropy, which leaves smoothing out",
+        ),
+        ([*LOSS, "experiment=mnist_best,dense_100", "dataset=digits"], "but they differ in training.label_smoothing"),
         (["sweep.pruner=hyperband", "sweep.algorithm=tpe", *INTERVAL], "sweep.algorithm must be auto or random with"),
         (
             ["sweep.sampler=tpe", "sweep.algorithm=random", *GRID],
@@ -190,6 +204,21 @@ def test_a_grid_is_refused_an_interval_that_only_a_later_choice_brings() -> None
         "sweep.sampler=grid", *GRID, space=CONDITION
     )
     assert "no end of its own" in refusal(*GRID, space=CONDITION)
+
+
+def test_smoothing_is_swept_for_the_cross_entropy() -> None:
+    smoothing = "training.label_smoothing=0.0,0.1"
+    study = defined("sweep.objective=val/cross_entropy", "sweep.direction=min", *CATEGORICAL, smoothing)
+    assert study.objective.metric == "val/cross_entropy"
+    check_settings(parent(["sweep.objective=val/cross_entropy", "sweep.direction=min", "sweep.pruner=median"]))
+
+
+def test_a_sweep_keeps_the_definitions_that_it_began_with() -> None:
+    record = defined(*GRID).to_record()
+    assert record["definitions"] == Study.from_record(record).definitions == 2
+    before = {key: value for key, value in record.items() if key != "definitions"}  # as older versions wrote it
+    assert Study.from_record(before).definitions == 1
+    assert Study.from_record(before).to_record()["definitions"] == 1
 
 
 def test_loss_is_made_small() -> None:

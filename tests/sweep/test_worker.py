@@ -9,8 +9,10 @@ from light_trials import study_of
 from test_kills import Silent
 
 from mnist_exp import experiment
+from mnist_exp.config.objective import Objective
 from mnist_exp.data.load import load_splits
 from mnist_exp.evaluation import run_files as artifacts
+from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.recorder import TrialRecorder, search
@@ -152,3 +154,39 @@ def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     assert len(whole) == 4
     assert curve == pytest.approx(whole[2:])  # its own run has the epochs it trained
     assert list(attempts)[-1] == 6
+
+
+SMOOTHED = {"training.loss": "categorical_crossentropy", "training.label_smoothing": 0.3}
+
+
+def test_a_sweep_that_an_older_version_began_scores_by_the_loss_of_that_version(job, tracking):
+    """The cross-entropy of clipped probabilities, without smoothing."""
+    job = replace(job, config=job.config.with_values(SMOOTHED), objective=Objective("val/loss", "min"))
+    new, run = run_trial(job), run_of(job, tracking)
+    assert new.score == run.metrics["score"] == run.metrics["val/loss"]
+    old = run_trial(replace(job, definitions=1))
+    assert old.score == pytest.approx(run.metrics["val/cross_entropy"], rel=1e-4)  # nothing is clipped here
+    assert new.score - old.score > 0.1
+    assert run_of(job, tracking).metrics["score"] == old.score
+
+
+def test_the_cross_entropy_is_known_after_every_epoch(job):
+    job = replace(job, config=job.config.with_values(SMOOTHED), objective=Objective("val/cross_entropy", "min"))
+    outcome = run_trial(job)
+    assert len(outcome.curve) == 4
+    assert outcome.score == outcome.curve[-1]
+
+
+def test_a_diverged_trial_is_called_so_and_has_a_score(job, tracking):
+    outcome = run_trial(replace(job, config=job.config.with_values({"optimizer.learning_rate": 1e10})))
+    assert outcome.diverged
+    assert 0 <= outcome.score <= 1
+    assert run_of(job, tracking).tags["diverged"] == "true"
+
+
+def test_a_score_that_is_not_a_number_is_a_failure(job, tracking, monkeypatch):
+    monkeypatch.setattr(Evaluation, "calibration_error", float("nan"))
+    outcome = run_trial(replace(job, objective=Objective("val/calibration_error", "min")))
+    assert str(outcome.failure) == "TrainingError: study-000 must have a finite val/calibration_error, but got nan"
+    assert run_of(job, tracking).status == "FAILED"
+    assert "score" not in run_of(job, tracking).metrics

@@ -186,3 +186,71 @@ def test_an_accuracy_that_keras_does_not_confirm_is_an_error(monkeypatch):
     monkeypatch.setattr(keras.metrics, "sparse_categorical_accuracy", lambda labels, _: np.full(len(labels), 0.5))
     with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
         training.check_accuracy(history, evaluations)
+
+
+def custom(*, penalty=None, softmax=True):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Dense(4, activation="softmax" if softmax else "exponential", kernel_regularizer=penalty)(x)
+    return keras.Model(inputs, x if softmax else x / keras.ops.sum(x, axis=1, keepdims=True))
+
+
+SMOOTH = {"loss": "categorical_crossentropy", "label_smoothing": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("net", "keys", "rate"),
+    [
+        ({}, {}, 0.01),
+        ({}, SMOOTH, 0.01),
+        ({"penalty": "l2"}, {}, 0.01),
+        ({"penalty": "l2"}, SMOOTH, 0.01),
+        ({}, {}, 1e4),
+        ({}, {"weights": "best", "checkpoint_monitor": "val_loss"}, 3.0),
+    ],
+    ids=["plain", "smoothed", "penalized", "both", "probabilities underflow", "best weights"],
+)
+def test_val_loss_is_what_keras_evaluates_and_val_cross_entropy_the_same_in_every_epoch(
+    splits, tmp_path, net, keys, rate
+):
+    """After the training, too, and for the model as it is stored."""
+    model, chosen = custom(**net), settings(**keys, **OFF)
+    history = training.fit(model, keras.optimizers.Adam(rate), splits, chosen, 0, tmp_path)
+    part = splits.validation
+    found = training.evaluate(model, part, splits.class_names)
+    assert found.loss == pytest.approx(history.used["val_loss"], rel=1e-6)
+    assert found.cross_entropy == pytest.approx(history.used["val_cross_entropy"], rel=1e-6)
+    assert (found.loss - found.cross_entropy > 1e-3) == bool("penalty" in net or "label_smoothing" in keys)
+    if rate == 1e4:
+        assert (found.probabilities[np.arange(len(part)), part.labels] == 0).any()
+    model.save(tmp_path / "model.keras")
+    stored = keras.models.load_model(tmp_path / "model.keras")
+    targets = training.encode_labels(part.labels, stored.loss, 4)
+    assert stored.evaluate(part.images, targets, verbose=0)[0] == pytest.approx(found.loss, rel=1e-6)
+
+
+def test_a_net_without_a_softmax_has_its_cross_entropy_at_the_end_only(splits, tmp_path):
+    """Keras clips its probabilities, so what it reports of an epoch is another number."""
+    model = custom(softmax=False)
+    history = training.fit(model, keras.optimizers.Adam(0.01), splits, settings(**OFF), 0, tmp_path)
+    assert "val_cross_entropy" not in history.used
+    found = training.evaluate(model, splits.validation, splits.class_names)
+    assert found.logits is None
+    assert found.cross_entropy == pytest.approx(history.used["val_loss"], rel=1e-5)  # nothing is clipped here
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training(splits, tmp_path):
+    """The last step of an epoch may break the weights after the loss of the training was computed."""
+    with pytest.raises(TrainingError, match=r"the loss of the validation images must stay finite, but was nan"):
+        fit(splits, tmp_path, rate=1e38, epochs=1, batch_size=130, **OFF)
+
+
+def test_a_training_that_a_sweep_has_stopped_goes_on_when_it_is_continued(splits, tmp_path):
+    """A promoted trial of Hyperband trains, also if its parent was pruned."""
+    model, keys = custom(), settings(**OFF)
+    stopped = training.fit(
+        model, keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path, on_epoch=lambda epoch, metrics: epoch == 2
+    )
+    assert len(stopped.epochs) == 2
+    assert len(training.fit(custom(), keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path).epochs) == 4

@@ -1,21 +1,29 @@
 """Ends a trial that is worse than the median of the finished trials at the same epoch."""
 
 import statistics
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 
 @dataclass
 class MedianPruner:
-    """Knows the curves of finished trials. least: how many of them an epoch needs before a trial is pruned there."""
+    """Knows the curves of finished trials. least: how many of them an epoch needs before a trial is pruned there.
+
+    curves: by the definition of what they show; only curves of the same definition are compared.
+    """
 
     least: int
-    curves: list[tuple[float, ...]] = field(default_factory=list)
+    curves: dict[Hashable, list[tuple[float, ...]]] = field(default_factory=dict)
 
-    def thresholds(self) -> tuple[float, ...]:
+    def add(self, curve: tuple[float, ...], definition: Hashable = None) -> None:
+        """Takes the objective of a finished trial, epoch by epoch."""
+        self.curves.setdefault(definition, []).append(curve)
+
+    def thresholds(self, definition: Hashable = None) -> tuple[float, ...]:
         """Returns the median of the objective per epoch, for the epochs that enough trials reached."""
-        medians: list[float] = []
+        curves, medians = self.curves.get(definition, []), list[float]()
         while True:
-            values = [curve[len(medians)] for curve in self.curves if len(curve) > len(medians)]
+            values = [curve[len(medians)] for curve in curves if len(curve) > len(medians)]
             if len(values) < self.least:
                 return tuple(medians)
             medians.append(statistics.median(values))

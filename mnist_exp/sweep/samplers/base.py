@@ -49,9 +49,10 @@ class Sampler(keras_tuner.Oracle):
         return WAIT if trial.status == "IDLE" else None
 
     def tell(self, number: int, score: float | None) -> None:
-        """Takes the score of a trial; None: it failed."""
+        """Takes the score of a trial; None: it failed. A score that is not a number counts as a failure."""
         trial = self.trials[_id(number)]
-        self.update_trial(trial.trial_id, {SCORE: self._worst if score is None else score})
+        failed = score is None or math.isnan(score)
+        self.update_trial(trial.trial_id, {SCORE: self._worst if failed else score})
         trial.status = "COMPLETED"
         self.end_trial(trial)
 
