@@ -32,9 +32,19 @@ def is_alive(values: Mapping[str, str]) -> bool:
         return False
 
 
+def is_unfinished_copy(values: Mapping[str, str]) -> bool:
+    """Returns whether the run with these tags is a copy of one that lives in another store, or is not copied whole."""
+    return tags.COPIED_FROM in values and tags.COPIED_WHOLE not in values
+
+
 def check_not_running(run: StoredRun) -> None:
-    """Raises TrackingError if the process of the run is alive, or is on another host."""
+    """Raises TrackingError if the process of the run is alive, is on another host, or belongs to another store."""
     host = run.tags.get(tags.HOST)
+    if is_unfinished_copy(run.tags):
+        rule = "is a copy of a run that was running, or that was not copied to its end"
+        raise TrackingError(
+            Problem(run.label, rule, remedy="resume it in its own store, or copy it again when it ended")
+        )
     if run.status == "RUNNING" and (host != socket.gethostname() or is_alive(run.tags)):
         rule = f"is still running on {host}, pid {run.tags.get(tags.PID)}"
         raise TrackingError(Problem(run.label, rule, remedy="end it first"))
@@ -44,6 +54,7 @@ def end_dead_runs(store: Store) -> None:
     """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
     with store_errors(store.uri):
         for run in list_runs(store, f"attributes.status = 'RUNNING' and tags.{tags.HOST} = '{socket.gethostname()}'"):
-            if {tags.PID, tags.STARTED} <= run.tags.keys() and not is_alive(run.tags):
+            has_process = {tags.PID, tags.STARTED} <= run.tags.keys() and not is_unfinished_copy(run.tags)
+            if has_process and not is_alive(run.tags):
                 store.client.set_tag(run.id, tags.ENDED_BY, "its process was gone")
                 store.client.set_terminated(run.id, "KILLED")

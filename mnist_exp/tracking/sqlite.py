@@ -141,6 +141,12 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
     return changed, backup
 
 
+def count_points(database: Path) -> dict[str, int]:
+    """Returns the number of logged metrics, every step counted, of each run."""
+    with closing(sqlite3.connect(database)) as connection:
+        return dict(connection.execute("select run_uuid, count(*) from metrics group by run_uuid"))
+
+
 @contextmanager
 def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / DATABASE
