@@ -92,7 +92,7 @@ class RegisteredCopy:
 
     def _identity(self, version: ModelVersion) -> str:
         """What a version and its copies have in common: the origin of its model, and its first number."""
-        model = self.models.get(_model_id(version.source))
+        model = self.models.get(str(_model_id(version.source)))
         origin = model.tags.get(tags.COPIED_FROM, model.model_id) if model else version.source
         return str(version.tags.get(tags.COPIED_FROM, f"{origin}/{version.version}"))
 
