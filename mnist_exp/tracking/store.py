@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
-from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of
+from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of, warn_of_network_disk
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,6 +103,7 @@ def open_store(uri: str | None, folder: Path) -> Store:
     chosen = locate(uri, folder)
     artifacts, file = None, None
     if database := local_database(chosen):
+        warn_of_network_disk(database)
         create_database(database)
         check_database(database)
         artifacts, file = database.parent / "artifacts", database.stat().st_ino

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
 
 from mnist_exp.tracking.store import Store, open_store
@@ -208,7 +207,7 @@ def describe(store: Store) -> dict:
                 experiments[run.info.experiment_id].name, run.info.run_name, run.info.status, run.info.start_time,
                 run.info.end_time, run.info.lifecycle_stage, run.data.params, plain_tags(run.data.tags), points(run),
                 {key: repr(value) for key, value in run.data.metrics.items()},
-                [(one.dataset.to_dictionary(), [(tag.key, tag.value) for tag in one.tags]) for one in run.inputs.dataset_inputs],
+                [(one.dataset.to_dictionary(), [tag.value for tag in one.tags]) for one in run.inputs.dataset_inputs],
                 [(plain(one.model_id), one.step) for one in (run.outputs.model_outputs if run.outputs else [])],
                 files(run.info.artifact_uri),
             ]
