@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+_terminal = 2  # the file descriptor of standard error, also while the output of libraries is hidden
+
+
+def warn_user(text: str) -> None:
+    """Writes a line to standard error, also within `hide_library_output`."""
+    with contextlib.suppress(OSError):  # closed
+        os.write(_terminal, f"warning: {text}\n".encode())
+
 
 class LibraryOutput:
     """A file in the place of standard error (file descriptor 2): TensorFlow, absl, MLflow and alembic write to it."""
@@ -29,11 +37,14 @@ class LibraryOutput:
 @contextlib.contextmanager
 def hide_library_output() -> Iterator[LibraryOutput]:
     """Keeps the output of libraries out of the terminal while the block runs. Errors after the block are shown."""
-    stderr = os.dup(2)
+    global _terminal
+    stderr, before = os.dup(2), _terminal
+    _terminal = stderr if before == 2 else before
     try:
         with tempfile.TemporaryFile() as file:
             yield LibraryOutput(file)
     finally:
         sys.stderr.flush()
         os.dup2(stderr, 2)
+        _terminal = before
         os.close(stderr)

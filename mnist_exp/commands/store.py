@@ -54,11 +54,12 @@ def _print_missing(missing: Sequence[Missing]) -> None:
 @command.command()
 @click.argument("folder", type=FOLDER, default=Path("mlruns"))
 @click.option("--to", "uri", required=True, help="The other store, such as http://tracker:5000.")
-@json_option("an object: runs, before, metrics, files, models, versions.")
+@json_option("an object: runs, before, metrics, files, models, versions, left.")
 def copy(folder: Path, uri: str, as_json: bool) -> None:
     """Copies runs, metrics, artifacts and registered models to another store, such as the server of a team.
 
-    What arrived is compared with what was sent. After a crash, copy again: it continues.
+    Copy again to bring the other store up to date, also after a crash and during a sweep. What arrived is compared
+    with what was sent. Exits with 1 if something had to be left as the other store has it.
     """
     from mnist_exp.tracking.copy import copy_store
 
@@ -67,9 +68,12 @@ def copy(folder: Path, uri: str, as_json: bool) -> None:
     with long_retries(), hide_library_output():
         done = copy_store(source, open_store(uri, folder), click.echo if not as_json else lambda label: None)
     if as_json:
-        print_json({key: count for key, count in asdict(done).items() if isinstance(count, int)})
-        return
-    click.echo(
-        f"{done.runs} runs copied, {done.before} were copied before; {done.metrics} metrics, {done.files} files, "
-        f"{done.models} models, {done.versions} registered versions arrived as sent"
-    )
+        print_json(asdict(done))
+    else:
+        for sentence in done.left:
+            click.echo(sentence)
+        click.echo(
+            f"{done.runs} runs copied, {done.before} were copied before; {done.metrics} metrics, {done.files} files, "
+            f"{done.models} models, {done.versions} registered versions arrived as sent"
+        )
+    raise SystemExit(bool(done.left))

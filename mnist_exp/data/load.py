@@ -2,15 +2,17 @@
 
 import functools
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Split
 from mnist_exp.data.splits import Splits, split
 
-# Name, size in bytes and time of change in nanoseconds of each file that a data set is read from.
-Files = tuple[tuple[str, int, int], ...]
+# Path, size in bytes, times of change of content and of the entry in nanoseconds, and inode of a file.
+State = tuple[str, int, int, int, int]
 
 
 def load_splits(config: RunConfig, cache: bool = False) -> Splits:
@@ -22,20 +24,26 @@ def load_splits(config: RunConfig, cache: bool = False) -> Splits:
     if not cache:
         return split(config.build("dataset"), config.settings(Split))
     section = config.values["dataset"]
-    return _load_cached(json.dumps(section), tuple(_files(section.get("path"))))
+    return _load_cached(json.dumps(section), tuple(_states(section)))
 
 
 @functools.lru_cache(maxsize=2)
-def _load_cached(section: str, files: Files) -> Splits:
+def _load_cached(section: str, states: tuple[State, ...]) -> Splits:
     return load_splits(RunConfig({"dataset": json.loads(section)}, {}))
 
 
-def _files(path: str | None) -> Iterator[tuple[str, int, int]]:
-    """Identifies the contents of dataset.path, a file or a folder, without reading them."""
-    if not path:
-        return
-    root = Path(path)
-    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if file.is_file():
-            state = file.stat()
-            yield str(file), state.st_size, state.st_mtime_ns
+def _states(section: Mapping[str, Any]) -> Iterator[State]:
+    """Identifies the contents of the files and folders that a section names, without reading them.
+
+    A file may be replaced by one of the same size and time, as `cp -p` and `rsync -t` do: its inode differs, or the
+    time of its entry. The keys of a user's own data set may have any name.
+    """
+    for value in section.values():
+        root = Path(value).expanduser() if isinstance(value, str) else None
+        if root is None or not os.path.exists(root):
+            continue
+        for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if file.is_file():
+                state = file.stat()
+                times = state.st_mtime_ns, state.st_ctime_ns
+                yield str(file.absolute()), state.st_size, *times, state.st_ino

@@ -76,12 +76,17 @@ def _hardware() -> dict[str, str]:
 
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     hardware = {
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(usable_cores()),
         "cpu": _cpu_name(),
         "memory_gb": f"{psutil.virtual_memory().total / 2**30:.0f}",
         "gpus": ", ".join(str(gpu.get("device_name", "GPU")) for gpu in gpus) or "none",
     }
     return {**{f"{tags.HARDWARE}{key}": value for key, value in hardware.items()}, tags.SYSTEM: platform.platform()}
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use; on macOS, which does not tell, all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -166,6 +166,9 @@ def find_resumable(store: Store, wanted: str) -> StoredRun:
     if run.is_finished:
         remedy = "there is nothing to resume; start a new run with more training.epochs"
         raise TrackingError(Problem(run.label, "is finished", remedy=remedy))
+    if tags.COPIED_FROM in run.tags:  # its folder may exist here: it is that of the first run
+        remedy = "resume it in the store in which it was written"
+        raise TrackingError(Problem(run.label, "is a copy, which has no checkpoint", remedy=remedy))
     folder = Path(run.tags.get(tags.FOLDER, ""))
     if not (folder / STATE).is_file():
         remedy = "it ended before its first epoch; start a new run"

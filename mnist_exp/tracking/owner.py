@@ -81,8 +81,22 @@ def _same_start(now: Mapping[str, str], then: Mapping[str, str]) -> bool:
     return abs(float(now[tags.STARTED]) - float(then[tags.STARTED])) < 2
 
 
+def is_unfinished_copy(values: Mapping[str, str]) -> bool:
+    """Returns whether the run with these tags is a copy of one that lives in another store, or is not copied whole."""
+    return tags.COPIED_FROM in values and tags.COPIED_WHOLE not in values
+
+
+def check_own(run: StoredRun) -> None:
+    """Raises TrackingError if the run is written in another store, from which it was copied."""
+    if is_unfinished_copy(run.tags):
+        rule = "is a copy of a run that was running, or that was not copied to its end"
+        remedy = "resume it in its own store, or copy it again when it ended"
+        raise TrackingError(Problem(run.label, rule, remedy=remedy))
+
+
 def check_not_running(run: StoredRun) -> None:
-    """Raises TrackingError if the process of the run is alive or cannot be seen from here."""
+    """Raises TrackingError if the process of the run is alive, cannot be seen from here, or uses another store."""
+    check_own(run)
     if run.status == "RUNNING" and state_of(run.tags) != "dead":
         rule = f"is still running on {_place(run.tags)}"
         raise TrackingError(Problem(run.label, rule, remedy="end it first"))
@@ -92,6 +106,8 @@ def end_dead_runs(store: Store) -> None:
     """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
     with store_errors(store.uri):
         for run in list_runs(store, f"attributes.status = 'RUNNING' and tags.{tags.HOST} = '{socket.gethostname()}'"):
+            if is_unfinished_copy(run.tags):
+                continue
             owner = newest_owner(run)
             if owner and state_of(owner.process) == "dead":
                 store.client.set_tag(run.id, owner.released_tag, "its process was gone")
@@ -144,6 +160,7 @@ def check_free(store: Store, sweep: StoredRun, on_wait: Callable[[str], None] = 
     Takes up to a minute if its process cannot be seen from here: it is dead if there is no heartbeat in this time, by
     the clock of this process. on_wait: called with the place of that process before it is watched.
     """
+    check_own(sweep)
     owner = newest_owner(sweep)
     if owner is None:
         if sweep.status == "RUNNING" and state_of(sweep.tags) != "dead":
@@ -196,7 +213,7 @@ class Ownership:
 
         before = newest_owner(sweep)
         generation = before.generation + 1 if before else 1
-        owner = Owner(generation, json.dumps({**process_tags(), "id": uuid.uuid4().hex}))
+        owner = Owner(generation, json.dumps({**process_tags(), "id": uuid.uuid4().hex[:16]}))
         with store_errors(store.uri):
             try:
                 store.client.log_param(sweep.id, f"{OWNER}{generation}", owner.token)

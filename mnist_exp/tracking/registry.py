@@ -1,6 +1,6 @@
 """Models in the store: logged by a run, loaded, registered under a name with versions and a champion."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
 if TYPE_CHECKING:
     import keras
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION = "champion"  # the alias of the chosen version
 NO_MODEL_OR_ALIAS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for each of them
@@ -103,6 +104,27 @@ def register_champion(store: Store, run: StoredRun, name: str, facts: Mapping[st
         registered = mlflow.register_model(f"runs:/{run.model_run_id}/model", name, tags=dict(facts))
         store.client.set_registered_model_alias(name, CHAMPION, str(registered.version))
     return str(registered.version)
+
+
+def find_registered_model(store: Store, name: str) -> "RegisteredModel | None":
+    """Returns the registered model with this name, None if there is none."""
+    return _find(lambda: store.client.get_registered_model(name))
+
+
+def find_model(store: Store, model_id: str) -> "LoggedModel | None":
+    """Returns the logged model with this id, None if there is none."""
+    return _find(lambda: store.client.get_logged_model(model_id))
+
+
+def _find(get: Callable[[], Any]) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def list_versions(store: Store, name: str) -> "list[ModelVersion]":

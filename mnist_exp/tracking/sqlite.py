@@ -1,5 +1,6 @@
 """The SQLite file of a local store: created, checked before use, and repaired after its folder moved."""
 
+import functools
 import os
 import sqlite3
 import time
@@ -10,9 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mnist_exp.errors import Problem, TrackingError
+import psutil
+
+from mnist_exp.errors import Problem, TrackingError, sentence
+from mnist_exp.log import warn_user
+from mnist_exp.tracking import tags
 
 DATABASE = "mlflow.db"
+NETWORK = ("nfs", "cifs", "smb", "afs", "9p", "lustre", "ceph", "glusterfs", "gpfs", "beegfs", "webdav", "fuse.sshfs")
 OTHER_FOLDER = "choose another folder with tracking.folder=PATH"
 
 
@@ -52,6 +58,25 @@ def _create_under(temporary: Path, database: Path) -> None:
     os.replace(temporary, database)
 
 
+@functools.cache
+def warn_of_network_disk(database: Path) -> None:
+    """Warns once if the file lies on a network disk: SQLite's locks and its journal need a disk of one machine."""
+    if kind := find_network_disk(database):
+        rule = f"lies on a network disk ({kind}), where SQLite may lose what several machines write at once"
+        warn_user(sentence(Problem(str(database), rule, remedy="start an MLflow server, see docs/team.md")))
+
+
+def find_network_disk(database: Path) -> str | None:
+    """Returns the kind of network file system that the file lies on, such as nfs4; None if it lies on a local disk."""
+    here = database.resolve()
+    try:
+        disks = [disk for disk in psutil.disk_partitions(all=True) if here.is_relative_to(disk.mountpoint)]
+    except OSError:  # the list of disks cannot be read
+        return None
+    kind = max(disks, key=lambda disk: len(disk.mountpoint)).fstype.lower() if disks else ""
+    return kind if kind.startswith(NETWORK) or kind.removeprefix("fuse.").startswith(NETWORK) else None
+
+
 def uri_of(database: Path) -> str:
     """Returns the URI of a SQLite file. Characters that SQLAlchemy would not take as part of the path are escaped."""
     return f"sqlite:///{str(database).replace('%', '%25').replace('?', '%3F')}"
@@ -79,13 +104,14 @@ def check_database(database: Path) -> None:
         raise TrackingError(Problem(str(database), rule, found, remedy))
 
 
-# The columns of MLflow 3.17's database that hold absolute paths: table and column.
+# The columns that hold absolute paths: table and column of MLflow 3.17's database, and which rows do.
 PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
-    ("model_versions", "source"),
+    ("experiments", "artifact_location", "true"),
+    ("runs", "artifact_uri", "true"),
+    ("logged_models", "artifact_location", "true"),
+    ("model_versions", "storage_location", "true"),
+    ("model_versions", "source", "true"),
+    ("tags", "value", f"key = '{tags.FOLDER}'"),  # where an interrupted run has its checkpoint
 )
 
 
@@ -125,11 +151,11 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
         with closing(sqlite3.connect(backup)) as copy:
             database.backup(copy)
         changed = 0
-        for table, column in PLACES:
+        for table, column, rows in PLACES:
             for was, now in ((before, after), (str(old.absolute()), str(new.absolute()))):
                 changed += database.execute(
                     f"update {table} set {column} = ? || substr({column}, ?) "
-                    f"where {column} = ? or substr({column}, 1, ?) = ?",
+                    f"where {rows} and ({column} = ? or substr({column}, 1, ?) = ?)",
                     (now, len(was) + 1, was, len(was) + 1, f"{was}/"),
                 ).rowcount
         if not changed:
@@ -139,6 +165,12 @@ def move_store(old: Path, new: Path) -> tuple[int, Path]:
             raise TrackingError(Problem(str(new / DATABASE), f"does not point to {old.absolute()}", remedy=remedy))
         database.commit()
     return changed, backup
+
+
+def count_points(database: Path) -> dict[str, int]:
+    """Returns the number of logged metrics, every step counted, of each run."""
+    with closing(sqlite3.connect(database)) as connection:
+        return dict(connection.execute("select run_uuid, count(*) from metrics group by run_uuid"))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
-from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of
+from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of, warn_of_network_disk
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,8 +46,8 @@ class Store:
         if (database := local_database(self.uri)) and database.stat().st_ino != self.file:
             raise OSError(f"{database} was replaced")
 
-    def experiment_id(self, name: str) -> str:
-        """Returns the id of the experiment with this name. Creates the experiment if there is none."""
+    def experiment_id(self, name: str, new_tags: Mapping[str, str] | None = None) -> str:
+        """Returns the id of the experiment with this name. Creates it, with these tags, if there is none."""
         from mlflow.exceptions import MlflowException
 
         with store_errors(self.uri):
@@ -55,7 +55,7 @@ class Store:
             if experiment is None:
                 location = (self.artifacts / quote(name, safe="")).as_uri() if self.artifacts else None
                 with suppress(MlflowException):  # another process was faster
-                    return self.client.create_experiment(name, artifact_location=location)
+                    return self.client.create_experiment(name, artifact_location=location, tags=dict(new_tags or {}))
                 experiment = self.client.get_experiment_by_name(name)
         if experiment is None or experiment.lifecycle_stage != "active":
             rule = f"was deleted in {hide_password(self.uri)}"
@@ -104,6 +104,7 @@ def open_store(uri: str | None, folder: Path) -> Store:
     chosen = locate(uri, folder)
     artifacts, file = None, None
     if database := local_database(chosen):
+        warn_of_network_disk(database)
         create_database(database)
         check_database(database)
         artifacts, file = database.parent / "artifacts", database.stat().st_ino

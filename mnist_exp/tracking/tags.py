@@ -29,8 +29,11 @@ RELEASED, RESUMED = "released/", "resumed/"  # prefixes of a generation: its pro
 COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"
 VERSION, HARDWARE = "version.", "hardware."  # prefixes
 
-# Copies in another store
-COPIED_FROM, COPIED_WHOLE = "copied_from", "copied_whole"  # the id in the first store; set when nothing is missing
+# Copies in another store. Ids of runs and models in any other tag become those of the copies there.
+COPIED_FROM = "copied_from"  # the id in the store in which the run was written, also in a copy of a copy
+COPIED_WHOLE = "copied_whole"  # the run had ended, and nothing is missing
+COPIED_STATE = "copied_state"  # a digest of the run that was copied
+OF_COPIES = frozenset({COPIED_FROM, COPIED_WHOLE, COPIED_STATE})
 
 # Versions of a registered model, compared with the champion before
 AGAINST_CHAMPION, RIGHT_ALONE, CHAMPION_RIGHT_ALONE, P = "against_champion", "right_alone", "champion_right_alone", "p"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
+from mnist_exp.data import load
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 
@@ -50,3 +51,29 @@ def test_a_changed_folder_is_loaded_again(tmp_path: Path, change: str) -> None:
         Image.new("L", (4, 4), 200).save(path.with_name("new.png") if change == "added" else path)
     os.utime(path.parent, ns=(0, 0))
     assert cached(*overrides).digest != before.digest
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_loaded_again(
+    save: Callable[[Arrays], str], arrays: Arrays, tmp_path: Path
+) -> None:
+    path = Path(save(arrays))
+    overrides = ["dataset=npz", f"dataset.path={path}"]
+    before, state = cached(*overrides), path.stat()
+    kept = path.rename(tmp_path / "kept.npz")
+    arrays["x_train"][0, 0, 0] ^= 1
+    save(arrays)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    changed = cached(*overrides)
+    assert changed.digest != before.digest
+    kept.replace(path)  # the data are put back
+    assert cached(*overrides).digest == before.digest
+
+
+def test_a_file_that_another_key_names_is_watched_too(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    section = {"_target_": "mine.load", "images": str(tmp_path / "one"), "labels": str(tmp_path / "two"), "size": 3}
+    before = list(load._states(section))
+    (tmp_path / "two").write_text("more")
+    assert list(load._states(section)) != before

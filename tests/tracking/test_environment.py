@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mnist_exp.sweep.executors import dask
 from mnist_exp.tracking import environment
 
 
@@ -83,3 +84,10 @@ def test_versions_and_hardware(artifacts: Path, monkeypatch: pytest.MonkeyPatch)
     assert tags["hardware.gpus"]
     assert tags["hardware.cpu"]
     assert all(isinstance(value, str) for value in tags.values())
+
+
+def test_the_cores_are_known_where_the_system_tells_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert environment.usable_cores() == 6
+    assert dask._threads(beside=3) == 2

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -14,9 +15,12 @@ from processes import at_call, call, die
 from sqlalchemy.engine.default import DefaultDialect
 
 from mnist_exp.errors import TrackingError
+from mnist_exp.log import hide_library_output
+from mnist_exp.tracking import sqlite
+from mnist_exp.tracking.active_run import STATE
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.mlflow_run import MlflowRun
-from mnist_exp.tracking.sqlite import check_database, create_database
+from mnist_exp.tracking.sqlite import check_database, create_database, find_network_disk, move_store
 from mnist_exp.tracking.store import open_store
 
 LIGHT = """
@@ -181,3 +185,46 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, new_database: Path, func
     assert last.startswith(f"mnist_exp.errors.TrackingError: {database} ")
     assert rule in last
     assert "tracking.folder=PATH" in last
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_network"),
+    [("nfs4", True), ("cifs", True), ("smb3", True), ("fuse.sshfs", True), ("lustre", True), ("fuse.glusterfs", True),
+     ("ext4", False), ("fuseblk", False), ("overlay", False), ("apfs", False)],
+)  # fmt: skip
+def test_a_network_disk_is_known_by_the_mount_that_is_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_network: bool
+) -> None:
+    disks = [SimpleNamespace(mountpoint=str(tmp_path), fstype=kind), SimpleNamespace(mountpoint="/", fstype="ext4")]
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", lambda all: disks)
+    assert find_network_disk(tmp_path / "mlruns" / "mlflow.db") == (kind if is_network else None)
+    assert find_network_disk(Path("/elsewhere/mlflow.db")) is None
+
+
+def test_a_store_on_a_network_disk_is_warned_of_once_also_while_output_is_hidden(
+    tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(new_database, tmp_path)
+    monkeypatch.setattr(sqlite, "find_network_disk", lambda database: "nfs4")
+    for _ in range(2):
+        with hide_library_output():
+            open_store(None, tmp_path)
+    rule = "lies on a network disk (nfs4), where SQLite may lose what several machines write at once"
+    remedy = "start an MLflow server, see docs/team.md"
+    assert capfd.readouterr().err == f"warning: {tmp_path / 'mlflow.db'} {rule}; {remedy}\n"
+
+
+def test_an_interrupted_run_is_resumed_from_its_folder_in_the_moved_store(tmp_path: Path, new_database: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(new_database, old)
+    active = MlflowRun.create_run(open_store(None, old), old, "digits", "stopped")
+    (active.folder / STATE).parent.mkdir(parents=True)
+    (active.folder / STATE).touch()
+    active.log_tags({"mlflow.note.content": str(old / "running")})
+    active.end("KILLED")
+    old.rename(new)
+    move_store(old, new)
+    store = open_store(None, new)
+    assert MlflowRun.resume_run(store, "stopped").folder == new / "running" / active.folder.name
+    assert find_run(store, "stopped").tags["mlflow.note.content"] == str(old / "running")

@@ -21,6 +21,7 @@ from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 from mnist_exp.sweep.trial import Job
 from mnist_exp.sweep.worker import is_cancelled, on_start
+from mnist_exp.tracking.environment import usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -220,5 +221,5 @@ def _on_worker(fn: Callable[..., Any], beside: int, topic: str, dataset_path: st
 
 def _threads(beside: int) -> int:
     """The number of cores that this process was given, or its share of those of the machine."""
-    own, all_of_them = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    own, all_of_them = usable_cores(), os.cpu_count() or 1
     return own if own < all_of_them else max(1, all_of_them // beside)
