@@ -260,7 +260,7 @@ class _Copy:
         self.summary.metrics += len(new)
 
     def _params(self, run: Run) -> dict[str, str]:
-        """Returns the parameters that the copy gets. Those of a sweep name the runs that the test set was opened for."""
+        """Returns the parameters of the copy. Those of a sweep name the runs that the test set was opened for."""
         return {key: self._translate(value) for key, value in run.data.params.items()}
 
     def _set_run_tags(self, run: Run, before: Run) -> None:

@@ -127,7 +127,7 @@ def pair(new_database: Path, tmp_path: Path) -> tuple[Store, Store]:
 
 
 def begin_sweep(store: Store) -> SweepRun:
-    sweep = SweepRun.create(store, "digits", "sweep", {"name": "sweep"})
+    sweep = SweepRun.create(store, "digits", "sweep", {"name": "sweep", "settings": {}})
     sweep.create_trial(0, "sweep-000", {"seed": 1}, None, "hash")
     return sweep
 
