@@ -1,6 +1,7 @@
 """What a store holds, by MLflow's client: runs, their files, and the names that others may rely on."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,13 @@ def run_named(client: MlflowClient, name: str) -> Run:
 
 def trials_of(client: MlflowClient, sweep: Run) -> list[Run]:
     return runs(client, f"tags.kind = 'trial' and tags.sweep = '{sweep.info.run_id}'")
+
+
+def scores_of_the_longest(trials: Iterable[Run]) -> list[float]:
+    """The scores that can be compared: in Hyperband those of the last rung that was reached."""
+    scored = [trial.data for trial in trials if "score" in trial.data.metrics]
+    epochs = [json.loads(trial.tags.get("rung", "{}")).get("epochs", 0) for trial in scored]
+    return [t.metrics["score"] for t, longest in zip(scored, epochs, strict=True) if longest == max(epochs)]
 
 
 def names_of(client: MlflowClient, run: Run) -> SimpleNamespace:

@@ -18,6 +18,7 @@ from stored import (
     read_json,
     run_named,
     runs,
+    scores_of_the_longest,
     trials_of,
 )
 
@@ -118,7 +119,7 @@ def assert_as_recorded(run: Run, trial: dict[str, Any], new: set[str]) -> None:
 def assert_result(sweep: Run, trials: dict[int, Run]) -> None:
     """The sweep has a winner, its test score, its config and its report."""
     best = trials[int(sweep.data.tags["best_trial"])]
-    assert best.data.metrics["score"] == max(run.data.metrics.get("score", 0) for run in trials.values())
+    assert best.data.metrics["score"] == max(scores_of_the_longest(trials.values()))
     assert sweep.data.tags["best_run"] == best.info.run_id
     assert 0 <= sweep.data.metrics["test/accuracy"] <= 1
     assert file_of(sweep, "report.html").is_file()
@@ -174,7 +175,7 @@ def test_a_sweep_that_another_host_runs_is_left_to_it(run_main: Main, copy: Path
     client.update_run(sweep.info.run_id, status="RUNNING")
     status, _, err = run_main("-m", "sweep.resume=grid-cut")
     assert status == 1
-    assert "running on host" in err
+    assert "is run by host, pid" in err
     assert sweep.data.tags["pid"] in err
     assert client.get_run(sweep.info.run_id).info.status == "RUNNING"
 
