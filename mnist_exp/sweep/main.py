@@ -16,7 +16,7 @@ from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.plan import plan, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
-from mnist_exp.terminal import command_to_open
+from mnist_exp.terminal import DELIVER, command_to_open
 from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -66,6 +66,8 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
 
 
 def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExecutor, display: SweepDisplay) -> int:
+    from mnist_exp.tracking.outbox import remove_dead_trials
+
     try:
         with executor, display.live():
             from mnist_exp.sweep.recorder import search
@@ -77,15 +79,22 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
     except BaseException as error:
         record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
+    finally:
+        remove_dead_trials(Path(tracking.folder).resolve())  # on this machine; each trial does it on its own
     record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if problem else "FINISHED")
     display.say("sweep", f"{record.name} ({record.id[:8]})")
     display.say("open", command_to_open(record.store.uri))
     if engine.stop_reason == "stopped":
         display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         return INTERRUPTED
+    if engine.undelivered:
+        numbers = ", ".join(map(str, engine.undelivered))
+        display.say(
+            "warning", f"the store has not taken everything of trial {numbers}; on the machine of each {DELIVER}"
+        )
     if problem:
         display.say("error", problem)
-    return int(bool(problem))
+    return int(bool(problem or engine.undelivered))
 
 
 def _problem(engine: Engine, best: float | None) -> str:

@@ -75,10 +75,14 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a trial: a score or a failure. curve: the objective epoch by epoch."""
+    """The result of a trial: a score or a failure.
+
+    curve: the objective epoch by epoch. undelivered: a folder with what the store has not taken of its runs.
+    """
 
     score: float | None = None
     spread: float | None = None
     pruned: bool = False
     curve: tuple[float, ...] = ()
     failure: Failure | None = None
+    undelivered: str | None = None
