@@ -80,7 +80,10 @@ def _is_trusted(module: str) -> bool:
         spec = find_spec(top)
     except (ImportError, ValueError):  # ValueError: __main__ has no spec
         return False
-    places = [*(spec.submodule_search_locations or []), *filter(None, [spec.origin])] if spec else []
+    if spec is None:
+        return False
+    origin = [spec.origin] if spec.origin and spec.has_location else []  # that of a built-in module is no path
+    places = [*(spec.submodule_search_locations or []), *origin]
     return bool(places) and all(map(_is_below_current_folder, places))
 
 
