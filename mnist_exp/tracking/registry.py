@@ -38,8 +38,8 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
     from mlflow.types import Schema, TensorSpec
 
     sides = [-1 if side is None else side for side in model.input_shape[1:]]
-    # MLflow's server hands the images over under this name.
-    pixels = TensorSpec(np.dtype("uint8"), (-1, *sides), model.inputs[0].name)
+    name = model.inputs[0]._keras_history.operation.name  # under which MLflow's server hands the images over
+    pixels = TensorSpec(np.dtype("uint8"), (-1, *sides), name)
     probabilities = TensorSpec(np.dtype("float32"), (-1, model.output_shape[-1]), "probabilities")
     objects = find_own_objects(model)
     places = places_of(objects)
