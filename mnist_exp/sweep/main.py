@@ -88,10 +88,8 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
         display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         return INTERRUPTED
     if engine.undelivered:
-        numbers = ", ".join(map(str, engine.undelivered))
-        display.say(
-            "warning", f"the store has not taken everything of trial {numbers}; on the machine of each {DELIVER}"
-        )
+        trials = ", ".join(map(str, engine.undelivered))
+        display.say("warning", f"the store has not taken everything of trial {trials}; on its machine, {DELIVER}")
     if problem:
         display.say("error", problem)
     return int(bool(problem or engine.undelivered))
