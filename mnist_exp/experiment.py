@@ -1,7 +1,8 @@
 """One run: load the data, build the model, train, evaluate, record."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mnist_exp import tracking
@@ -18,6 +19,7 @@ from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
+from mnist_exp.training.contract import check_model
 from mnist_exp.training.fit import check_accuracy, evaluate, fit, prepare_keras
 from mnist_exp.training.model_files import export
 
@@ -36,6 +38,7 @@ class Result:
     diverged: whether its training ended much worse than guessing.
     seconds: wall time of each part of the run.
     undelivered: a folder with the data that the store has not accepted, else None.
+    refused: of these, the calls that the store refused, each with the reason.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Result:
     class_names: tuple[str, ...]
     seconds: Mapping[str, float]
     undelivered: str | None = None
+    refused: tuple[str, ...] = ()
     uri: str | None = None
 
     def load_model(self) -> "keras.Model":
@@ -105,14 +109,29 @@ def run(config: RunConfig, listener: Listener | None = None) -> Result:
     Raises a UserError before training if the data or the store cannot be used. If the run fails or is interrupted,
     the store shows it as FAILED or KILLED.
     """
-    listener = listener or Listener()
+    with exits_as_errors():
+        return _run(config, listener or Listener())
+
+
+def _run(config: RunConfig, listener: Listener) -> Result:
     timer = Timer()
     with timer("data"):
         splits = load_splits(config)
     listener.on_data(splits)
     resume = config.settings(Training).resume
     with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
-        return train_and_evaluate(config, splits, active, listener)
+        result = train_and_evaluate(config, splits, active, listener)
+    return replace(result, undelivered=active.undelivered, refused=active.refused)  # known when the run has ended
+
+
+@contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Turns the SystemExit of a user's net or data set into an error, which fails the run or the trial."""
+    try:
+        yield
+    except SystemExit as end:
+        error = RuntimeError(f"the code of the run ended the process: SystemExit({end.code!r})")
+        raise error.with_traceback(end.__traceback__) from None  # the last line is that of the user's code
 
 
 def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener) -> Result:
@@ -130,6 +149,7 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         prepare_keras(config.seed, settings)
         model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
         optimizer = build_optimizer(config, settings.steps(len(splits.train)))
+        check_model(model, splits.train.images, len(splits.class_names), active.folder)
     listener.on_model(model, config)
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool | None:
@@ -159,6 +179,5 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         parameters=model.count_params(),
         class_names=splits.class_names,
         seconds=active.seconds,
-        undelivered=active.undelivered,
         uri=active.uri,
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mnist_exp.data.splits import Splits
 
 LABEL = 11  # columns before the text of a line
+DELIVER = "deliver it with: python -m mnist_exp store deliver"
 
 
 def run_and_show(composed: Composed) -> int:
@@ -45,7 +46,7 @@ def run_and_show(composed: Composed) -> int:
     except (KeyboardInterrupt, Terminated) as stop:
         return display.show_stop(exit_status(stop))
     display.show_result(result)
-    return 0
+    return int(result.undelivered is not None)
 
 
 def format_duration(seconds: float) -> str:
@@ -172,7 +173,7 @@ class RunDisplay(Console, Listener):
         if result.uri:
             self.say("open", command_to_open(result.uri))
         if result.undelivered:
-            self.say("warning", _undelivered(result.undelivered))
+            self.say("warning", _undelivered(result.undelivered, result.refused))
 
     def show_stop(self, status: int) -> int:
         """Prints how a run that was interrupted or terminated can be resumed. Returns the exit status."""
@@ -180,7 +181,8 @@ class RunDisplay(Console, Listener):
         if self._active and self._active.id:
             name = f"{self._active.name} ({self._active.id[:8]})"
             undelivered = self._active.undelivered
-            self.say("run", f"{name}: {_undelivered(undelivered)}" if undelivered else f"{name} is recorded as KILLED")
+            warning = _undelivered(undelivered, self._active.refused) if undelivered else ""
+            self.say("run", f"{name}: {warning}" if warning else f"{name} is recorded as KILLED")
             if self._active.resumable:
                 self.say("resume", f"python -m mnist_exp training.resume={self._active.id[:8]}")
         return status
@@ -200,8 +202,9 @@ class RunDisplay(Console, Listener):
             self._waiting.start()
 
 
-def _undelivered(folder: str) -> str:
-    return f"the tracking store failed during the run; everything that the run logged is kept in {folder}"
+def _undelivered(folder: str, refused: Sequence[str]) -> str:
+    why = f"the store refused {'; '.join(refused)}" if refused else "the store was away until the end of the run"
+    return f"{why}; it is kept in {folder}; {DELIVER}"
 
 
 def _epochs(count: int) -> str:

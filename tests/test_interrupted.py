@@ -6,12 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 from processes import start
 
 import mnist_exp
-from mnist_exp import cli
+from mnist_exp import cli, experiment
+from mnist_exp.config.check import check
+from mnist_exp.config.compose import compose
+from mnist_exp.errors import TrainingError
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.training import contract
 
 ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")
 SIGNALS = {"interrupted": (signal.SIGINT, 130), "terminated": (signal.SIGTERM, 143)}
@@ -123,3 +128,126 @@ def test_a_bug_fails_the_run_with_its_traceback(tmp_path: Path, monkeypatch: pyt
     text = Path(store.client.download_artifacts(run.id, "traceback.txt", str(tmp_path))).read_text()
     assert 'my_broken_nets.py", line 3, in broken' in text
     assert text.endswith("KeyError: 'no such layer'\n")
+
+
+LATE = """
+import os, sys
+import keras
+
+class Ending(keras.layers.Layer):
+    def call(self, x, training=False):
+        return sys.exit(3) if training else x
+
+def ending(image_shape, classes):
+    sys.exit(3)
+
+def logits(image_shape, classes):
+    inputs = keras.Input(image_shape)
+    return keras.Model(inputs, keras.layers.Dense(classes)(keras.layers.Flatten()(inputs)))
+
+class Sealed(keras.layers.Layer):
+    def get_config(self):
+        if os.path.exists("sealed"):
+            raise RuntimeError("sealed for ever")
+        return super().get_config()
+
+    def call(self, x):
+        return x
+
+def sealed(image_shape, classes):
+    inputs = keras.Input(image_shape)
+    x = keras.layers.Flatten()(Sealed()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x))
+"""
+OWN = ("model=custom", "training=smoke")
+
+
+@pytest.fixture
+def late_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_late_nets.py").write_text(LATE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(contract, "_load_in_new_process", lambda *args: None)
+
+
+def test_logits_are_refused_before_the_first_epoch(
+    late_nets: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", *OWN, "model._target_=my_late_nets.logits"])
+    assert cli.main() == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        "error: model must answer with probabilities: not negative, with a sum of 1 for each image, but"
+    )
+    assert last.endswith('; end the net with a softmax: keras.layers.Dense(classes, "softmax")')
+    run = find_run(the_store(), "latest")
+    assert (run.status, "train/loss" in run.metrics) == ("FAILED", False)
+    assert not Path("mlruns/running").exists()
+
+
+def test_a_net_that_ends_the_process_fails_the_run(late_nets: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"the code of the run ended the process: SystemExit\(3\)"):
+        mnist_exp.run(*OWN, "model._target_=my_late_nets.ending", quiet=True)
+    store = the_store()
+    run = find_run(store, "latest")
+    assert (run.status, run.tags["error"]) == ("FAILED", "SystemExit: 3")
+    text = Path(store.client.download_artifacts(run.id, "traceback.txt", str(tmp_path))).read_text()
+    assert 'my_late_nets.py", line 10, in ending' in text
+    assert not Path("mlruns/running").exists()
+
+
+def test_a_data_set_that_ends_the_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(config: object) -> None:
+        sys.exit("no data today")
+
+    monkeypatch.setattr(experiment, "load_splits", end)
+    with pytest.raises(RuntimeError, match="SystemExit\\('no data today'\\)"):
+        mnist_exp.run("training=smoke", quiet=True)
+
+
+def test_a_model_that_cannot_be_stored_after_training_costs_nothing_else(late_nets: None) -> None:
+    class Sealing(experiment.Listener):
+        def on_evaluation(self) -> None:
+            Path("sealed").touch()
+
+    config = check(compose([*OWN, "model._target_=my_late_nets.sealed", "name=sealed"]))
+    said = "the trained model cannot be stored: RuntimeError: sealed for ever; the run keeps its metrics, figures and"
+    with pytest.raises(TrainingError, match=said):
+        experiment.run(config, Sealing())
+    store = the_store()
+    run = find_run(store, "sealed")
+    assert run.status == "FAILED"
+    assert run.tags["error"].startswith(f"TrainingError: {said}")
+    assert {"test/accuracy", "val/accuracy", "train/loss"} <= run.metrics.keys()
+    assert {"predictions.npz", "figures", "reports"} <= {file.path for file in store.client.list_artifacts(run.id)}
+    Path("sealed").unlink()  # mended: the checkpoint is still there
+    (folder,) = Path("mlruns/running").iterdir()
+    assert Path(run.tags["folder"]) == folder.resolve()
+    assert mnist_exp.run(f"training.resume={run.id}", quiet=True).load_model() is not None
+    assert find_run(store, "sealed").status == "FINISHED"
+    assert not folder.exists()
+
+
+def test_a_refused_call_is_named_at_the_end_with_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(client: MlflowClient, run_id: str, path: str) -> None:
+        raise OSError(36, "File name too long")
+
+    with monkeypatch.context() as during:
+        during.setattr(MlflowClient, "log_artifacts", refuse)
+        during.setattr(sys, "argv", ["mnist_exp", "training=smoke", "model.widths=[4]", "name=mine"])
+        assert cli.main() == 1
+    (folder,) = Path("mlruns/running").iterdir()
+    said = " ".join(capfd.readouterr().out.split())
+    assert "warning the store refused artifacts ([Errno 36] File name too long); it is kept in" in said
+    assert said.endswith("deliver it with: python -m mnist_exp store deliver")
+    run = find_run(the_store(), "mine")
+    assert (run.status, "test/accuracy" in run.metrics) == ("FINISHED", True)
+    monkeypatch.setattr(sys, "argv", ["mnist_exp", "store", "deliver"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (bool(end.value.code), capfd.readouterr().out) == (
+        False,
+        f"mine ({run.id[:8]}): 1 call delivered; the run is FINISHED\n",
+    )
+    assert not folder.exists()

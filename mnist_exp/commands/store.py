@@ -1,4 +1,4 @@
-"""python -m mnist_exp store: checks a local store, repairs one whose folder moved, copies one to a server."""
+"""python -m mnist_exp store: checks, moves and copies a store, and delivers what a store has not taken of a run."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mnist_exp.commands.options import json_option, print_json
+from mnist_exp.commands.options import json_option, print_json, with_tracking
 from mnist_exp.config.schema import Tracking
 from mnist_exp.log import hide_library_output
 from mnist_exp.tracking.sqlite import DATABASE, Missing, check_store, move_store, uri_of
@@ -77,3 +77,30 @@ def copy(folder: Path, uri: str, as_json: bool) -> None:
             f"{done.models} models, {done.versions} registered versions arrived as sent"
         )
     raise SystemExit(bool(done.left))
+
+
+@command.command()
+@click.argument("runs", nargs=-1)
+@json_option("an array with an object per run: name, id, status, delivered, refused, waiting, folder.")
+@with_tracking
+def deliver(runs: Sequence[str], as_json: bool, settings: Tracking) -> None:
+    """Delivers what the store has not taken of RUNS, by default of all runs of this machine that have ended.
+
+    Exits with 1 if the store still refuses something.
+    """
+    from mnist_exp.tracking.outbox import deliver_runs
+
+    with hide_library_output():
+        done = deliver_runs(connect_existing(settings), Path(settings.folder).resolve(), runs)
+    if as_json:
+        print_json([asdict(one) for one in done])
+    elif not done:
+        click.echo("nothing to deliver")
+    for one in done if not as_json else ():
+        calls = "1 call" if one.delivered == 1 else f"{one.delivered} calls"
+        click.echo(f"{one.name} ({one.id[:8]}): {calls} delivered; the run is {one.status}")
+        for refused in one.refused:
+            click.echo(f"    still refused: {refused}; kept in {one.folder}")
+        if one.waiting:
+            click.echo(f"    the store is away; the rest is kept in {one.folder}")
+    raise SystemExit(not all(one.is_whole for one in done))

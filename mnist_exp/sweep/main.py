@@ -17,7 +17,8 @@ from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.plan import plan, size, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
-from mnist_exp.terminal import command_to_open
+from mnist_exp.terminal import DELIVER, command_to_open
+from mnist_exp.tracking.outbox import remove_dead_trials
 from mnist_exp.tracking.owner import OwnershipLost, end_dead_runs
 from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -71,6 +72,7 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
 
 
 def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExecutor, display: SweepDisplay) -> int:
+
     try:
         with executor, display.live():
             from mnist_exp.sweep.recorder import search
@@ -83,15 +85,20 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
         with suppress(TrackingError):  # it is another process's to end, or the store is away
             record.end("FAILED" if isinstance(error, Exception) else "KILLED", f"{type(error).__name__}: {error}")
         raise
+    finally:
+        remove_dead_trials(Path(tracking.folder).resolve())  # on this machine; each trial does it on its own
     record.end("KILLED" if engine.stop_reason == "stopped" else "FAILED" if problem else "FINISHED")
     display.say("sweep", f"{record.name} ({record.id[:8]})")
     display.say("open", command_to_open(record.store.uri))
     if engine.stop_reason == "stopped":
         display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         return INTERRUPTED
+    if engine.undelivered:
+        trials = ", ".join(map(str, engine.undelivered))
+        display.say("warning", f"the store has not taken everything of trial {trials}; on its machine, {DELIVER}")
     if problem:
         display.say("error", problem)
-    return int(bool(problem))
+    return int(bool(problem or engine.undelivered))
 
 
 def _opened_for(models: int) -> str:

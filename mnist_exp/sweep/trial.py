@@ -77,8 +77,9 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a trial: a score or a failure. curve: the objective epoch by epoch.
+    """The result of a trial: a score or a failure.
 
+    curve: the objective epoch by epoch. undelivered: a folder with what the store has not taken of its runs.
     diverged: whether a training of the trial ended much worse than guessing. It has a score as any other, so that the
     sampler learns from it.
     """
@@ -89,3 +90,4 @@ class Outcome:
     diverged: bool = False
     curve: tuple[float, ...] = ()
     failure: Failure | None = None
+    undelivered: str | None = None

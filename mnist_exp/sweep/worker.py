@@ -19,7 +19,7 @@ from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError, Problem, TrainingError, UserError
-from mnist_exp.experiment import Listener, Result, train_and_evaluate
+from mnist_exp.experiment import Listener, Result, exits_as_errors, train_and_evaluate
 from mnist_exp.log import hide_library_output
 from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
@@ -85,7 +85,8 @@ class TrialListener(Listener):
 def run_trial(job: Job) -> Outcome:
     """Runs a trial to its end. An exception is recorded with its run and returned as the trial's failure."""
     try:
-        return _run_trial(job)
+        with exits_as_errors():
+            return _run_trial(job)
     except Exception as error:  # whatever a net of the user's own raises fails this trial, not the sweep
         if isinstance(error, UserError):
             place = ", ".join(problem.key for problem in error.problems)
@@ -119,7 +120,8 @@ def _run_trial(job: Job) -> Outcome:
             rule = f"must have the digest {job.digest}, as when the sweep began"
             raise DataError(Problem("the data set", rule, splits.digest))
         train = _train_seeds if job.executions > 1 else _train_once
-        return train(job, config, active, store, splits, deadline)
+        outcome = train(job, config, active, store, splits, deadline)
+    return replace(outcome, undelivered=outcome.undelivered or active.undelivered)  # known when the run has ended
 
 
 def _train_once(
@@ -127,9 +129,8 @@ def _train_once(
 ) -> Outcome:
     listener = TrialListener(job, deadline)
     if job.continues:
-        with long_retries():
-            checkpoint = download(store, job.continues, CHECKPOINT)
-        shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
+        with long_retries(), download(store, job.continues, CHECKPOINT) as checkpoint:
+            shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
     result = train_and_evaluate(config, splits, active, listener)
     if job.keeps_checkpoint:
         shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
@@ -150,7 +151,7 @@ def _train_seeds(
         child.timer = active.timer
         with child:
             result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener)
-            done.append((result, listener))
+        done.append((replace(result, undelivered=child.undelivered), listener))
         if listener.pruned:
             break
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
@@ -175,7 +176,15 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
     active.log_metrics({SCORE: score, **spread}, step=0)
     marks = {tags.PRUNED: pruned, tags.DIVERGED: diverged}
     active.log_tags({tags.EPOCHS: str(len(curve)), **{tag: "true" for tag, holds in marks.items() if holds}})
-    return Outcome(score=score, spread=spread.get(SPREAD), pruned=pruned, diverged=diverged, curve=curve)
+    undelivered = next((result.undelivered for result, _ in done if result.undelivered), None)
+    return Outcome(
+        score=score,
+        spread=spread.get(SPREAD),
+        pruned=pruned,
+        diverged=diverged,
+        curve=curve,
+        undelivered=undelivered,
+    )
 
 
 @functools.cache

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import keras
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-STATE = Path("checkpoints", history.STATE)
+Kind = Literal["params", "tags", "metrics", "input", "artifacts", "model", "end"]  # of a line in the record
+# In the folder of a run.
+RECORD, ARTIFACTS, CHECKPOINTS, MODEL = "record.jsonl", "artifacts", "checkpoints", "model"
+STATE = Path(CHECKPOINTS, history.STATE)
 SPACE_NEEDED = 200  # MB: checkpoints, figures and the saved model of a large net
 
 
@@ -67,7 +70,7 @@ class ActiveRun:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        self.artifacts, self.checkpoints, self.log = folder / "artifacts", folder / "checkpoints", folder / "run.log"
+        self.artifacts, self.checkpoints, self.log = folder / ARTIFACTS, folder / CHECKPOINTS, folder / "run.log"
         self.artifacts.mkdir(exist_ok=True)
         self.timer = Timer()
 
@@ -82,7 +85,7 @@ class ActiveRun:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end("FINISHED")
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception | SystemExit):  # a user's net may end the process
             text = "".join(traceback.format_exception(error))
             (self.artifacts / "traceback.txt").write_text(text, encoding="utf-8")
             self.end("FAILED", f"{type(error).__name__}: {error}")
@@ -115,11 +118,11 @@ class ActiveRun:
 
     def log_model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Stores the trained model and returns it as loaded again."""
-        import keras
+        from mnist_exp.config.own_code import find_own_objects, load_keras
 
         path = self.artifacts / "model.keras"
         model.save(path)
-        return keras.models.load_model(path)
+        return load_keras(path, find_own_objects(model))
 
     def end(self, status: Status, message: str = "") -> None:
         """Sets the status. The last call; `with` makes it."""
@@ -137,8 +140,13 @@ class ActiveRun:
         """The folder of the run if the store has not accepted everything, else None."""
         return None
 
-    def _write(self, kind: str, values: Mapping[str, Any]) -> None:
-        with (self.folder / "record.jsonl").open("a") as lines:
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What the store has refused, and why."""
+        return ()
+
+    def _write(self, kind: Kind, values: Mapping[str, Any]) -> None:
+        with (self.folder / RECORD).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"kind": kind, "time": time.time(), "values": dict(values)}, default=str) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Logs a run: config, data set and environment at the start; metrics, model and facts at the end."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def log_results(
 ) -> dict[str, float]:
     """Logs metrics, model and facts, and returns the metrics by name, such as `test/accuracy`.
 
-    Raises TrainingError if the stored model does not answer as the trained one does.
+    Raises TrainingError if the model cannot be stored, or does not answer as the trained one does.
     """
     from mnist_exp.evaluation import run_files
 
@@ -69,19 +69,29 @@ def log_results(
     _log_metrics(active, history, metrics)
     active.log_metrics({f"wall_seconds/{part}": value for part, value in active.seconds.items()}, step=0)
     active.log_tags({tags.NOTE: run_files.describe_run(config.values, model, splits, history, metrics, has_diverged)})
-    stored = active.log_model(model, run_files.model_metadata(splits))
-    few = list(splits.scored.values())[-1].images[:256]
-    difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
-    if not difference <= CLOSE:
-        rule = f"must answer as the trained one does, probabilities within {CLOSE}"
-        raise TrainingError(Problem("the stored model", rule, difference))
     size = model.count_params()
     facts = {tags.USED_EPOCH: history.used_epoch, tags.PARAMETERS: size, tags.COMPILED_EPOCH: history.mode}
     if has_diverged:
         facts[tags.DIVERGED] = "true"
     active.log_tags({name: str(value) for name, value in facts.items()})
     active.log_artifacts()
+    stored = _log_model(active, model, run_files.model_metadata(splits))  # last, because the net's own code may fail
+    few = list(splits.scored.values())[-1].images[:256]
+    difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
+    if not difference <= CLOSE:
+        rule = f"must answer as the trained one does, probabilities within {CLOSE}"
+        raise TrainingError(Problem("the stored model", rule, difference))
     return metrics
+
+
+def _log_model(active: ActiveRun, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
+    """Stores the model. Raises TrainingError if it cannot be saved or loaded, whatever its own code raises."""
+    try:
+        return active.log_model(model, metadata)
+    except Exception as error:
+        rule = f"cannot be stored: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        remedy = "the run keeps its metrics, figures and predictions"
+        raise TrainingError(Problem("the trained model", rule, remedy=remedy)) from error
 
 
 def _log_metrics(active: ActiveRun, history: History, metrics: Mapping[str, float]) -> None:

@@ -1,10 +1,16 @@
 """Models in the store: logged by a run, loaded, registered under a name with versions and a champion."""
 
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_exp.config.own_code import find_own_objects, import_own_objects, load_keras, places_of, source_files
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.tracking import serving_loader
 from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
@@ -12,55 +18,109 @@ if TYPE_CHECKING:
     import keras
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.models import Model
 
 CHAMPION = "champion"  # the alias of the chosen version
 NO_MODEL_OR_ALIAS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for each of them
 REQUIREMENTS = ("keras", "tensorflow", "numpy", "mlflow")
+# In the folder of a model.
+KERAS_FILE, CODE, SERVING_LOADER = Path("data", "model.keras"), "code", Path("mnist_exp_serving_loader")
+OWN_CODE = serving_loader.OWN_CODE  # the key of the metadata
 
 
-def create_model(store: Store, run_id: str) -> str:
-    """Creates a logged model and returns its id. A call of its own: to log the files again creates no second model."""
-    experiment_id = store.client.get_run(run_id).info.experiment_id
-    model = store.client.create_logged_model(experiment_id, name="model", source_run_id=run_id, model_type="keras")
-    return model.model_id
+def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
+    """Writes a model as MLflow stores it, with signature and requirements, and returns it as loaded again.
 
-
-def log_model(model_id: str, model: "keras.Model", run_id: str, metadata: Mapping[str, Any]) -> "keras.Model":
-    """Logs the files of a model with signature and requirements, and returns the model as loaded from the store."""
+    The modules of layers of the user's own are recorded in the metadata, and their files are kept for MLflow's server.
+    """
     import mlflow.keras
     import numpy as np
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    pixels = TensorSpec(np.dtype("uint8"), (-1, *model.input_shape[1:]), "pixels")
+    sides = [-1 if side is None else side for side in model.input_shape[1:]]
+    name = model.inputs[0]._keras_history.operation.name  # under which MLflow's server hands the images over
+    pixels = TensorSpec(np.dtype("uint8"), (-1, *sides), name)
     probabilities = TensorSpec(np.dtype("float32"), (-1, model.output_shape[-1]), "probabilities")
-    info = Model.log(
-        artifact_path=None,
-        model_id=model_id,
-        flavor=mlflow.keras,
-        run_id=run_id,
-        model=model,
+    objects = find_own_objects(model)
+    places = places_of(objects)
+    description = Model(metadata={**metadata, **({OWN_CODE: places} if places else {})})
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that failed
+    mlflow.keras.save_model(
+        model,
+        str(folder),
+        mlflow_model=description,
         signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-        metadata=dict(metadata),
     )
-    return mlflow.keras.load_model(info.model_uri)
+    if places:
+        _add_code(folder, description, places)
+    return load_keras(folder / KERAS_FILE, objects)
+
+
+def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> None:
+    """Adds the files of the user's code to a model, and a module with which MLflow's server imports them."""
+    for source, place in source_files(places):
+        (folder / CODE / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / CODE / place)
+    loader = Path(serving_loader.__file__)
+    shutil.copy(loader, folder / CODE / SERVING_LOADER.with_suffix(".py"))
+    description.flavors["python_function"] |= {"loader_module": str(SERVING_LOADER), "code": CODE}
+    description.save(str(folder / "MLmodel"))
+
+
+def upload_model(store: Store, run_id: str, folder: Path) -> None:
+    """Logs a model that `write_model` wrote. To call it again creates no second model."""
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.models import Model
+
+    client, run = store.client, store.client.get_run(run_id)
+    experiment_id = run.info.experiment_id
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    model = found[0] if found else client.create_logged_model(experiment_id, "model", run_id, model_type="keras")
+    description = Model.load(str(folder))
+    description.run_id, description.model_id = run_id, model.model_id
+    description.artifact_path = model.artifact_location
+    description.save(str(folder / "MLmodel"))
+    if not (run.outputs and run.outputs.model_outputs):  # MLflow refuses to take it again
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    histories = (client.get_metric_history(run_id, key) for key in run.data.metrics)
+    points = [point for history in histories for point in history if point.step == 0 and point.model_id is None]
+    linked = [Metric(p.key, p.value, p.timestamp, p.step, model.model_id, run_id=run_id) for p in points]
+    client.log_batch(run_id, metrics=linked)
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
 
 
 def load_model(uri: str | None, run_id: str) -> "keras.Model":
-    """Loads the model that a run logged in the store with this URI."""
-    import mlflow.keras
+    """Loads the model that a run logged in the store with this URI.
 
-    point_mlflow_at(uri)
-    return mlflow.keras.load_model(f"runs:/{run_id}/model")
+    Raises TrackingError if it has layers of the user's own that are not in the current folder's code.
+    """
+    from mlflow.models import Model
+
+    with _fetch(uri, run_id) as folder:
+        metadata = Model.load(str(folder)).metadata or {}
+        return load_keras(folder / KERAS_FILE, import_own_objects(metadata.get(OWN_CODE, {})))
 
 
 def read_metadata(uri: str | None, run_id: str) -> dict[str, Any]:
     """Returns the metadata of the model that a run logged: class names, input, data set, preparation."""
     from mlflow.models import Model
 
+    with _fetch(uri, run_id, "/MLmodel") as path:
+        return Model.load(str(path)).metadata or {}
+
+
+@contextmanager
+def _fetch(uri: str | None, run_id: str, path: str = "") -> Iterator[Path]:
+    """Fetches a model, or a file of it, to a folder that exists as long as the block."""
+    import mlflow
+
     point_mlflow_at(uri)
-    return Model.load(f"runs:/{run_id}/model").metadata or {}
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/model{path}", dst_path=folder)
+        yield Path(fetched)
 
 
 def find_registered(store: Store, uri: str) -> StoredRun:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+LONGEST = 200  # characters in the name of a folder
 LONG_RETRIES = 6  # with pauses that double: two minutes
 # MLflow's own defaults (7 retries, 120 s each) block a training for minutes if a server is away.
 SETTINGS = {
@@ -53,14 +55,15 @@ class Store:
         with store_errors(self.uri):
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
-                location = (self.artifacts / quote(name, safe="")).as_uri() if self.artifacts else None
+                location = (self.artifacts / _folder_name(name)).as_uri() if self.artifacts else None
                 with suppress(MlflowException):  # another process was faster
-                    return self.client.create_experiment(name, artifact_location=location, tags=dict(new_tags or {}))
+                    self.client.create_experiment(name, artifact_location=location, tags=dict(new_tags or {}))
                 experiment = self.client.get_experiment_by_name(name)
         if experiment is None or experiment.lifecycle_stage != "active":
             rule = f"was deleted in {hide_password(self.uri)}"
             remedy = "restore it in the UI or choose another with tracking.experiment=NAME"
             raise TrackingError(Problem(f"experiment {name!r}", rule, remedy=remedy))
+        _check_location(name, experiment.artifact_location)
         return experiment.experiment_id
 
     def set_tags(self, run_id: str, values: Mapping[str, str]) -> None:
@@ -162,6 +165,23 @@ def long_retries() -> Iterator[None]:
         yield
     finally:
         os.environ[RETRIES] = before
+
+
+def _folder_name(experiment: str) -> str:
+    """A name for the folder of an experiment. A file system allows 255 bytes, and a letter may take 12 of them here."""
+    name = quote(experiment, safe="")
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 17]}-{sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _check_location(experiment: str, location: str) -> None:
+    """Raises TrackingError if the folder of an experiment on this machine cannot be made, before a run needs it."""
+    if location.startswith(("file:", "/")):
+        try:
+            Path(unquote(urlsplit(location).path)).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"must be an experiment with a folder that can be made ({error.strerror})"
+            remedy = "choose another with tracking.experiment=NAME"
+            raise TrackingError(Problem("tracking.experiment", rule, experiment, remedy)) from error
 
 
 def _check_server(uri: str) -> None:

@@ -1,8 +1,10 @@
 """Runs as the store holds them: plain values, and functions that fetch their files and metrics."""
 
 import json
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -149,14 +151,14 @@ def read_run(store: Store, run: StoredRun) -> StoredRun:
     """Returns the run together with its predictions."""
     from mlflow.exceptions import MlflowException
 
-    with store_errors(store.uri):
+    with store_errors(store.uri), tempfile.TemporaryDirectory() as folder:
         try:
-            path = Path(store.client.download_artifacts(run.model_run_id, PREDICTIONS))
+            path = Path(store.client.download_artifacts(run.model_run_id, PREDICTIONS, folder))
         except (MlflowException, OSError):
             if any(file.path == PREDICTIONS for file in store.client.list_artifacts(run.model_run_id)):
                 raise
             return run
-    return replace(run, predictions=read_predictions(path))
+        return replace(run, predictions=read_predictions(path))
 
 
 def read_runs(store: Store, runs: Sequence[StoredRun]) -> list[StoredRun]:
@@ -165,15 +167,19 @@ def read_runs(store: Store, runs: Sequence[StoredRun]) -> list[StoredRun]:
         return list(threads.map(partial(read_run, store), runs))
 
 
-def download(store: Store, run_id: str, path: str) -> Path:
-    """Fetches an artifact of a run, a file or a folder, to this machine."""
-    with store_errors(store.uri):
-        return Path(store.client.download_artifacts(run_id, path))
+@contextmanager
+def download(store: Store, run_id: str, path: str) -> Iterator[Path]:
+    """Fetches an artifact of a run, a file or a folder, to a place that exists as long as the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        with store_errors(store.uri):
+            fetched = Path(store.client.download_artifacts(run_id, path, folder))
+        yield fetched
 
 
 def read_config(store: Store, run: StoredRun) -> dict[str, Any]:
     """Returns the config of a run as a plain nested dict; for a trial with several seeds, that of its best seed."""
-    return parse_config(download(store, run.model_run_id, "config.yaml"))
+    with download(store, run.model_run_id, "config.yaml") as path:
+        return parse_config(path)
 
 
 def parse_config(path: Path) -> dict[str, Any]:

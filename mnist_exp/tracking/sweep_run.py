@@ -73,7 +73,8 @@ class SweepRun:
         with store_errors(store.uri):
             if not any(file.path == RECORD for file in store.client.list_artifacts(run.id)):
                 raise TrackingError(Problem(run.label, f"has no {RECORD}", remedy="start a new sweep"))
-        return cls(store, run, json.loads(download(store, run.id, RECORD).read_text()))
+        with download(store, run.id, RECORD) as path:
+            return cls(store, run, json.loads(path.read_text()))
 
     @classmethod
     def resume(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mnist_exp.config.own_code import find_own_objects
 from mnist_exp.errors import Problem, TrainingError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _write_h5(model: "keras.Model", path: Path) -> Answer:
     import keras
 
     model.save(path)
-    again = keras.models.load_model(path, compile=False)
+    again = keras.models.load_model(path, custom_objects=find_own_objects(model), compile=False)
     return lambda images: again.predict(images, verbose=0)
 
 

@@ -21,6 +21,8 @@ def net(image_shape, classes, *, width):
         raise KeyError("fourteen")
     if width == 15:
         raise RuntimeError("fifteen")
+    if width == 17:
+        raise SystemExit(0)
     if width == 66:
         os.kill(os.getpid(), signal.SIGKILL)
     inputs = keras.Input(image_shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import OWN, prepare_folder, run, store_in, trials
+from mlflow import MlflowClient
 from omegaconf import OmegaConf
 from processes import Process
 
@@ -34,6 +35,10 @@ def test_good_trials_count_and_bad_ones_are_recorded_as_what_they_were(swept) ->
     assert failed.keys() == {13, 14, 66}
     assert failed[13].tags["error"] == "ValueError: thirteen brings bad luck"
     assert "killed 2 times" in failed[66].tags["error"]
+
+
+def test_no_trial_leaves_a_folder_not_even_a_killed_one(swept) -> None:
+    assert not (swept[0] / "mlruns" / "running").exists()
 
 
 def test_a_worker_that_was_killed_was_tried_twice_and_cost_no_other_trial(swept) -> None:
@@ -152,3 +157,45 @@ def test_a_sweep_without_a_complete_trial_has_failed(arguments, said, home, new_
     (parent,) = list_runs(store_in(home), "tags.kind = 'sweep'")
     assert parent.status == "FAILED"
     assert "report.html" in {file.path for file in store_in(home).client.list_artifacts(parent.id)}
+
+
+def test_a_net_that_ends_the_process_fails_its_trial_only(home, new_database, run_main) -> None:
+    prepare_folder(home, new_database)
+    status, out, _ = run_main("-m", *OWN, "+model.width=17,8", "executor=inline")
+    assert status == 0, out
+    runs = {json.loads(run.tags["values"])["model.width"]: run for run in trials(store_in(home))}
+    assert (runs[17].status, runs[17].tags["error"], runs[8].status) == ("FAILED", "SystemExit: 0", "FINISHED")
+    assert "RuntimeError: the code of the run ended the process: SystemExit(0) (my_net.py:" in " ".join(out.split())
+    assert not (home / "mlruns" / "running").exists()
+
+
+def test_a_trial_of_which_the_store_refused_a_call_keeps_its_score(
+    home, new_database, run_main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = MlflowClient.log_batch
+
+    def refuse(client, run_id, metrics=(), params=(), tags=(), **keys):
+        if any((param.key, param.value) == ("model.width", "9") for param in params):
+            raise OSError("a value that is too long")
+        return works(client, run_id, metrics, params, tags, **keys)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    prepare_folder(home, new_database)
+    status, out, _ = run_main("-m", *OWN, "+model.width=8,9", "executor=inline")
+    assert status == 1
+    said = "warning the store has not taken everything of trial 1; on its machine, deliver it with: python -m mnist_exp"
+    assert said in " ".join(out.split())
+    runs = {json.loads(run.tags["values"])["model.width"]: run for run in trials(store_in(home))}
+    assert {run.status for run in runs.values()} == {"FINISHED"}
+    assert "score" in runs[9].metrics
+    assert runs[9].params["training.epochs"] == "2", "one refused parameter costs no other"
+    (parent,) = list_runs(store_in(home), "tags.kind = 'sweep'")
+    assert parent.status == "FINISHED"
+    status, out, _ = run_main("store", "deliver", "--json")
+    (refused,) = json.loads(out)
+    assert (status, refused["refused"]) == (1, ["params (a value that is too long)"])
+    monkeypatch.setattr(MlflowClient, "log_batch", works)
+    status, out, _ = run_main("store", "deliver", runs[9].id[:8])
+    assert (status, out) == (0, f"{runs[9].name} ({runs[9].id[:8]}): 1 call delivered; the run is FINISHED\n")
+    assert run_main("store", "deliver")[:2] == (0, "nothing to deliver\n")
+    assert not (home / "mlruns" / "running").exists()

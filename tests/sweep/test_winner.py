@@ -98,7 +98,8 @@ def test_every_model_that_was_scored_is_counted(extended) -> None:
 def test_it_is_said_how_many_models_were_looked_at(extended) -> None:
     assert "opened for 1 model of this sweep; another winner would be one more" in " ".join(extended.more[1].split())
     assert "opened for 2 models of this sweep: trial 0 (" in " ".join(extended.more[1].split())
-    page = download(extended.store, extended.sweep.id, "report.html").read_text(encoding="utf-8")
+    with download(extended.store, extended.sweep.id, "report.html") as path:
+        page = path.read_text(encoding="utf-8")
     assert "The test set was opened for 2 models of this sweep" in page
     assert f"-m sweep.resume={extended.sweep.id[:8]} sweep.max_trials=2" in page
     assert "for this model only" not in page

@@ -149,7 +149,8 @@ def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):
     folder = str(Path(tracking.folder, "plain"))
     changed = {"training.epochs": promoted.rung["epochs"], "tracking.enabled": False, "tracking.folder": folder}
     whole = experiment.run(study.configs.of(promoted.values).with_values(changed)).history["val_accuracy"]
-    history = json.loads(download(record.store, promoted.run_id, "history.json").read_text())["val_accuracy"]
+    with download(record.store, promoted.run_id, "history.json") as path:
+        history = json.loads(path.read_text())["val_accuracy"]
     assert history == pytest.approx(whole)
     assert len(whole) == 4
     assert curve == pytest.approx(whole[2:])  # its own run has the epochs it trained

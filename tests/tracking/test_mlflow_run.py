@@ -24,7 +24,7 @@ from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.data.load import load_splits
 from mnist_exp.experiment import Listener, run
-from mnist_exp.tracking import mlflow_run
+from mnist_exp.tracking import outbox
 from mnist_exp.tracking.active_run import Input
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.mlflow_run import MlflowRun
@@ -148,8 +148,8 @@ def test_the_model_takes_raw_pixels_without_our_code(done: SimpleNamespace) -> N
 
 @pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes calls of a store's client fail: each but the first `good`, until `calls` more have failed."""
-    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
+    """Makes a store be away: each call of a method but the first `good` fails, until `calls` more have failed."""
+    monkeypatch.setattr(outbox, "PAUSE", 0)
 
     def begin(store: Store, method: str, good: int = 0, calls: int = 1000) -> None:
         works = getattr(store.client, method)
@@ -159,8 +159,16 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             number = next(counted, None)
             if number is None or number < good:
                 return works(*args, **keys)
+            answers = iter([MlflowException("the store is away")])  # to the probe that follows
+            monkeypatch.setattr(store.client, "get_run", lambda run_id: fail_once(answers, run_id))
             raise MlflowException("the store is away")
 
+        def fail_once(failures: Iterator[Exception], run_id: str) -> object:
+            if failure := next(failures, None):
+                raise failure
+            return asks(run_id)
+
+        asks = store.client.get_run
         monkeypatch.setattr(store.client, method, failing)
 
     return begin
@@ -185,7 +193,7 @@ def test_calls_wait_in_order_until_the_store_is_back(
 def test_a_call_that_failed_after_it_took_effect_is_not_doubled(
     store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch, history: History
 ) -> None:
-    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
+    monkeypatch.setattr(outbox, "PAUSE", 0)
     works, failures = store.client.log_batch, iter([MlflowException("no answer")] * 2)
 
     def answer_lost(*args: object, **keys: object) -> None:
@@ -214,9 +222,10 @@ def test_a_store_that_is_away_is_not_asked_at_every_step(
 
     with monkeypatch.context() as during:
         during.setattr(store.client, "log_batch", away)
+        during.setattr(store.client, "get_run", lambda run_id: away())
         for epoch in range(1, 5):
             record.log_metrics({"train/loss": 0.5}, step=epoch)
-    assert len(asked) == 1
+    assert len(asked) == 2  # the call and a probe
     record.end("FINISHED")  # tries again at once
     assert [step for step, _ in history(record.id, "train/loss")] == [1, 2, 3, 4]
 
@@ -268,12 +277,10 @@ def test_training_goes_on_without_the_store(
     assert [line["values"] for line in lines if "test/accuracy" in line["values"]] == [
         {**{key: value for key, value in result.metrics.items() if key.startswith("test/")}, "step": 0}
     ]
-    assert {"config.yaml", "predictions.npz", "figures", "reports", "model.keras"} <= set(
-        os.listdir(kept / "artifacts")
-    )
+    assert {"config.yaml", "predictions.npz", "figures", "reports"} <= set(os.listdir(kept / "artifacts"))
     images = load_splits(check(compose(SMALL))).test.images
     with np.load(kept / "artifacts" / "predictions.npz") as predictions:
-        model = keras.models.load_model(kept / "artifacts" / "model.keras")
+        model = keras.models.load_model(kept / "model" / "data" / "model.keras")
         assert np.array_equal(model.predict(images, verbose=0).argmax(axis=1), predictions["test_predicted"])
 
 
@@ -291,17 +298,15 @@ def test_a_model_whose_upload_failed_is_there_once(
     store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import keras
-    from mlflow.models import Model
 
-    monkeypatch.setattr(mlflow_run, "PAUSE", 0)
-    works, failures = Model.log, iter([OSError("no answer")])
+    works, failures = store.client.finalize_logged_model, iter([OSError("no answer")])
 
     def failing(*args: object, **keys: object) -> object:
         if failure := next(failures, None):
             raise failure
         return works(*args, **keys)
 
-    monkeypatch.setattr(Model, "log", failing)
+    monkeypatch.setattr(store.client, "finalize_logged_model", failing)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), dtype=np.uint8)

@@ -1,13 +1,12 @@
 """A server that goes away in the middle of a run, for real."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from services import Mlflow
 
-from mnist_exp.tracking import mlflow_run as mlflow_record
+from mnist_exp.tracking import outbox
 from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.sqlite import DATABASE, create_database, uri_of
 from mnist_exp.tracking.store import open_store
@@ -26,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[Mlflow]:
 def test_no_metric_is_lost_or_doubled_while_it_is_away(
     server: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow_record, "PAUSE", 0.5)
+    monkeypatch.setattr(outbox, "PAUSE", 0.5)
     store = open_store(server.uri, tmp_path / "mlruns")
     record = MlflowRun.create_run(store, tmp_path / "mlruns", "away", "run")
     for epoch in range(1, 10):
@@ -46,23 +45,3 @@ def test_no_metric_is_lost_or_doubled_while_it_is_away(
         assert [metric.step for metric in store.client.get_metric_history(record.id, key)] == list(range(1, 10))
     run = fetch_run(store, record.id)
     assert (run.status, run.metrics["val/loss"]) == ("FINISHED", 0.5)
-
-
-def test_what_waits_is_bounded_and_the_folder_keeps_the_rest(
-    server: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mlflow_record, "MAX_WAITING", 5)
-    store = open_store(server.uri, tmp_path / "mlruns")
-    record = MlflowRun.create_run(store, tmp_path / "mlruns", "away", "run")
-    server.stop()
-    for epoch in range(1, 20):
-        record.log_metrics({"train/loss": 1 / epoch}, step=epoch)
-    assert len(record._waiting) == 5
-    server.begin()
-    record.end("FINISHED")
-    assert record.undelivered == str(record.folder)
-    run = fetch_run(store, record.id)
-    assert run.status == "FINISHED"
-    assert run.metrics["train/loss"] == 1 / 5
-    kept = [json.loads(line) for line in (record.folder / "record.jsonl").read_text().splitlines()]
-    assert len([line for line in kept if line["kind"] == "metrics"]) == 19

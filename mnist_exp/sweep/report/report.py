@@ -81,7 +81,8 @@ def _shares(study: Study, attempts: Sequence[TrialRun]) -> dict[str, float]:
 def _confusion(study: Study, record: SweepRun, attempt: TrialRun) -> figures.Confusion:
     """Returns the confusion matrix of the validation images; with several seeds that of the best one."""
     run_id = attempt.model_run_id
-    found = json.loads(download(record.store, run_id, "reports/val.json").read_text())
+    with download(record.store, run_id, "reports/val.json") as path:
+        found = json.loads(path.read_text())
     seed = ", its best seed" if study.settings.executions > 1 else ""
     title = f"trial {attempt.number}, {found['metrics']['accuracy']:.2%} right{seed}"
     return title, np.array(found["confusion"]), list(found["per_class"])

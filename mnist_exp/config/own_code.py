@@ -1,0 +1,111 @@
+"""Layers and functions of the user's own in a model: which they are, and how another process finds them.
+
+Keras writes their names into a model's file, not their code. So their modules are recorded with the model, and imported
+again before it is loaded.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from mnist_exp.errors import Problem, TrackingError
+
+if TYPE_CHECKING:
+    import keras
+
+LIBRARIES = ("keras", "tensorflow", "numpy", "builtins")
+
+
+def find_own_objects(model: "keras.Model") -> dict[str, Any]:
+    """Returns every class and function that a model's file names and Keras does not have, by its name in the file."""
+    import keras
+
+    functions = set(_function_names(keras.saving.serialize_keras_object(model)))
+    found = {}
+    for holder in (model, *model._flatten_layers()):
+        for value in (holder, *vars(holder).values()):
+            own = value if isinstance(value, FunctionType) else type(value)
+            name = keras.saving.get_registered_name(own)
+            named = name in functions if own is value else hasattr(own, "get_config")
+            if named and own.__module__.partition(".")[0] not in LIBRARIES:
+                found[name] = own
+    return found
+
+
+def places_of(objects: Mapping[str, Any]) -> dict[str, str]:
+    """Returns where objects are defined, such as `my_layers:Scale`, by name. It is recorded with the model."""
+    return {name: f"{own.__module__}:{own.__qualname__}" for name, own in objects.items()}
+
+
+def _function_names(config: Any) -> Iterator[str]:
+    """Yields the names of the functions in a serialized model, which Keras writes without their module."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "function":
+            yield str(config["config"])
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for part in config:
+            yield from _function_names(part)
+
+
+def import_own_objects(places: Mapping[str, str]) -> dict[str, Any]:
+    """Imports what `places_of` returned. Raises TrackingError if a module is not in the current folder's code.
+
+    Every model of a store is loaded through this function, so it decides which code a model may run.
+    """
+    found: dict[str, Any] = {}
+    for name, place in places.items():
+        module, _, path = place.partition(":")
+        if not _is_trusted(module):
+            rule = f"needs {path} of the module {module}, which is not in the current folder's code"
+            remedy = f"start the command in the folder that holds {module.partition('.')[0]}"
+            raise TrackingError(Problem("the model", rule, remedy=remedy))
+        try:
+            found[name] = reduce(getattr, path.split("."), importlib.import_module(module))
+        except AttributeError as error:
+            remedy = "define it at the top level of the module, as it was when the model was trained"
+            raise TrackingError(Problem("the model", f"needs {path}, which {module} lacks", remedy=remedy)) from error
+    return found
+
+
+def _is_trusted(module: str) -> bool:
+    """Whether a module lies below the current folder, outside environments of Python in it."""
+    top = module.partition(".")[0]
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):  # ValueError: __main__ has no spec
+        return False
+    if spec is None:
+        return False
+    origin = [spec.origin] if spec.origin and spec.has_location else []  # that of a built-in module is no path
+    places = [*(spec.submodule_search_locations or []), *origin]
+    return bool(places) and all(map(_is_below_current_folder, places))
+
+
+def _is_below_current_folder(place: str) -> bool:
+    path = Path(place).resolve()
+    return path.is_relative_to(Path.cwd().resolve()) and "site-packages" not in path.parts
+
+
+def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
+    """Loads a `.keras` file that names these objects. Keras refuses Lambda layers and objects that it does not know."""
+    import keras
+
+    with keras.saving.custom_object_scope(dict(objects)):
+        return keras.models.load_model(path)
+
+
+def source_files(places: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
+    """Yields the files of the user's code that is loaded: where each is, and where it must be to be imported again."""
+    tops = {place.partition(".")[0].partition(":")[0] for place in places.values()}
+    for name, module in sorted(sys.modules.items()) if tops else ():
+        file, top = getattr(module, "__file__", None), name.partition(".")[0]
+        if file and file.endswith(".py") and (top in tops or (top != "mnist_exp" and _is_trusted(name))):
+            place = Path(*name.split("."))
+            is_package = Path(file).name == "__init__.py"
+            yield Path(file), place / "__init__.py" if is_package else place.with_suffix(".py")
