@@ -26,7 +26,7 @@ from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ARTIFACTS, CHECKPOINTS, MODEL, RECORD, Kind
 from mnist_exp.tracking.active_run import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking.find import SHORTEST, list_runs
-from mnist_exp.tracking.owner import end_dead_runs, process_tags, state_of
+from mnist_exp.tracking.owner import end_dead_runs, state_of
 from mnist_exp.tracking.registry import upload_model
 from mnist_exp.tracking.store import Store, hide_password, long_retries, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run
