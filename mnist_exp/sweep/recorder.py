@@ -20,6 +20,7 @@ from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
+from mnist_exp.tracking.find import experiment_name
 from mnist_exp.tracking.stored_run import Outcome as State
 from mnist_exp.tracking.stored_run import TrialRun, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -47,6 +48,7 @@ class TrialRecorder:
     _started: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._experiment = experiment_name(self.record.store, self.record.run)
         self._dataset = self.study.configs.first().values["dataset"]  # the one whose digest the study knows
 
     def check(self) -> None:
@@ -56,12 +58,14 @@ class TrialRecorder:
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it. Raises OwnershipLost."""
         settings, number, rung = self.study.settings, proposal.number, proposal.rung
-        tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
+        # Where the sweep is, not what a worker would choose or a resuming command line says.
+        place = {"uri": self.record.store.uri, "experiment": self._experiment}
+        tracking = {**self.tracking.model_dump(), **place}
         epochs = {"training.epochs": rung.epochs} if rung else {}
         config = self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
         name = f"{self.study.name}-{number:03d}"
-        values, place = self.study.stored.encode(proposal.values), asdict(rung) if rung else None
-        run_id = self.record.create_trial(number, name, values, place, config.hash)
+        values = self.study.stored.encode(proposal.values)
+        run_id = self.record.create_trial(number, name, values, asdict(rung) if rung else None, config.hash)
         # Now that the run exists: a process that claims the sweep after this check finds the run and supersedes it.
         try:
             self.record.ownership.check()

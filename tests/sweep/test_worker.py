@@ -120,7 +120,8 @@ def test_a_bad_pair_of_values_is_refused_with_the_rule(job):
 
 def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(study, tracking):
     study = replace(study, settings=study.settings.model_copy(update={"executions": 3}))
-    recorder = TrialRecorder(study, begun(study, tracking), tracking, MedianPruner(1), Silent())
+    resumed_by = tracking.model_copy(update={"experiment": "another"})
+    recorder = TrialRecorder(study, begun(study, tracking), resumed_by, MedianPruner(1), Silent())
     job = recorder.begin(Proposal(0, {"model.dropout": 0.1, "seed": 5}))
     outcome = run_trial(job)
     store = connect(tracking)
@@ -131,6 +132,7 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
     assert outcome.score == pytest.approx(sum(scores) / 3)
     assert outcome.spread > 0
     run = run_of(job, tracking)
+    assert {one.experiment_id for one in below} == {run.experiment_id}
     assert run.metrics["score_spread"] == pytest.approx(outcome.spread)
     best = max(below, key=lambda run: run.metrics["val/accuracy"])
     assert run.tags["model_run"] == best.id
