@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mnist_exp.config.schema import Tracking
+from mnist_exp.secrets import hide
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
@@ -46,7 +47,7 @@ class TrialRecorder:
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
         settings, number, rung = self.study.settings, proposal.number, proposal.rung
-        tracking = {**self.tracking.model_dump(), "uri": self.record.store.uri}  # not what a worker would choose
+        tracking = {**self.tracking.model_dump(), "uri": hide(self.record.store.uri)}
         epochs = {"training.epochs": rung.epochs} if rung else {}
         config = self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
         name = f"{self.study.name}-{number:03d}"
@@ -62,6 +63,7 @@ class TrialRecorder:
             executions=settings.executions,
             objective=self.study.objective,
             digest=self.study.digest if config.values["dataset"] == self._dataset else None,
+            address=self.record.store.address,  # not what a worker would choose
             medians=self.pruner.thresholds() if settings.median else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,

@@ -15,12 +15,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import STATE, ActiveRun, Input, Status, new_folder
 from mnist_exp.tracking.find import RESUMABLE, find_run
 from mnist_exp.tracking.owner import check_not_running, process_tags
 from mnist_exp.tracking.registry import create_model, log_model
-from mnist_exp.tracking.store import Store, hide_password, long_retries, store_errors
+from mnist_exp.tracking.store import Store, long_retries, store_errors
 from mnist_exp.tracking.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class MlflowRun(ActiveRun):
         if message:
             self.log_tags({tags.ERROR: message[:4000]})
         self._retry_at = 0.0
+        self.hide_log()
         if self.log.exists():
             shutil.copy(self.log, self.artifacts)
         with long_retries():
@@ -153,9 +155,7 @@ class MlflowRun(ActiveRun):
                 self._waiting[0]()
                 self._waiting.popleft()
         except FAILURES as error:
-            LOGGER.warning(
-                "the tracking store failed, %d calls wait: %s", len(self._waiting), hide_password(str(error))
-            )
+            LOGGER.warning("the tracking store failed, %d calls wait: %s", len(self._waiting), hide(str(error)))
             self._retry_at = time.monotonic() + PAUSE
 
 

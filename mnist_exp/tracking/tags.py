@@ -22,7 +22,9 @@ TESTED = "tested"  # the id of the run whose model was evaluated on the test set
 BEST_TRIAL, BEST_RUN = "best_trial", "best_run"
 
 # The environment of a run
-COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"
+COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"  # DIRTY and COMMIT: of the repository of the current folder
+CODE = "code."  # prefix: of this package, its version and, in a checkout, commit and state
+CODE_VERSION, CODE_COMMIT, CODE_DIRTY = f"{CODE}version", f"{CODE}commit", f"{CODE}dirty"
 VERSION, HARDWARE = "version.", "hardware."  # prefixes
 
 # Copies in another store

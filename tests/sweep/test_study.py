@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mnist_exp.config.compose import ROOT, Composed, compose, parse_overrides
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.errors import ConfigError, DataError
 from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
@@ -245,7 +246,7 @@ def test_data_sets_can_be_chosen(tmp_path: Path, photos: Path) -> None:
 )
 def test_a_record_gives_back_the_whole_study(overrides: list[str], space: dict[str, Any]) -> None:
     study = defined(*overrides, space=space)
-    thawed = Study.from_record(recorded(study).record)
+    thawed = Study.from_record(recorded(study).record, ExecutionWhitelist())
     assert thawed.to_record() == study.to_record()
     assert repr(thawed.space) == repr(study.space)  # 1 and 1.0 apart
     assert (thawed.name, thawed.algorithm, thawed.digest) == (study.name, study.algorithm, study.digest)

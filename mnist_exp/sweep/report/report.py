@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_exp.secrets import hide
 from mnist_exp.sweep.display import format_values, shorten
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.samplers.importance import importances
@@ -39,7 +40,7 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
     page = template.render(
         study=study,
         facts=_facts(study, attempts),
-        command=f"python -m mnist_exp -m {shlex.join(study.overrides)}",
+        command=hide(f"python -m mnist_exp -m {shlex.join(study.overrides)}"),
         keys=list(dict.fromkeys(parameter.key for parameter in study.space.parameters)),
         rows=list(_rows(study, rank(attempts, study.objective))),
         others=sorted((a for a in attempts if a.outcome != "complete"), key=lambda a: STATES.index(a.outcome)),
