@@ -55,6 +55,11 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "marker"
 
 
+def write_artifact(client: MlflowClient, run: Any, name: str, text: str) -> None:
+    """Writes where the run has its files; MLflow remembers the place of a run for the whole process."""
+    Path(run.info.artifact_uri.removeprefix("file://"), name).write_text(text)
+
+
 def run_named(client: MlflowClient, name: str) -> Any:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     return client.search_runs(ids, f"attributes.run_name = '{name}'")[0]
@@ -62,7 +67,7 @@ def run_named(client: MlflowClient, name: str) -> Any:
 
 def write_config(client: MlflowClient, values: dict[str, Any]) -> None:
     run = run_named(client, "victim")
-    client.log_text(run.info.run_id, yaml.safe_dump(values), "config.yaml")
+    write_artifact(client, run, "config.yaml", yaml.safe_dump(values))
 
 
 def read_config(client: MlflowClient) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def test_the_attack_is_real_and_the_error_says_what_to_type(run_main, client, ma
     for key in ("validation", "method", "test", "limit", "seed"):
         config["dataset"][key] = read_config(client)["dataset"][key]
     write_config(client, config)
-    with pytest.raises(Exception, match=".*"):  # the text that the program prints is no data set
+    with pytest.raises(AttributeError):  # the text that the program prints is no data set
         run_main("export", "victim", *option.split())
     assert marker.exists()
 
@@ -233,7 +238,7 @@ def changed_sweep(client: MlflowClient, change: Callable[[dict[str, Any]], objec
     path = Path(client.download_artifacts(run.info.run_id, "sweep.json"))
     record = json.loads(path.read_text())
     change(record)
-    client.log_text(run.info.run_id, json.dumps(record), "sweep.json")
+    write_artifact(client, run, "sweep.json", json.dumps(record))
     client.set_tag(run.info.run_id, "tested", "nothing")
 
 
@@ -295,7 +300,7 @@ def test_the_name_of_a_sweep_adds_no_line_to_best_yaml(run_main, client, home) -
 
 @pytest.mark.parametrize("text", ["[1, 2", "- a", "!!python/object/apply:os.system [touch marker]", "7"])
 def test_a_file_that_is_no_config(run_main, client, home, text) -> None:
-    client.log_text(run_named(client, "victim").info.run_id, text, "config.yaml")
+    write_artifact(client, run_named(client, "victim"), "config.yaml", text)
     status, _, err = run_main("export", "victim")
     assert status == 1
     assert "is not the config of a run" in err
@@ -305,7 +310,6 @@ def test_a_file_that_is_no_config(run_main, client, home, text) -> None:
 
 def test_the_description_of_a_model_chooses_no_other_way_to_read_it(run_main, client, home, marker) -> None:
     """MLflow would follow `data` to any folder, and read a SavedModel if the description says so."""
-    description = next((home / "mlruns" / "artifacts").rglob("MLmodel"))
     for description in (home / "mlruns" / "artifacts").rglob("MLmodel"):
         values = yaml.safe_load(description.read_text())
         values["flavors"]["keras"] |= {"data": "../../../../evil", "save_exported_model": True, "code": "code"}
@@ -317,19 +321,15 @@ def test_the_description_of_a_model_chooses_no_other_way_to_read_it(run_main, cl
 def test_a_pickled_or_lambda_model_is_not_read(run_main, home, marker) -> None:
     import keras
 
-    def leak(x: Any) -> Any:
-        os.system(f"touch {marker}")
-        return x
-
     inputs = keras.Input((8, 8, 1))
-    hidden = keras.layers.Lambda(leak, output_shape=(8, 8, 1))(inputs)
+    hidden = keras.layers.Lambda(lambda x: (open(str(marker), "w"), x)[1], output_shape=(8, 8, 1))(inputs)  # noqa: SIM115
     outputs = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(hidden))
     model = keras.Model(inputs, outputs)
     for path in (home / "mlruns" / "artifacts").rglob("model.keras"):
         model.save(path)
     marker.unlink(missing_ok=True)  # building the model calls it
     for command in (("export", "victim"), ("predict", "--run", "victim", "x.png")):
-        with pytest.raises(ValueError, match="safe_mode|unsafe"):
+        with pytest.raises((ValueError, TypeError), match=r"(?i)unsafe|safe_mode"):
             run_main(*command)
         assert not marker.exists()
 
@@ -364,7 +364,7 @@ def test_an_artifact_path_does_not_leave_the_store(run_main, home, client, marke
 def test_an_honest_store_works_as_before(run_main, home) -> None:
     (home / "mine.py").write_text(
         "import keras\n\ndef net(image_shape, classes, width=8):\n"
-        "    inputs = keras.Input(image_shape)\n    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))\n"
+        "    inputs = keras.Input(image_shape)\n    x = keras.layers.Flatten()(inputs)\n"
         "    return keras.Model(inputs, keras.layers.Dense(classes, 'softmax')(keras.layers.Dense(width)(x)))\n"
     )
     custom = ("model=custom", "model._target_=mine.net", "+model.width=4")

@@ -35,7 +35,7 @@ def _check_entries(context: click.Context, option: click.Parameter, entries: tup
 
 whitelist_option = click.option(
     WHITELIST, "allowed", multiple=True, metavar="TARGET", callback=_check_entries,
-    help="A target, or PREFIX.*, that the recorded config may run besides conf/ and the current folder; may be repeated.",
+    help="A target, or PREFIX.*, that the recorded config may run; may be repeated.",
 )  # fmt: skip
 
 

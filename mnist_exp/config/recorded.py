@@ -48,7 +48,10 @@ class ExecutionWhitelist:
             raise ConfigError(problems)
 
     def _find_problems(self, key: str, value: Any, references: bool) -> Iterator[Problem]:
-        if isinstance(value, Mapping):
+        if key.rpartition(".")[2] == "_target_":
+            if not self._is_later(value, references) and not self.allows(value):
+                yield Problem(key, RULE, value, f"if you trust it, add {self.option.format(value)}")
+        elif isinstance(value, Mapping):
             for name, inner in value.items():
                 yield from self._find_problems(f"{key}.{name}".lstrip("."), inner, references)
                 if "${" in str(name):
@@ -59,12 +62,10 @@ class ExecutionWhitelist:
         elif isinstance(value, str) and "${" in (REFERENCE.sub("", value) if references else value):
             rule = "must be a plain value in a recorded config, because an interpolation could read this machine"
             yield Problem(key, rule, value, "give the value on the command line of a new run")
-        elif key.rpartition(".")[2] == "_target_" and not self._is_later(value, references) and not self.allows(value):
-            yield Problem(key, RULE, value, f"if you trust it, add {self.option.format(value)}")
 
     def _is_later(self, target: Any, references: bool) -> bool:
         """Whether a target is still to be given or resolved."""
-        return target == "???" or (references and "${" in str(target))
+        return target == "???" or (references and isinstance(target, str) and bool(REFERENCE.fullmatch(target)))
 
     def allows(self, target: Any) -> bool:
         """Whether a recorded config may name this target. Imports no module outside the current folder and entries."""
