@@ -119,9 +119,12 @@ class BaseConfig:
 
     @classmethod
     def from_composed(cls, composed: Composed) -> Self:
-        """Leaves out the sections of sweeps, which a trial has no use for."""
+        """Leaves out the sections of sweeps. Raises ConfigError if a resolver fails."""
         kept = [str(key) for key in composed.config if key not in SWEEP_SECTIONS]
-        return cls(call_resolvers(OmegaConf.masked_copy(composed.config, kept)), composed.choices)
+        try:
+            return cls(call_resolvers(OmegaConf.masked_copy(composed.config, kept)), composed.choices)
+        except OmegaConfBaseException as error:
+            raise ConfigError(Problem(str(error.full_key), "cannot be resolved", remedy=first_line(error))) from error
 
     def find(self, key: str) -> tuple[bool, Any]:
         """Returns whether the config has this dotted key, and its value, not resolved."""

@@ -1,6 +1,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ CONDITION = {"when": {"optimizer=adadelta": {"optimizer.learning_rate": "interva
 @dataclass
 class Recorded:
     """What the store gives back of a sweep."""
+
+    store = SimpleNamespace(whitelist=ExecutionWhitelist())
 
     record: dict[str, Any]
 
