@@ -321,9 +321,9 @@ def test_the_description_of_a_model_chooses_no_other_way_to_read_it(run_main, cl
 def test_a_pickled_or_lambda_model_is_not_read(run_main, home, marker) -> None:
     import keras
 
-    path = str(marker)
+    written = str(marker)
     inputs = keras.Input((8, 8, 1))
-    hidden = keras.layers.Lambda(lambda x: (open(path, "w"), x)[1], output_shape=(8, 8, 1))(inputs)  # noqa: SIM115
+    hidden = keras.layers.Lambda(lambda x: (open(written, "w"), x)[1], output_shape=(8, 8, 1))(inputs)  # noqa: SIM115
     outputs = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(hidden))
     model = keras.Model(inputs, outputs)
     for path in (home / "mlruns" / "artifacts").rglob("model.keras"):
