@@ -3,11 +3,14 @@
 import importlib
 import os
 import sys
+import traceback
 from importlib.metadata import version
+from types import TracebackType
 
 from mnist_exp.config.compose import Composed, compose_command_line, nearest
 from mnist_exp.config.help import register_help
 from mnist_exp.errors import ConfigError, Problem, UserError
+from mnist_exp.secrets import hide
 
 COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
 
@@ -15,6 +18,7 @@ COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "sto
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     sys.path.insert(0, os.getcwd())  # code of the user's own, for the installed script as for python -m
+    sys.excepthook = _print_error
     try:
         return _run(sys.argv[1:])
     except UserError as error:
@@ -24,6 +28,11 @@ def main() -> int:
     except BrokenPipeError:  # the reader has seen enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error that nobody handled as Python does, without secrets."""
+    print(hide("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:

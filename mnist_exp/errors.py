@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from mnist_exp.secrets import hide
+
 
 class _Mark(Enum):
     ABSENT = "no value"
@@ -30,9 +32,9 @@ class Problem:
 
 
 def sentence(problem: Problem) -> str:
-    """Returns the problem in one line."""
+    """Returns the problem in one line, without secrets."""
     got = "" if problem.value is ABSENT else f", but got {'null' if problem.value is None else repr(problem.value)}"
-    return f"{problem.key} {problem.rule}{got}" + (f"; {problem.remedy}" if problem.remedy else "")
+    return hide(f"{problem.key} {problem.rule}{got}" + (f"; {problem.remedy}" if problem.remedy else ""))
 
 
 class UserError(Exception):

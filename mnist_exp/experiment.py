@@ -9,7 +9,7 @@ from mnist_exp import tracking
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.resume import check_single, resume_run, wanted_run
-from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import General, Tracking, Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
@@ -95,7 +95,7 @@ def configure(composed: Composed) -> RunConfig:
     wanted = wanted_run(composed)
     if wanted is None:
         return check(composed)
-    settings = Tracking(**{str(key): value for key, value in composed.config.tracking.items()})
+    settings = Tracking(**plain(composed.config.tracking))
     if not settings.enabled:
         rule = "needs the tracking store that knows the run"
         raise ConfigError(Problem("training.resume", rule, "tracking=off", "leave tracking=off out"))

@@ -23,10 +23,10 @@ from mnist_exp.evaluation.metrics import format_scores
 from mnist_exp.evaluation.run_files import SPLITS
 from mnist_exp.experiment import Listener, Result, configure, run
 from mnist_exp.log import LibraryOutput, hide_library_output
+from mnist_exp.secrets import hide
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
-from mnist_exp.tracking.store import hide_password
 
 if TYPE_CHECKING:
     import keras
@@ -62,7 +62,7 @@ def command_to_open(uri: str) -> str:
     """Returns the command or the address that shows the runs of this store, without a password."""
     if uri == uri_of(Path("mlruns", DATABASE).resolve()):
         return "python -m mnist_exp ui"
-    shown = hide_password(uri)
+    shown = hide(uri)
     return shown if uri.startswith("http") else f"python -m mnist_exp ui --uri {shlex.quote(shown)}"
 
 
@@ -74,13 +74,13 @@ class Console:
 
     def say(self, label: str, text: str) -> None:
         """Prints one paragraph."""
-        lines = textwrap.wrap(text, self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(hide(text), self.console.width - LABEL, break_long_words=False, break_on_hyphens=False)
         indented = ("\n" + " " * LABEL).join(lines)
         self.line(Text.assemble((f"{label:<{LABEL}}", "bold"), indented))
 
     def line(self, line: str | Text) -> None:
-        """Prints a line as it is; a terminal may break it."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        """Prints a line without secrets; a terminal may break it."""
+        self.console.print(hide(line) if isinstance(line, str) else line, markup=False, soft_wrap=True)
 
     def table(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Prints a table between empty lines: the first column to the left, the others to the right."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_exp.commands.options import json_option, print_json, with_store
+from mnist_exp.commands.options import allow, json_option, print_json, whitelist_option, with_store
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.errors import ConfigError, DataError, Problem
 from mnist_exp.log import hide_library_output
@@ -58,12 +58,13 @@ def _images(config: RunConfig, shape: tuple[int, int, int]) -> "tuple[np.ndarray
 @click.argument("run")
 @click.option("--format", "kind", type=click.Choice(list(NAMES)), default="h5", show_default=True)
 @click.option("--to", type=click.Path(path_type=Path), help="By default mnist.h5 or the folder saved_model.")
+@whitelist_option
 @json_option("an object: path, largest (the largest difference of a probability), images, source.")
 @with_store
-def command(run: str, kind: "Format", to: Path | None, as_json: bool, store: Store) -> None:
+def command(run: str, kind: "Format", to: Path | None, allowed: tuple[str, ...], as_json: bool, store: Store) -> None:
     """Prints the path, and how far its probabilities are from those of the stored model."""
     with hide_library_output():
-        done, source = export_run(store, run, kind, to or Path(NAMES[kind]))
+        done, source = export_run(allow(store, allowed), run, kind, to or Path(NAMES[kind]))
     if as_json:
         print_json({**asdict(done), "source": source})
         return

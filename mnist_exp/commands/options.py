@@ -5,21 +5,43 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mnist_exp.config.check import find_problems
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
 from mnist_exp.signals import Terminated, exit_status, raise_on_signals
-from mnist_exp.tracking.store import connect_existing
+from mnist_exp.tracking.store import Store, connect_existing
 
 HOST = "127.0.0.1"
 RUN = "An id, a name, latest, best or models:/NAME@ALIAS."
 
+WHITELIST = "--execution-whitelist"  # as in Hydra 1.4
+
 run_option = click.option("--run", default="best", show_default=True, help=RUN)
+
+
+def _check_entries(context: click.Context, option: click.Parameter, entries: tuple[str, ...]) -> tuple[str, ...]:
+    if list(find_problems({"tracking": {"execution_whitelist": list(entries)}}, ["tracking"])):
+        rule = "must be a target, such as my_nets.wide, or a prefix, such as my_nets.*"
+        raise ConfigError(Problem(WHITELIST, rule, list(entries)))
+    return entries
+
+
+whitelist_option = click.option(
+    WHITELIST, "allowed", multiple=True, metavar="TARGET", callback=_check_entries,
+    help="A target, or PREFIX.*, that the recorded config may run; may be repeated.",
+)  # fmt: skip
+
+
+def allow(store: Store, entries: tuple[str, ...]) -> Store:
+    """Returns the store with these entries of --execution-whitelist."""
+    return replace(store, whitelist=replace(store.whitelist, entries=entries, option=f"{WHITELIST} {{}}"))
 
 
 def port_option(default: int) -> Callable[..., Any]:

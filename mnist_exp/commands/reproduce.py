@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from mnist_exp import experiment
-from mnist_exp.commands.options import json_option, print_json, with_tracking
+from mnist_exp.commands.options import allow, json_option, print_json, whitelist_option, with_tracking
 from mnist_exp.config.check import check_values
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
@@ -25,7 +25,13 @@ from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.store import Store, connect_existing, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run, read_config, read_run
 
-ENVIRONMENT = (tags.VERSION, tags.HARDWARE, tags.COMMIT, tags.DIRTY, tags.SYSTEM)
+# What is compared, in words, and the beginnings of its tags.
+ENVIRONMENT = {
+    "versions": (tags.VERSION,),
+    "hardware": (tags.HARDWARE, tags.SYSTEM),
+    "the code of mnist_exp": (tags.CODE,),
+    "the commit of the current folder": (tags.COMMIT, tags.DIRTY),
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,15 @@ class Reproduction:
 
 
 def find_changes(run: StoredRun, now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns what is different in the environment now: the value then and now, by tag."""
-    keys = sorted(key for key in {*run.tags, *now} if key.startswith(ENVIRONMENT))
+    """Returns what is different in the environment now, of what the run recorded: the value then and now, by tag."""
+    known = tuple(start for starts in ENVIRONMENT.values() if _is_recorded(run, starts) for start in starts)
+    keys = sorted(key for key in {*run.tags, *now} if key.startswith(known))
     pairs = {key: (run.tags.get(key, "unknown"), now.get(key, "unknown")) for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _is_recorded(run: StoredRun, starts: tuple[str, ...]) -> bool:
+    return any(key.startswith(starts) for key in run.tags)
 
 
 def reproduce(store: Store, settings: Tracking, first: StoredRun, listener: Listener) -> Reproduction:
@@ -85,19 +96,22 @@ def _largest_difference(store: Store, *run_ids: str) -> float:
 @click.argument("run")
 @click.option("--check", is_flag=True, help="Only compare versions, commit and hardware; train nothing.")
 @click.option("--experiment", help="The experiment of the new run; by default that of the first run.")
+@whitelist_option
 @json_option("an object: changes; after a training also name, run_id, largest, accuracies, test, verdict.")
 @with_tracking
-def command(run: str, check: bool, experiment: str | None, as_json: bool, settings: Tracking) -> None:
+def command(
+    run: str, check: bool, experiment: str | None, allowed: tuple[str, ...], as_json: bool, settings: Tracking
+) -> None:  # fmt: skip
     """Exits with 1 if the result is different, or with --check if the environment is different."""
     from mnist_exp.tracking.environment import collect_tags
 
-    store = connect_existing(settings)
+    store = allow(connect_existing(settings), allowed)
     first = fetch_run(store, find_finished(store, run).model_run_id)
     settings = settings.model_copy(update={"experiment": experiment or experiment_name(store, first)})
     with tempfile.TemporaryDirectory() as empty, hide_library_output():
         changes = find_changes(first, collect_tags(Path(empty)))
     if not as_json:
-        _print_changes(changes)
+        _print_changes(first, changes)
     if check:
         if as_json:
             print_json({"changes": changes})
@@ -112,11 +126,20 @@ def command(run: str, check: bool, experiment: str | None, as_json: bool, settin
     raise SystemExit(again.verdict == "different")
 
 
-def _print_changes(changes: Mapping[str, tuple[str, str]]) -> None:
+def _print_changes(run: StoredRun, changes: Mapping[str, tuple[str, str]]) -> None:
+    """Prints what changed, what is the same, and what cannot be compared because the run did not record it."""
     for key, (then, now) in changes.items():
         click.echo(f"{key}: {then} then, {now} now")
-    if not changes:
-        click.echo("versions, commit and hardware are those of the run")
+    same = [
+        name
+        for name, starts in ENVIRONMENT.items()
+        if _is_recorded(run, starts) and not any(key.startswith(starts) for key in changes)
+    ]
+    missing = [name for name, starts in ENVIRONMENT.items() if not _is_recorded(run, starts)]
+    if same:
+        click.echo(f"the same as in the run: {', '.join(same)}")
+    if missing:
+        click.echo(f"not recorded by the run: {', '.join(missing)}")
 
 
 def _print_result(again: Reproduction) -> None:

@@ -41,11 +41,11 @@ def command(port: int, settings: Tracking) -> None:
 @contextmanager
 def _server(store: Store, port: int) -> Iterator[subprocess.Popen]:
     """Runs MLflow's server while the block runs. Raises TrackingError if the server ends before."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     if store.artifacts:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes in place of 10
+    environment["MLFLOW_BACKEND_STORE_URI"] = store.uri  # everybody on this machine can read the arguments of a process
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:

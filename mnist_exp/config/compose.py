@@ -1,11 +1,12 @@
 """Composes a config from the choices in conf/. A failure becomes problems, each with its remedy."""
 
 import difflib
+import io
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.schema import SWEEP_SECTIONS
 from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.secrets import hide
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = next(folder for folder in (PACKAGE, PACKAGE.parent) if (folder / "conf").is_dir())  # wheel, checkout
@@ -96,8 +98,10 @@ def compose_command_line() -> list[Composed]:
     before = os.environ.get("HYDRA_FULL_ERROR")
     HydraConfig.instance().cfg = None  # of an earlier call in this process
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us, to be told in our words
+    printed = io.StringIO()  # by --cfg and --help
     try:
-        collect()
+        with redirect_stdout(printed):
+            collect()
     except FAILURES as error:
         if before == "1":
             raise
@@ -105,6 +109,7 @@ def compose_command_line() -> list[Composed]:
         source = Source(more=(os.path.abspath(arguments.config_dir),) if arguments.config_dir else ())
         raise ConfigError(_explain(error, arguments.overrides, source, arguments.multirun)) from error
     finally:
+        print(hide(printed.getvalue()), end="")
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.compose import BUNDLES, CONF, GROUPS, choices_of
 from mnist_exp.config.run_config import format_value
+from mnist_exp.secrets import hide
 
 WIDTH, COMMENT = 80, 36  # columns of a line, and before a comment
 
@@ -53,7 +54,7 @@ def _keys(*, _root_: DictConfig) -> str:
                 known |= {f"{group}.{key}": text for key, text in comments(path).items() if text or name == "default"}
     config: Any = OmegaConf.to_container(_root_)
     lines = _lines({key: value for key, value in config.items() if key != "hydra"}, known, "")
-    return "\n".join(lines).replace("$", "$$")  # Hydra fills in a template with it
+    return hide("\n".join(lines)).replace("$", "$$")  # Hydra fills in a template with it
 
 
 def _lines(values: dict[str, Any], known: dict[str, str], prefix: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from mnist_exp.config.recorded import holds_store
 from mnist_exp.errors import Problem, TrackingError
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def _is_trusted(module: str) -> bool:
 
 def _is_below_current_folder(place: str) -> bool:
     path = Path(place).resolve()
-    return path.is_relative_to(Path.cwd().resolve()) and "site-packages" not in path.parts
+    here = Path.cwd().resolve()
+    if not path.is_relative_to(here) or "site-packages" in path.parts:
+        return False
+    return not any(holds_store(parent) for parent in (path, *path.parents) if parent != here)
 
 
 def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
@@ -97,7 +101,7 @@ def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
     import keras
 
     with keras.saving.custom_object_scope(dict(objects)):
-        return keras.models.load_model(path)
+        return keras.models.load_model(path, safe_mode=True)
 
 
 def source_files(places: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:

@@ -7,18 +7,22 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.compose import BUNDLES, Composed, compose, find_value, first_line, flatten
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, General, Section, keys_with
 from mnist_exp.config.targets import call_target
 from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.secrets import without_secrets
 
 S = TypeVar("S", bound=Section)
 WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
+RESOLVER = re.compile(r"\$\{[\w.]+:[^{}$]*\}")  # a call of a resolver without another interpolation inside
 RESERVED = ("null", "true", "false", "inf", "nan")
 SECTION_OF: Mapping[type[Section], str] = {layout.settings: name for name, layout in SECTIONS.items()}
 
@@ -70,8 +74,8 @@ class RunConfig:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The values that a run records: without those of sweeps, and as if it was not resumed."""
-        kept = {key: value for key, value in self.values.items() if key not in SWEEP_SECTIONS}
+        """The values that a run records: without secrets and those of sweeps, and as if it was not resumed."""
+        kept = hide_secrets({key: value for key, value in self.values.items() if key not in SWEEP_SECTIONS})
         return {**kept, "training": {**kept["training"], "resume": None}}
 
     def to_yaml(self) -> str:
@@ -103,16 +107,24 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """A composed config before the values of a trial, interpolations not resolved, and the choices of its groups."""
+    """A composed config before the values of a trial, and the choices of its groups.
+
+    Its references to other keys are not resolved. Resolvers were called: `${oc.env:DATA}` has the value it had then.
+    whitelist: what it may run, if it is read from a store.
+    """
 
     config: DictConfig
     choices: Mapping[str, str]
+    whitelist: ExecutionWhitelist | None = None
 
     @classmethod
     def from_composed(cls, composed: Composed) -> Self:
-        """Leaves out the sections of sweeps, which a trial has no use for."""
+        """Leaves out the sections of sweeps. Raises ConfigError if a resolver fails."""
         kept = [str(key) for key in composed.config if key not in SWEEP_SECTIONS]
-        return cls(OmegaConf.masked_copy(composed.config, kept), composed.choices)
+        try:
+            return cls(call_resolvers(OmegaConf.masked_copy(composed.config, kept)), composed.choices)
+        except OmegaConfBaseException as error:
+            raise ConfigError(Problem(str(error.full_key), "cannot be resolved", remedy=first_line(error))) from error
 
     def find(self, key: str) -> tuple[bool, Any]:
         """Returns whether the config has this dotted key, and its value, not resolved."""
@@ -125,20 +137,63 @@ class BaseConfig:
         try:
             for key, value in values.items():
                 OmegaConf.update(config, key, value)
-            return RunConfig(plain(config), self.choices)
+            if self.whitelist:
+                self.whitelist.check(OmegaConf.to_container(config), references=True)
+            changed = plain(config)
+            if self.whitelist:
+                self.whitelist.check(changed)
+            return RunConfig(changed, self.choices)
         except OmegaConfBaseException as error:
             raise ConfigError(Problem(str(error.full_key), "cannot be set", remedy=first_line(error))) from error
 
     def to_record(self) -> dict[str, Any]:
-        """Returns plain values for the store."""
-        return {"config": OmegaConf.to_container(self.config), "choices": dict(self.choices)}
+        """Returns plain values for the store, without secrets."""
+        values: Any = OmegaConf.to_container(self.config)
+        return {"config": hide_secrets(values), "choices": dict(self.choices)}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Restores it from the store."""
+    def from_record(cls, record: Mapping[str, Any], whitelist: ExecutionWhitelist) -> Self:
+        """Restores it from the store. Raises ConfigError if it holds what the whitelist does not allow."""
+        whitelist.check(record["config"], record["choices"], references=True)
         config = OmegaConf.create(record["config"])
         assert isinstance(config, DictConfig)
-        return cls(config, record["choices"])
+        return cls(config, record["choices"], whitelist)
+
+
+def hide_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a config as they are recorded: addresses without their passwords."""
+    hidden = copy.deepcopy(dict(values))
+    for section, _, key in (name.rpartition(".") for name in keys_with(Flag.SECRET)):
+        if isinstance(address := (hidden.get(section) or {}).get(key), str):
+            hidden[section][key] = without_secrets(address)
+    return hidden
+
+
+def call_resolvers(config: DictConfig) -> DictConfig:
+    """Returns the config with the values of its resolvers: `${oc.env:DATA}/a` becomes `/data/a`.
+
+    A recorded config may call none. References stay, because the values of a trial may change what they refer to.
+    """
+    found: Any = OmegaConf.to_container(config)
+    for key, text in flatten(found):
+        if isinstance(text, str) and RESOLVER.search(text):
+            whole = RESOLVER.fullmatch(text)
+            OmegaConf.update(
+                config,
+                key,
+                _resolve(config, key, whole) if whole else RESOLVER.sub(partial(_resolve_text, config, key), text),
+            )
+    return config
+
+
+def _resolve_text(config: DictConfig, key: str, call: re.Match) -> str:
+    return str(_resolve(config, key, call))
+
+
+def _resolve(config: DictConfig, key: str, call: re.Match) -> Any:
+    copied = copy.deepcopy(config)
+    OmegaConf.update(copied, key, call.group())
+    return OmegaConf.select(copied, key)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

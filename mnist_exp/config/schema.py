@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, StringConstraints, create_model
 
 from mnist_exp.config.targets import argument_type
 
@@ -23,7 +23,7 @@ class Flag(Enum):
 
     RESUME = "may be given when a run or a sweep is resumed"
     LABEL = "names a run or says where it is kept: not swept, compared or written to best.yaml"
-    SECRET = "never recorded, printed or put into a problem"
+    SECRET = "an address that may hold a password: recorded and printed without it, never put into a problem"
     PATH = "a file or folder: ~ is expanded"
 
 
@@ -44,6 +44,9 @@ FractionOrCount = Annotated[Annotated[float, Gt(0), Lt(1)] | Count, Rule("must b
 Name = Annotated[str, Len(1, 200)]
 FilePath = Annotated[str, Flag.PATH]
 OptionalPath = Annotated[str | None, Flag.PATH]
+
+# As in the execution whitelist of Hydra 1.4: the name of a target, or a prefix.
+Entry = Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*(\.\w+)*(\.\*)?$")]
 
 Monitor = Literal["val_accuracy", "val_loss", "accuracy", "loss"]
 
@@ -127,6 +130,9 @@ class Tracking(Section):
     uri: Annotated[str | None, Flag.SECRET] = None
     experiment: Name = "mnist_exp"
     folder: Annotated[str, Len(1), Flag.PATH] = "mlruns"
+    execution_whitelist: Annotated[
+        list[Entry], Rule("must be a list of targets, such as my_nets.wide, or of prefixes, such as my_nets.*")
+    ] = []
 
 
 # What a run logs of its validation images; the test set is not for choosing.
@@ -195,7 +201,7 @@ class ClusterExecutor(Executor):
 class DaskExecutor(ClusterExecutor):
     """The workers of a Dask scheduler."""
 
-    address: str
+    address: Annotated[str, Flag.SECRET]
     tls_ca: OptionalPath = None
     tls_cert: OptionalPath = None
     tls_key: OptionalPath = None

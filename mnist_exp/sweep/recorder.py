@@ -11,6 +11,7 @@ from typing import Any
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import TrackingError
+from mnist_exp.secrets import hide
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
@@ -58,8 +59,8 @@ class TrialRecorder:
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it. Raises OwnershipLost."""
         settings, number, rung = self.study.settings, proposal.number, proposal.rung
-        # Where the sweep is, not what a worker would choose or a resuming command line says.
-        place = {"uri": self.record.store.uri, "experiment": self._experiment}
+        # Where the sweep is, not what a resuming command line says. A worker gets the address of the store beside it.
+        place = {"uri": hide(self.record.store.uri), "experiment": self._experiment}
         tracking = {**self.tracking.model_dump(), **place}
         epochs = {"training.epochs": rung.epochs} if rung else {}
         config = self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
@@ -83,6 +84,7 @@ class TrialRecorder:
             objective=self.study.objective,
             digest=self.study.digest if config.values["dataset"] == self._dataset else None,
             definitions=self.study.definitions,
+            address=self.record.store.address,  # not what a worker would choose
             medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
             pruning_epochs=settings.pruning_epochs,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,

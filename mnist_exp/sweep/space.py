@@ -103,6 +103,14 @@ class Space:
 
     parameters: tuple[Parameter, ...]
 
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial can have these values: a choice of each choice, a number of each interval."""
+        return all(
+            values[p.name] in p.values if isinstance(p.values, Choices) else type(values[p.name]) in (int, float)
+            for p in self.active(values)
+            if p.name in values
+        )
+
     @property
     def finite(self) -> bool:
         """Whether a grid can try every combination."""

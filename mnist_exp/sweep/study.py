@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from mnist_exp.config.check import find_problems
 from mnist_exp.config.compose import Composed, by_key
 from mnist_exp.config.objective import Objective
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
 from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
 from mnist_exp.config.schema import Sweep
 from mnist_exp.data.load import load_splits
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ConfigError, Problem, TrackingError
+from mnist_exp.secrets import hide
 from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
 from mnist_exp.sweep.syntax import read_space
@@ -56,7 +59,7 @@ class Study:
         return {
             "format": FORMAT,
             "name": self.name,
-            "overrides": list(self.overrides),
+            "overrides": list(map(hide, self.overrides)),
             "settings": {**self.settings.model_dump(), "space": {}},
             "algorithm": self.algorithm,
             "space": SPACE.dump_python(self.space, mode="json"),
@@ -66,17 +69,22 @@ class Study:
         }
 
     def trials(self, record: SweepRun) -> list[TrialRun]:
-        """Returns the trials of the sweep in the store, by number."""
-        return [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
+        """Returns the trials of the sweep in the store, by number. Raises TrackingError for foreign values."""
+        trials = [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
+        for trial in trials:
+            if not self.space.holds(trial.values):
+                rule = "must have values of the sweep's space"
+                raise TrackingError(Problem(f"trial {trial.number}", rule, trial.values, "start a new sweep"))
+        return trials
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Study":
-        """Restores a study from its record."""
+    def from_record(cls, record: Mapping[str, Any], whitelist: ExecutionWhitelist) -> "Study":
+        """Restores a study from its record. Raises ConfigError for what the whitelist does not allow."""
         space, stored = read_stored_space(record)
         stored_bases = record["configs"].items()
-        bases = {read_stored_groups(record, key): BaseConfig.from_record(base) for key, base in stored_bases}
+        bases = {read_stored_groups(record, key): BaseConfig.from_record(base, whitelist) for key, base in stored_bases}
         return cls(
-            record["name"],
+            " ".join(record["name"].split()),  # one line: it becomes a comment of best.yaml
             Sweep(**record["settings"]),
             record["algorithm"],
             TrialConfigs(space, bases),
@@ -129,12 +137,14 @@ def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str,
 
     Raises ConfigError for other changes.
     """
-    study = Study.from_record(record.record)
+    study = Study.from_record(record.record, record.store.whitelist)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)
     now = check_settings(composed).settings(Sweep)
     own = sorted(key for key in free if key.startswith("sweep.") and key not in ("sweep.resume", "sweep.take_over"))
     changed = {name: getattr(now, name) for name in (key.removeprefix("sweep.") for key in own)}
     settings = study.settings.model_copy(update=changed)
+    if "save_best" not in changed:
+        _check_recorded_path(settings.save_best)
     _check_end(study.algorithm, settings, study.space)
     digest = load_splits(study.configs.first()).digest
     if digest != study.digest:
@@ -142,6 +152,13 @@ def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str,
         raise ConfigError(Problem("the data set", rule, digest, "restore that data, or start a new sweep"))
     given = by_key(composed.overrides)
     return replace(study, settings=settings), {"overrides": [given[key] for key in own], "settings": changed}
+
+
+def _check_recorded_path(path: str | None) -> None:
+    """Raises ConfigError for a recorded path that the sweep must not write to: its record may be another's."""
+    if path and (Path(path).suffix not in (".yaml", ".yml") or Path(path).is_absolute() or ".." in Path(path).parts):
+        rule = "must be a YAML file below the current folder, because it is read from a store"
+        raise ConfigError(Problem("sweep.save_best", rule, path, "give sweep.save_best=PATH again, or null"))
 
 
 def _choose_algorithm(settings: Sweep, space: Space) -> str:

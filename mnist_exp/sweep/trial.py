@@ -1,6 +1,6 @@
 """A trial as data: what is proposed, sent to a worker and returned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mnist_exp.config.objective import Objective
@@ -38,8 +38,9 @@ class Job:
 
     run_id: its run, which exists already. digest: of the data set that the sweep began with. definitions: the version
     of the metrics that the sweep scores by. medians: of the finished trials' objective, epoch by epoch; a trial below
-    them is pruned. continues: the run whose checkpoint it continues.
-    keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take.
+    them is pruned. continues: the run whose checkpoint it continues. keeps_checkpoint: whether another trial may
+    continue its own. seconds: how long it may take. address: of the store, with its credentials, which the config does
+    not hold; it is not part of the text that Dask writes to its logs.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Job:
     objective: Objective
     digest: str | None
     definitions: int
+    address: str = field(repr=False)
     medians: tuple[float, ...] = ()
     pruning_epochs: int = 0
     continues: str | None = None

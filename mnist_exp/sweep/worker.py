@@ -25,14 +25,14 @@ from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.log_run import log_start
-from mnist_exp.tracking.store import Store, connect, long_retries
+from mnist_exp.tracking.store import Store, long_retries, open_store
 from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.mlflow_run import MlflowRun
 
 CHECKPOINT = "checkpoint"
-connect_once = functools.lru_cache(maxsize=1)(connect)  # a worker keeps its connection to the store
+open_once = functools.lru_cache(maxsize=1)(open_store)  # a worker keeps its connection to the store
 # Called between batches: on another machine a trial may run longer than the sweep that waits for it.
 is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("is_cancelled", default=lambda: False)
 # Called when a trial begins, after the imports: its time counts from then on.
@@ -105,7 +105,7 @@ def _run_trial(job: Job) -> Outcome:
     deadline = None if job.seconds is None else time.monotonic() + job.seconds
     settings = job.config.settings(Tracking)
     with long_retries():
-        store = connect_once(settings)
+        store = open_once(job.address, Path(settings.folder).resolve())
     _freeze_libraries()
     keras.backend.clear_session()  # the model of the trial before
     with (

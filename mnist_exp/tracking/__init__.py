@@ -46,4 +46,6 @@ def read_resumable(settings: Tracking, wanted: str) -> tuple[str, dict[str, Any]
     store = connect(settings)
     end_dead_runs(store)
     run = find_resumable(store, wanted)
-    return run.id, parse_config(Path(run.tags[FOLDER], "artifacts", "config.yaml")), run.choices
+    path = Path(run.tags[FOLDER], "artifacts", "config.yaml")
+    config = parse_config(path, run.choices, store.whitelist)
+    return run.id, config, run.choices

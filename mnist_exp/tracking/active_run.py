@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation import history
+from mnist_exp.secrets import hide, hide_in_file
 
 if TYPE_CHECKING:
     import keras
@@ -86,9 +87,9 @@ class ActiveRun:
         if error is None:
             self.end("FINISHED")
         elif isinstance(error, Exception | SystemExit):  # a user's net may end the process
-            text = "".join(traceback.format_exception(error))
+            text = hide("".join(traceback.format_exception(error)))
             (self.artifacts / "traceback.txt").write_text(text, encoding="utf-8")
-            self.end("FAILED", f"{type(error).__name__}: {error}")
+            self.end("FAILED", hide(f"{type(error).__name__}: {error}"))
         else:
             self.end("KILLED", type(error).__name__)
 
@@ -115,6 +116,10 @@ class ActiveRun:
 
     def log_artifacts(self) -> None:
         """Sends the artifacts written so far to the store."""
+
+    def hide_log(self) -> None:
+        """Hides what libraries wrote of secrets to the log, before it is kept."""
+        hide_in_file(self.log)
 
     def log_model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Stores the trained model and returns it as loaded again."""

@@ -10,21 +10,23 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 
+PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("mnist_exp", "tensorflow", "keras", "numpy", "mlflow", "scikit-learn", "hydra-core")
 
 
 def collect_tags(artifacts: Path) -> dict[str, str]:
-    """Returns the tags. An uncommitted change is also written to artifacts/git.diff."""
-    return _git(artifacts) | _versions() | _hardware() | _command()
+    """Returns the tags. Uncommitted changes are also written to artifacts/git.diff and artifacts/code.diff."""
+    return _git(artifacts) | _code(artifacts) | _versions() | _hardware() | _command()
 
 
 def _command() -> dict[str, str]:
     """Returns the command and the user, under the names that MLflow's pages show."""
     name = "python -m mnist_exp" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     return {
-        tags.COMMAND: shlex.join([*name.split(), *sys.argv[1:]]),
+        tags.COMMAND: hide(shlex.join([*name.split(), *sys.argv[1:]])),
         tags.SOURCE_NAME: "mnist_exp",
         tags.SOURCE_TYPE: "LOCAL",
         tags.USER: _user(),
@@ -40,13 +42,30 @@ def _user() -> str:
 
 def _git(artifacts: Path) -> dict[str, str]:
     """Returns commit and state of the repository of the current folder; nothing if there is none."""
-    commit = _output("git", "rev-parse", "HEAD")
+    state = _state(Path.cwd(), artifacts / "git.diff")
+    return {tags.COMMIT: state[0], tags.DIRTY: state[1]} if state else {}
+
+
+def _code(artifacts: Path) -> dict[str, str]:
+    """Returns the version of this package and, if it lies in a checkout of its own, commit and state of that."""
+    found = {tags.CODE_VERSION: _version("mnist_exp")}
+    # A virtual environment often lies within another repository, which does not know the package's files.
+    if _output("git", "-C", str(PACKAGE), "ls-files", "--error-unmatch", "__init__.py"):
+        state = _state(PACKAGE, artifacts / "code.diff")
+        found |= {tags.CODE_COMMIT: state[0], tags.CODE_DIRTY: state[1]} if state else {}
+    return found
+
+
+def _state(folder: Path, diff: Path) -> tuple[str, str] | None:
+    """Returns commit and `true` or `false` for changes of the repository of a folder; None if there is none."""
+    git = "git", "-C", str(folder)
+    commit = _output(*git, "rev-parse", "HEAD")
     if not commit:
-        return {}
-    dirty = bool(_output("git", "status", "--porcelain"))
-    if dirty and (diff := _output("git", "diff", "HEAD")):
-        (artifacts / "git.diff").write_text(diff[:1_000_000], encoding="utf-8")
-    return {tags.COMMIT: commit, tags.DIRTY: str(dirty).lower()}
+        return None
+    dirty = bool(_output(*git, "status", "--porcelain"))
+    if dirty and (text := _output(*git, "diff", "HEAD")):
+        diff.write_text(hide(text[:1_000_000]), encoding="utf-8")
+    return commit, str(dirty).lower()
 
 
 def _output(*command: str) -> str:

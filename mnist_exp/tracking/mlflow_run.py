@@ -112,6 +112,7 @@ class MlflowRun(ActiveRun):
     def end(self, status: Status, message: str = "") -> None:
         if message:
             self._write("tags", {tags.ERROR: message[:4000]})
+        self.hide_log()
         if self.log.exists():
             shutil.copy(self.log, self.artifacts)
         with self._outbox.lock():

@@ -22,13 +22,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ARTIFACTS, CHECKPOINTS, MODEL, RECORD, Kind
 from mnist_exp.tracking.active_run import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking.find import SHORTEST, list_runs
 from mnist_exp.tracking.owner import end_dead_runs, state_of
 from mnist_exp.tracking.registry import upload_model
-from mnist_exp.tracking.store import Store, hide_password, long_retries, store_errors
+from mnist_exp.tracking.store import Store, long_retries, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
 STATE, LOCK = "outbox.json", "deliver.lock"
@@ -345,4 +346,4 @@ def _drop_broken_line(record: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return hide_password(" ".join(str(error).split()))[:300]
+    return hide(" ".join(str(error).split()))[:300]

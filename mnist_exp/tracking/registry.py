@@ -95,6 +95,7 @@ def upload_model(store: Store, run_id: str, folder: Path) -> None:
 def load_model(uri: str | None, run_id: str) -> "keras.Model":
     """Loads the model that a run logged in the store with this URI.
 
+    The file is read in Keras's safe mode, whatever the description beside it says, so it runs no code of the store.
     Raises TrackingError if it has layers of the user's own that are not in the current folder's code.
     """
     from mlflow.models import Model

@@ -1,18 +1,19 @@
 """The tracking store: where it is, how it is opened, and how its failures become TrackingErrors."""
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.secrets import hide, move_credentials, with_credentials
 from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of, warn_of_network_disk
 
 if TYPE_CHECKING:
@@ -35,13 +36,19 @@ class Store:
     """A tracking store that answered.
 
     artifacts: the local folder of artifacts; None if a server keeps them.
-    file: the number of the local database's file when it was opened.
+    file: the number of the local database's file when it was opened. whitelist: what its configs may run.
     """
 
     uri: str
     artifacts: Path | None
     client: "MlflowClient"
     file: int | None = None
+    whitelist: ExecutionWhitelist = field(default_factory=ExecutionWhitelist)
+
+    @property
+    def address(self) -> str:
+        """The URI with the credentials that another machine needs. Not to be recorded or printed."""
+        return with_credentials(self.uri)
 
     def check_file(self) -> None:
         """Raises OSError if the local database was deleted or replaced: SQLite would still write to the old one."""
@@ -60,7 +67,7 @@ class Store:
                     self.client.create_experiment(name, artifact_location=location, tags=dict(new_tags or {}))
                 experiment = self.client.get_experiment_by_name(name)
         if experiment is None or experiment.lifecycle_stage != "active":
-            rule = f"was deleted in {hide_password(self.uri)}"
+            rule = f"was deleted in {hide(self.uri)}"
             remedy = "restore it in the UI or choose another with tracking.experiment=NAME"
             raise TrackingError(Problem(f"experiment {name!r}", rule, remedy=remedy))
         _check_location(name, experiment.artifact_location)
@@ -84,9 +91,11 @@ class Store:
 def locate(uri: str | None, folder: Path) -> str:
     """Returns the URI of the store: the one given, else MLFLOW_TRACKING_URI, else the SQLite file in `folder`.
 
+    The credentials of a server move from its address to the environment of this process.
     Raises TrackingError if it is a folder: MLflow retired that kind of store.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or uri_of(folder / DATABASE)
+    chosen = move_credentials(chosen)
     parts = urlsplit(chosen)
     if parts.scheme in ("", "file"):
         key = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
@@ -129,7 +138,10 @@ def open_store(uri: str | None, folder: Path) -> Store:
 
 def connect(settings: Tracking) -> Store:
     """Opens the store that these settings name, as `open_store` does."""
-    return open_store(settings.uri, Path(settings.folder).resolve())
+    folder = Path(settings.folder).resolve()
+    store = open_store(settings.uri, folder)
+    closed = (folder, store.artifacts.resolve()) if store.artifacts else (folder,)
+    return replace(store, whitelist=ExecutionWhitelist(tuple(settings.execution_whitelist), closed))
 
 
 def connect_existing(settings: Tracking) -> Store:
@@ -192,7 +204,7 @@ def _check_server(uri: str) -> None:
     session = requests.Session()
     if os.environ.get(RETRIES) == str(LONG_RETRIES):
         session.mount(uri, requests.adapters.HTTPAdapter(max_retries=Retry(LONG_RETRIES, backoff_factor=2)))
-    server = hide_password(uri)
+    server = hide(uri)
     try:
         status = session.get(f"{uri.rstrip('/')}/health", timeout=5).status_code
     except requests.RequestException as error:
@@ -212,12 +224,7 @@ def store_errors(uri: str) -> Iterator[None]:
         yield
     except ImportError as error:
         rule, remedy = f"needs its database driver ({error})", "install it, or leave tracking.uri out"
-        raise TrackingError(Problem(hide_password(uri), rule, remedy=remedy)) from error
+        raise TrackingError(Problem(hide(uri), rule, remedy=remedy)) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        text = hide_password(" ".join(str(error).split())[:500])
-        raise TrackingError(Problem(hide_password(uri), f"failed: {text}")) from error
-
-
-def hide_password(text: str) -> str:
-    """Returns the text without the user and password of the URIs in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+        text = hide(" ".join(str(error).split()))[:500]
+        raise TrackingError(Problem(hide(uri), f"failed: {text}")) from error

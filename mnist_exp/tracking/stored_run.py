@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.compose import GROUPS
+from mnist_exp.config.recorded import ExecutionWhitelist
+from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.predictions import Predictions, read_predictions
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.store import Store, store_errors
@@ -177,16 +179,24 @@ def download(store: Store, run_id: str, path: str) -> Iterator[Path]:
 
 
 def read_config(store: Store, run: StoredRun) -> dict[str, Any]:
-    """Returns the config of a run as a plain nested dict; for a trial with several seeds, that of its best seed."""
+    """Returns the config of a run as a plain nested dict; for a trial with several seeds, that of its best seed.
+
+    Raises ConfigError if it would run what the whitelist of the store does not allow.
+    """
     with download(store, run.model_run_id, "config.yaml") as path:
-        return parse_config(path)
+        return parse_config(path, run.choices, store.whitelist)
 
 
-def parse_config(path: Path) -> dict[str, Any]:
-    """Returns the values in a run's config.yaml."""
-    from yaml import safe_load  # type: ignore[import-untyped]
+def parse_config(path: Path, choices: Mapping[str, str], whitelist: ExecutionWhitelist) -> dict[str, Any]:
+    """Returns the values in a run's config.yaml. Raises ConfigError if the whitelist does not allow them."""
+    from yaml import YAMLError, safe_load  # type: ignore[import-untyped]
 
-    return dict(safe_load(path.read_text(encoding="utf-8")))
+    try:
+        values = dict(safe_load(path.read_text(encoding="utf-8")))
+    except (YAMLError, ValueError, TypeError) as error:
+        raise TrackingError(Problem(str(path), "is not the config of a run", remedy="start a new run")) from error
+    whitelist.check(values, choices)
+    return values
 
 
 def read_metric_history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import Status
 from mnist_exp.tracking.find import FINISHED, SWEEPS, find_run, list_runs
@@ -213,7 +214,7 @@ class SweepRun:
         self.ownership.release()
 
     def _end(self, run_id: str, status: Status, facts: Mapping[str, str]) -> None:
-        self.store.set_tags(run_id, facts)
+        self.store.set_tags(run_id, {key: hide(value) for key, value in facts.items()})
         with store_errors(self.store.uri):
             self.store.client.set_terminated(run_id, status)
 

@@ -26,7 +26,9 @@ HEARTBEAT = "heartbeat"  # of the process that runs the sweep: its generation an
 RELEASED, RESUMED = "released/", "resumed/"  # prefixes of a generation: its process has ended; what it changed, JSON
 
 # The environment of a run
-COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"
+COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"  # DIRTY and COMMIT: of the repository of the current folder
+CODE = "code."  # prefix: of this package, its version and, in a checkout, commit and state
+CODE_VERSION, CODE_COMMIT, CODE_DIRTY = f"{CODE}version", f"{CODE}commit", f"{CODE}dirty"
 VERSION, HARDWARE = "version.", "hardware."  # prefixes
 
 # Copies in another store. Ids of runs and models in any other tag become those of the copies there.

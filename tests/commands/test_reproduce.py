@@ -41,7 +41,7 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
     before = len(list_runs(store, ""))
     status, out, _ = run_main("reproduce", "good", "--check")
     assert status == 0
-    assert "are those of the run" in out
+    assert "the same as in the run: versions, hardware" in out
     store.client.set_tag(runs[1]["good"].run_id, "version.keras", "2.0")
     status, out, _ = run_main("reproduce", "good", "--check")
     assert status == 1
@@ -49,6 +49,17 @@ def test_surroundings_are_compared_without_training(run_main, store, runs) -> No
     status, out, _ = run_main("reproduce", "good", "--check", "--json")
     assert (status, json.loads(out)["changes"].keys()) == (1, {"version.keras"})
     assert len(list_runs(store, "")) == before
+
+
+def test_what_was_not_recorded_is_not_called_the_same(run_main, store, runs) -> None:
+    run = runs[1]["good"].run_id
+    for key in store.client.get_run(run).data.tags:
+        if key.startswith(("code.", "git.", "hardware.", "system", "mlflow.source.git")):
+            store.client.delete_tag(run, key)
+    status, out, _ = run_main("reproduce", "good", "--check")
+    assert status == 0
+    assert "the same as in the run: versions\n" in out
+    assert "not recorded by the run: hardware, the code of mnist_exp, the commit of the current folder" in out
 
 
 def test_other_data_are_refused(run_main, monkeypatch) -> None:

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import Source, compose, parse_overrides
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.run_config import BaseConfig, RunConfig, format_value
 from mnist_exp.config.schema import DaskExecutor, Executor, General, Schedule, Split, Training
 
@@ -128,7 +129,7 @@ def test_an_experiment_file_says_nothing_of_where_a_run_is_kept() -> None:
 
 def test_a_trial_sets_values_before_interpolations_are_resolved() -> None:
     composed = compose(["model.dropout=0.1"])
-    base = BaseConfig.from_record(BaseConfig(composed.config, composed.choices).to_record())
+    base = BaseConfig.from_record(BaseConfig(composed.config, composed.choices).to_record(), ExecutionWhitelist())
     trial = base.with_values({"dataset.name": "mine", "model.widths": [4, 4]})
     assert (trial.values["tracking"]["experiment"], trial.values["model"]["widths"]) == ("mine", [4, 4])
     assert trial.choices == composed.choices

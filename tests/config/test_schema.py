@@ -75,6 +75,7 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
         "tracking.uri",
         "tracking.experiment",
         "tracking.folder",
+        "tracking.execution_whitelist",
     }
     assert set(keys_with(Flag.RESUME, "sweep")) == {
         "sweep.max_trials",
@@ -90,8 +91,9 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
         "tracking.uri",
         "tracking.experiment",
         "tracking.folder",
+        "tracking.execution_whitelist",
     }
-    assert keys_with(Flag.SECRET) == ["tracking.uri"]
+    assert keys_with(Flag.SECRET) == ["tracking.uri"]  # of executors it is that of executor=dask
     for target in ("mnist", "fashion_mnist", "npz", "folder"):
         fields = section_model("dataset", import_target(f"mnist_exp.data.{target}")).model_fields
         assert Flag.PATH in fields["path"].metadata, target

@@ -45,7 +45,7 @@ def sweep(study: Study, tracking: Tracking, prepare: Preparation | None = None) 
     begun = list_runs(store, "tags.kind = 'sweep'")
     if begun:
         record = SweepRun.resume(store, "latest")
-        study = Study.from_record(record.record)
+        study = Study.from_record(record.record, record.store.whitelist)
         record.take_over()
     else:
         record = SweepRun.create(store, tracking.experiment, study.name, study.to_record())

@@ -15,6 +15,7 @@ from light_trials import light, study_of
 from mlflow.entities import Metric
 from test_kills import Silent
 
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.samplers import create_sampler
@@ -31,7 +32,7 @@ CONDITION = "dataset.name='a b','123'/model.batch_norm"
 
 @pytest.fixture
 def study() -> Study:
-    return Study.from_record(OLD["record"])
+    return Study.from_record(OLD["record"], ExecutionWhitelist())
 
 
 def test_the_tokens_of_an_old_space_become_plain_values_once(study: Study) -> None:
@@ -87,7 +88,7 @@ def test_a_resumed_old_sweep_goes_on_and_writes_tokens(tracking) -> None:
             store.client.set_terminated(run_id)
     record.end("KILLED")
     record = SweepRun.resume(store, "latest")
-    study = Study.from_record(record.record)
+    study = Study.from_record(record.record, record.store.whitelist)
     record.take_over()
     engine = search(study, record, tracking, Inline(), Silent(), light)
     assert engine.stop_reason == "done"

@@ -1,6 +1,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mnist_exp.config.compose import ROOT, Composed, compose, parse_overrides
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.errors import ConfigError, DataError
 from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
@@ -21,6 +23,8 @@ CONDITION = {"when": {"optimizer=adadelta": {"optimizer.learning_rate": "interva
 @dataclass
 class Recorded:
     """What the store gives back of a sweep."""
+
+    store = SimpleNamespace(whitelist=ExecutionWhitelist())
 
     record: dict[str, Any]
 
@@ -274,7 +278,7 @@ def test_data_sets_can_be_chosen(tmp_path: Path, photos: Path) -> None:
 )
 def test_a_record_gives_back_the_whole_study(overrides: list[str], space: dict[str, Any]) -> None:
     study = defined(*overrides, space=space)
-    thawed = Study.from_record(recorded(study).record)
+    thawed = Study.from_record(recorded(study).record, ExecutionWhitelist())
     assert thawed.to_record() == study.to_record()
     assert repr(thawed.space) == repr(study.space)  # 1 and 1.0 apart
     assert (thawed.name, thawed.algorithm, thawed.digest) == (study.name, study.algorithm, study.digest)

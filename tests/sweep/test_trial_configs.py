@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from spaces import parse
 
 from mnist_exp.config.compose import compose
+from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.run_config import BaseConfig, format_value
 from mnist_exp.config.run_config import plain as to_dict
 from mnist_exp.config.schema import SWEEP_SECTIONS
@@ -96,7 +97,10 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_gets_what_a_run_with_its_values_gets(overrides: list[str], space: dict[str, Any]) -> None:
     configs = composed(*overrides, space=space)
     record = json.loads(json.dumps({key: base.to_record() for key, base in configs.bases.items()}))
-    thawed = TrialConfigs(configs.space, {key: BaseConfig.from_record(base) for key, base in record.items()})
+    thawed = TrialConfigs(
+        configs.space,
+        {key: BaseConfig.from_record(base, ExecutionWhitelist(("net_of_my_own.net",))) for key, base in record.items()},
+    )
     for values in islice(configs.space.combinations(), 4):
         config = configs.of(values)
         assert (plain(config.values), config.choices) == from_scratch(configs, values, tuple(overrides))

@@ -13,7 +13,8 @@ from mnist_exp.tracking import environment
 
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> Path:
+def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)  # the checkout of the tests may have changes
     (tmp_path / "artifacts").mkdir()
     return tmp_path / "artifacts"
 
@@ -58,6 +59,24 @@ def test_outside_a_repository_or_without_git(tmp_path: Path, artifacts: Path, mo
     assert not {"git.dirty", "mlflow.source.git.commit"} & environment.collect_tags(artifacts).keys()
     monkeypatch.setenv("PATH", "")
     assert not {"git.dirty", "mlflow.source.git.commit"} & environment.collect_tags(artifacts).keys()
+
+
+def test_the_code_of_the_package_is_recorded_apart_from_the_current_folder(
+    repository: Path, tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "PACKAGE", repository / "site-packages")  # of an environment inside the repository
+    (repository / "site-packages").mkdir()
+    (repository / "site-packages" / "__init__.py").touch()
+    tags = environment.collect_tags(artifacts)
+    assert (tags["code.version"], tags["version.mnist_exp"]) == (version("mnist_exp"),) * 2
+    assert not {"code.commit", "code.dirty"} & tags.keys()
+    subprocess.run(("git", "add", "site-packages"), check=True, timeout=60)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    tags = environment.collect_tags(artifacts)
+    assert len(tags["code.commit"]) == 40
+    assert tags["code.dirty"] == "true"
+    assert not {"git.dirty", "mlflow.source.git.commit"} & tags.keys()
 
 
 def test_who_started_what(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import psutil
 
 from mnist_exp.config.schema import ClusterExecutor, DaskExecutor
 from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.secrets import remember
 from mnist_exp.sweep.executors.base import THREADS, Preempted, TrialExecutor
 from mnist_exp.sweep.trial import Job
 from mnist_exp.sweep.worker import is_cancelled, on_start
@@ -48,6 +49,7 @@ class Cluster(TrialExecutor):
     ) -> None:
         self.keys, self.shared, self._started = keys, shared, started
         self._address, self._security = address, security
+        remember(address)
         self._busy: dict[Future, tuple[str, str]] = {}  # address and id of the worker
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._topic = f"mnist_exp-started-{uuid.uuid4().hex}"  # of the events of workers whose trial begins
@@ -157,13 +159,18 @@ class Cluster(TrialExecutor):
 
 
 def read_security(keys: DaskExecutor) -> "Security | None":
-    """Returns the TLS settings of these keys; None without any. Raises ConfigError if some are missing."""
+    """Returns the TLS settings of these keys, else those of the user's Dask config; None if there are none.
+
+    Raises ConfigError if some are missing.
+    """
     from distributed import Security
 
     given = [keys.tls_ca, keys.tls_cert, keys.tls_key]
+    if not any(given) and (configured := Security()).tls_client_key:
+        return configured
     if not all(given):
         if any(given) or str(keys.address).startswith("tls://"):
-            rule = "needs executor.tls_ca, tls_cert and tls_key, because it is at tls:// or one of them was given"
+            rule = "needs executor.tls_ca, tls_cert and tls_key, or those of Dask's config"
             raise ConfigError(Problem(f"the scheduler {keys.address}", rule, given))
         return None
     return Security(

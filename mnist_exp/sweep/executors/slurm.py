@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from mnist_exp.config import schema as settings
 from mnist_exp.errors import ConfigError, Problem
@@ -15,10 +16,14 @@ def start_cluster(keys: settings.SlurmExecutor, *, shared: bool) -> Cluster:
 
     Raises ConfigError if Slurm does not accept such a job.
     """
+    import dask
     from dask_jobqueue import SLURMCluster
+    from distributed import Security
+    from distributed.utils import get_ip
 
     _check_job(keys)
     wanted = keys.workers or 1
+    listening = {"interface": keys.interface} if keys.interface else {"host": get_ip()}  # not on all networks
     cluster = SLURMCluster(
         queue=keys.partition,
         cores=1,
@@ -32,7 +37,10 @@ def start_cluster(keys: settings.SlurmExecutor, *, shared: bool) -> Cluster:
         job_script_prologue=[f"export DASK_DISTRIBUTED__WORKER__MEMORY__{key}=False" for key in UNUSED],
         python=sys.executable,
         interface=keys.interface,
-        scheduler_options={"dashboard_address": "127.0.0.1:0"},
+        security=Security.temporary(),  # who reaches the scheduler without its key can send it no code
+        # The jobs read the key from files, which only this user can read, and which end with the cluster.
+        shared_temp_directory=dask.config.get("jobqueue.slurm.shared-temp-directory", None) or str(Path.cwd()),
+        scheduler_options={"dashboard_address": "127.0.0.1:0", **listening},
     )
     cluster.adapt(minimum=wanted, maximum=wanted)
     keys = keys.model_copy(update={"workers": wanted})

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_exp.secrets import hide
 from mnist_exp.sweep.display import format_values, shorten
 from mnist_exp.sweep.report import figures
 from mnist_exp.sweep.samplers.importance import importances
@@ -42,7 +43,7 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
     page = template.render(
         study=study,
         facts=_facts(study, attempts),
-        commands=[f"python -m mnist_exp -m {shlex.join(overrides)}" for overrides in commands],
+        commands=[hide(f"python -m mnist_exp -m {shlex.join(overrides)}") for overrides in commands],
         keys=list(dict.fromkeys(parameter.key for parameter in study.space.parameters)),
         rows=list(_rows(study, ranked)),
         others=sorted(others, key=lambda attempt: STATES.index(attempt.outcome)),

@@ -1,0 +1,90 @@
+"""Passwords and tokens reach nothing that is kept or printed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mnist_exp import secrets
+from mnist_exp.config.compose import compose
+from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
+from mnist_exp.errors import ConfigError, Problem
+
+CANARY = "c4nary-s3cret"
+SERVER = f"http://alice:{CANARY}@127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (secrets.USER, secrets.PASSWORD, secrets.TOKEN):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(secrets, "_addresses", set())
+    monkeypatch.setattr(secrets, "_moved", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        (f"at {SERVER}/api: refused", "at http://127.0.0.1:1/api: refused"),
+        (f"postgresql+psycopg://a:{CANARY}@h/db", "postgresql+psycopg://h/db"),
+        (f"postgresql://h/db?user=a&password={CANARY}&x=1", "postgresql://h/db?user=a&password=***&x=1"),
+        (f"https://h?access_token={CANARY}", "https://h?access_token=***"),
+        (f"tracking.uri='http://a:p@{CANARY}@h'", "tracking.uri='http://h'"),
+        ("models:/mnist_exp@champion", "models:/mnist_exp@champion"),
+        ("optimizer@opt=adam //x", "optimizer@opt=adam //x"),
+    ],
+)
+def test_addresses_in_a_text(text: str, hidden: str) -> None:
+    assert secrets.hide(text) == hidden
+
+
+def test_a_secret_that_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets.remember("postgresql://a:p%40ss-word@h/db")
+    assert secrets.hide("p@ss-word or p%40ss-word") == "*** or ***"
+    monkeypatch.setenv(secrets.TOKEN, CANARY)
+    assert secrets.hide(f"Bearer {CANARY}") == "Bearer ***"
+
+
+def test_credentials_of_a_server_move_to_the_environment_and_leave_it_for_another() -> None:
+    assert secrets.move_credentials("http://al%40ice:p%2Fw@h:5000/x") == "http://h:5000/x"
+    assert (os.environ[secrets.USER], os.environ[secrets.PASSWORD]) == ("al@ice", "p/w")
+    assert secrets.with_credentials("http://h:5000/x") == "http://al%40ice:p%2Fw@h:5000/x"
+    assert secrets.move_credentials("http://other:5000") == "http://other:5000"
+    assert secrets.PASSWORD not in os.environ
+    assert secrets.with_credentials("http://other:5000") == "http://other:5000"
+
+
+def test_a_config_is_recorded_without_them() -> None:
+    composed = compose(["dataset=digits", f"tracking.uri='{SERVER}'"])
+    config = RunConfig(plain(composed.config), composed.choices)
+    assert config.recorded["tracking"]["uri"] == "http://127.0.0.1:1"
+    assert CANARY not in config.to_yaml() + str(BaseConfig.from_composed(composed).to_record())
+    assert config.values["tracking"]["uri"] == SERVER  # the program itself can connect
+    assert CANARY not in str(ConfigError(Problem("tracking.uri", "must answer", SERVER)))
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"], [], ["-m", "seed=0,1"]])
+def test_the_terminal_shows_none(run_main, arguments: list[str]) -> None:
+    status, out, err = run_main(*arguments, f"tracking.uri='{SERVER}'")
+    assert CANARY not in out + err
+    assert ("127.0.0.1:1" in out + err) or status == 0
+
+
+def test_nothing_that_is_kept_holds_one(run_main, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net writes the password to standard error and fails with it."""
+    monkeypatch.setenv(secrets.PASSWORD, CANARY)
+    (home / "leak.py").write_text(
+        "import os\n\ndef net(image_shape, classes):\n"
+        "    secret = os.environ['MLFLOW_TRACKING_PASSWORD']\n"
+        "    os.write(2, secret.encode())\n    raise ValueError(secret)\n"
+    )
+    net = ("dataset=digits", "dataset.size=8", "training.epochs=1", "model=custom", "model._target_=leak.net")
+    with pytest.raises(ValueError, match=CANARY):  # printed by sys.excepthook, which hides it
+        run_main(*net)
+    status, out, err = run_main("-m", *net, "seed=0,1")
+    assert status == 1
+    assert CANARY not in out + err
+    for path in home.rglob("*"):
+        if path.is_file() and path.name != "leak.py":
+            assert CANARY.encode() not in path.read_bytes(), path
