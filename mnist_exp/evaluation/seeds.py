@@ -127,7 +127,7 @@ def _power(noncentrality: float, freedom: float) -> float:
 
 
 def _smallest_count(power: Callable[[int], float]) -> int | None:
-    """Returns the smallest number of seeds, from 2 to MOST_SEEDS, that has the power POWER; power: increases with it."""
+    """Returns the smallest number of seeds from 2 to MOST_SEEDS with a power of at least POWER."""
     counts = range(2, MOST_SEEDS + 1)
     place = bisect_left(counts, POWER, key=power)
     return counts[place] if place < len(counts) else None
