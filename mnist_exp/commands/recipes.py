@@ -148,9 +148,7 @@ class RecipeComparison:
             "standard deviation": "" if interval.deviation is None else self.format(interval.deviation),
             "95% interval": self.format_range(interval),
             "compared with": str(one.reference.number) if one.reference and test else "",
-            f"difference{f' in{self.unit}' if self.unit else ''}": self.format_difference(test.difference)
-            if test
-            else "",
+            f"difference {self.unit}".rstrip(): self.format_difference(test.difference) if test else "",
             "95% interval of the difference": self.format_difference(test.low, test.high) if test else "",
             "adjusted p": "" if one.adjusted_p is None else f"{one.adjusted_p:.2g}",
             "seeds needed": format_needed(test) if test else "",
@@ -173,7 +171,7 @@ class RecipeComparison:
     @property
     def unit(self) -> str:
         """The unit of a difference: that of two accuracies is in points of a percentage."""
-        return " points" if self.metric.endswith("accuracy") else ""
+        return "points" if self.metric.endswith("accuracy") else ""
 
     def format_difference(self, *values: float | None) -> str:
         """Returns a difference, or both ends of its interval; an empty text if there is none."""
@@ -322,7 +320,7 @@ def _format_test(one: ComparedRecipe, comparison: RecipeComparison) -> str:
     test = one.test
     if test is None:
         return ""
-    size = f"{comparison.format_difference(test.difference)}{comparison.unit}"
+    size = f"{comparison.format_difference(test.difference)} {comparison.unit}".rstrip()
     if one.adjusted_p is None:
         return f" ({size})"
     seeds = " and ".join(map(str, test.seeds))
