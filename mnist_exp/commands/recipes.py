@@ -148,7 +148,7 @@ class RecipeComparison:
             "standard deviation": "" if interval.deviation is None else self.format(interval.deviation),
             "95% interval": self.format_range(interval),
             "compared with": str(one.reference.number) if one.reference and test else "",
-            "difference (points)" if self.unit else "difference": self.format_difference(test.difference) if test else "",
+            f"difference{self.unit and ' (points)'}": self.format_difference(test.difference) if test else "",
             "95% interval of the difference": self.format_difference(test.low, test.high) if test else "",
             "adjusted p": "" if one.adjusted_p is None else f"{one.adjusted_p:.2g}",
             "seeds needed": format_needed(test) if test else "",
