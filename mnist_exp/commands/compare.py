@@ -1,139 +1,283 @@
 """python -m mnist_exp compare: runs side by side, and whether they differ on the same images."""
 
-import csv
-import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mnist_exp.commands.options import json_option, print_json, with_store, write_errors
-from mnist_exp.config.objective import Objective
-from mnist_exp.errors import ConfigError, Problem, TrackingError
-from mnist_exp.evaluation.statistics import PairedTest, test_pair
+from mnist_exp.commands.recipes import compare_recipes, print_recipes
+from mnist_exp.commands.select_runs import (
+    LABELS,
+    MOST_DATA,
+    Choice,
+    check_metric,
+    data_of,
+    describe_data,
+    find_differences,
+    find_named,
+    find_reference,
+    metric_of,
+    rank,
+    search_by_data,
+    shown_keys,
+)  # fmt: skip
+from mnist_exp.commands.tables import print_indented, print_notes, print_table
+from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.evaluation.statistics import CorrectedTest, correct_all, test_pairs
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.find import DIGESTS, find_run, search_runs
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
 
-WIDTH = 80
-SPLITS = ("val", "test")
-NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
-# Parameters that say where a run was recorded, or follow from others.
-PLUMBING = (*DIGESTS, "tracking.", "dataset.path", "export", "name", "training.resume")
+SPLITS = {"val": "validation", "test": "test"}
+NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run of a comparison.
+
+    data: the number of its data set, from 1. reference: the run that it is tested against, None for the reference
+    itself. tests: by split; their p values are corrected.
+    """
+
+    run: StoredRun
+    data: int
+    reference: StoredRun | None
+    tests: Mapping[str, CorrectedTest]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Runs side by side.
 
-    differences: the parameters in which the runs differ.
-    tests: for each run its test against the first run, by split.
+    runs: those of one data set follow each other, unless they keep the order in which they were named.
+    family: the number of tests that were corrected together, by split.
+    differences: the parameters in which the runs differ. equal: the number of parameters in which they do not.
+    has_more_data: whether the store has runs of further data sets.
     """
 
-    runs: Sequence[StoredRun]
+    runs: Sequence[Compared]
+    choice: Choice
+    family: Mapping[str, int]
     differences: Sequence[str]
-    tests: Sequence[Mapping[str, PairedTest]]
+    equal: int
+    has_more_data: bool = False
+
+    def tables(self) -> list[list[Compared]]:
+        """Returns the runs by data set."""
+        numbers = dict.fromkeys(one.data for one in self.runs)
+        return [[one for one in self.runs if one.data == number] for number in numbers]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the runs as plain values. `val/p` and `test/p` are the p values of the tests."""
-        return [self._row(*pair) for pair in zip(self.runs, self.tests, strict=True)]
+        """Returns the runs as plain values."""
+        return [self._row(one) for one in self.runs]
 
-    def _row(self, run: StoredRun, tests: Mapping[str, PairedTest]) -> dict[str, Any]:
+    def _row(self, one: Compared) -> dict[str, Any]:
+        run, tests = one.run, one.tests
         counts = {"epochs": run.tags.get(tags.USED_EPOCH), "parameters": run.tags.get(tags.PARAMETERS)}
         epochs, parameters = (None if text is None else int(text) for text in counts.values())
         return {
             "name": run.name,
             "id": run.id,
-            **{f"{split}/{name}": run.metrics.get(f"{split}/{name}") for split in SPLITS for name in NUMBERS},
+            "data": describe_data(run),
+            **{f"{split}/{name}": metric_of(run, f"{split}/{name}") for split in SPLITS for name in NUMBERS},
             **{f"{split}/p": tests[split].p if split in tests else None for split in SPLITS},
+            **{f"{split}/p_adjusted": tests[split].adjusted_p if split in tests else None for split in SPLITS},
+            **{f"{split}/family": self.family.get(split) if split in tests else None for split in SPLITS},
+            "reference": one.reference.id if one.reference else None,
+            "reference_by": "user" if self.choice.named_reference else "rank",
             "epochs": epochs,
             "seconds": run.seconds,
             "parameters": parameters,
             **{key: run.params.get(key) for key in self.differences},
         }
 
+    def paper_rows(self) -> list[dict[str, str]]:
+        """Returns the runs as text for a table: the numbers that readers need, without empty columns."""
+        several = len(self.tables()) > 1
+        return [self._paper_row(one, several) for one in self.runs]
 
-def compare(
-    store: Store,
-    wanted: Sequence[str] = (),
-    experiment: str | None = None,
-    where: Mapping[str, str] | None = None,
-    sort: str = "val/accuracy",
-    top: int = 10,
-) -> Comparison:
-    """Compares the runs that are named, else the best finished ones.
+    def keys(self) -> list[str]:
+        """Returns the parameters that set the runs apart, without those that `describe` names."""
+        return [key for key in shown_keys([one.run for one in self.runs], self.differences) if key not in self._of_data]
 
-    where: parameters that the runs must have. sort: the metric that says which are the best.
-    Raises TrackingError if there is no run to compare.
+    def describe(self, run: StoredRun) -> str:
+        """Returns the data of a run, with the parameters in which all runs of these data are equal, in words."""
+        return ", ".join([describe_data(run), *(f"{key}={run.params.get(key)}" for key in self._of_data)])
+
+    @cached_property
+    def _of_data(self) -> list[str]:
+        tables = self.tables()
+        return [
+            key
+            for key in self.differences
+            if key.startswith("dataset.")
+            and all(len({one.run.params.get(key) for one in runs}) == 1 for runs in tables)
+        ]
+
+    def _paper_row(self, one: Compared, several: bool) -> dict[str, str]:
+        run = one.run
+        row = {"data": self.describe(run)} if several else {}
+        row |= {"run": run.name, "id": run.id[:8], **{key: run.params.get(key, "") for key in self.keys()}}
+        for split, word in SPLITS.items():
+            row[f"{word} accuracy (95% interval)"] = _accuracy(run, split)
+            entropy = metric_of(run, f"{split}/cross_entropy")
+            row[f"{word} cross-entropy"] = "" if entropy is None else f"{entropy:.4f}"
+            row[f"{word} adjusted p"] = f"{one.tests[split].adjusted_p:.2g}" if split in one.tests else ""
+        return row | {"parameters": run.tags.get(tags.PARAMETERS, "")}
+
+    def notes(self) -> list[str]:
+        """Returns sentences on how to read the comparison."""
+        tables, metric = self.tables(), self.choice.objective.metric
+        notes = []
+        if len(tables) > 1:
+            notes.append(f"The runs were scored on {len(tables)} sets of images. They are ranked only within each.")
+        if self.has_more_data:
+            notes.append("Runs of further data sets are left out; choose with --where dataset.digest=...")
+        if sizes := ", ".join(f"{count} ({SPLITS[split]})" for split, count in self.family.items() if count):
+            notes.append(f"p is adjusted by Holm's correction. Tests in the family: {sizes}. {self._reference_note()}")
+        if averaged := [one.run.name for one in self.runs if tags.MODEL_RUN in one.run.tags]:
+            notes.append(f"Means of several seeds, which are not tested: {', '.join(averaged)}; use --by-recipe.")
+        without = sum(metric_of(one.run, metric) is None for one in self.runs)
+        if without and not self.choice.keeps_order:
+            notes.append(f"{without} of {len(self.runs)} runs have no finite {metric}. They are last.")
+        if len(self.runs) > 1:
+            notes.append(f"{self.equal} parameters are equal in all runs.")
+        return notes
+
+    def _reference_note(self) -> str:
+        if self.choice.named_reference:
+            return "They are those of the other runs against the reference that you named."
+        return "They are all pairs of runs with the same data, because the ranking chose the reference."
+
+
+def compare(store: Store, choice: Choice | None = None) -> Comparison:
+    """Compares the runs that are named, else the best finished ones of each data set.
+
+    Raises TrackingError if there is no run to compare, ConfigError if no run has the metric to sort by.
     """
-    if wanted:
-        found = [find_run(store, name, experiment) for name in wanted]
+    choice = choice or Choice()
+    reference, has_more = find_reference(store, choice), False
+    if choice.wanted:
+        found = find_named(store, choice)
+        if choice.sort:
+            check_metric(choice.sort, found)
     else:
-        found = search_runs(store, Objective.from_metric(sort), where or {}, top, experiment)
-    if not found:
-        remedy = "leave out --where, or start a run"
-        raise TrackingError(Problem("the store", "has no finished run with these parameters", remedy=remedy))
+        groups = search_by_data(store, choice)
+        found, has_more = [run for group in groups[:MOST_DATA] for run in group], len(groups) > MOST_DATA
+    if reference and reference.id not in {run.id for run in found}:
+        found = [reference, *found] if choice.keeps_order else rank([reference, *found], choice.objective)
     runs = read_runs(store, found)
-    return Comparison(runs, find_differences(runs), [test_against(runs[0], run) for run in runs])
+    if choice.keeps_order:
+        reference = reference or runs[0]
+    elif reference:
+        runs.sort(key=lambda run: data_of(run) != data_of(reference))
+    differences = find_differences(runs)
+    equal = len({key for run in runs for key in run.params} - LABELS) - len(differences)
+    tested, family = _test(runs, reference.id if reference else None, choice.named_reference is None)
+    return Comparison(tested, choice, family, differences, equal, has_more)
 
 
-def find_differences(runs: Sequence[StoredRun]) -> list[str]:
-    """Returns the parameters in which the runs differ, in the order of the configs, without PLUMBING."""
-    keys = dict.fromkeys(key for run in runs for key in run.params)
-    return [key for key in keys if not key.startswith(PLUMBING) and len({run.params.get(key) for run in runs}) > 1]
+def _test(runs: Sequence[StoredRun], wanted: str | None, by_rank: bool) -> tuple[list[Compared], dict[str, int]]:
+    """Tests each run against its reference. Returns the runs, and the number of tests in the family by split.
 
-
-def test_against(first: StoredRun, run: StoredRun) -> dict[str, PairedTest]:
-    """Tests a run against the first, by split. Returns nothing for the first run itself."""
-    if run is first:
-        return {}
-    tests = {split: test_pair(run.predictions, first.predictions, split) for split in SPLITS}
-    return {split: test for split, test in tests.items() if test}
-
-
-test_against.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest
+    wanted: the id of the reference; None: the first run of each data set. by_rank: a ranking chose the reference, which
+    is the largest of several scores, so each pair could have been the one that is tested.
+    """
+    places = {run.id: place for place, run in enumerate(runs)}
+    firsts: dict[Any, int] = {}
+    for place, run in enumerate(runs):
+        firsts.setdefault(data_of(run), place)
+    references = [places[wanted] if wanted else firsts[data_of(run)] for run in runs]
+    pairs = {(place, reference) for place, reference in enumerate(references) if place != reference}
+    if by_rank:
+        pairs |= {
+            (two, one)
+            for one, two in combinations(range(len(runs)), 2)
+            if data_of(runs[one]) == data_of(runs[two]) and (one, two) not in pairs
+        }
+    # The predictions of a trial with several seeds are those of its best seed, which its mean is not.
+    predictions = [None if tags.MODEL_RUN in run.tags else run.predictions for run in runs]
+    tests = {}
+    for split in SPLITS:
+        found = test_pairs(predictions, sorted(pairs), split)
+        tests[split] = dict(zip(found, correct_all(list(found.values())), strict=True))
+    numbers = {data: number for number, data in enumerate(firsts, 1)}
+    compared = [
+        Compared(
+            run, numbers[data_of(run)], None if place == reference else runs[reference],
+            {split: tests[split][place, reference] for split in SPLITS if (place, reference) in tests[split]},
+        )
+        for place, (run, reference) in enumerate(zip(runs, references, strict=True))
+    ]  # fmt: skip
+    return compared, {split: len(tests[split]) for split in SPLITS}
 
 
 @click.command(help=__doc__)
 @click.argument("runs", nargs=-1)
 @click.option("--experiment", help="The experiment to look in; by default all.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only runs with this parameter; may be repeated.")
-@click.option("--sort", default="val/accuracy", show_default=True, help="The metric to sort by.")
-@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option(
+    "--sort", metavar="METRIC", help="Rank by this metric. Default: val/accuracy; named runs keep their order."
+)
+@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Runs of each data set.")
+@click.option(
+    "--reference", metavar="RUN", help="Test against this run. Default: the first run that is named, or the best."
+)
+@click.option("--by-recipe", is_flag=True, help="Compare configs over their seeds.")
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw curves and confusion matrices.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page that needs no other file.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-@json_option("an array with an object per run: name, id, metrics, val/p, test/p, and parameters that differ.")
+@click.option("--csv", "table", flag_value="csv", help="Print comma-separated values.")
+@click.option("--markdown", "table", flag_value="markdown", help="Print a table in Markdown.")
+@click.option("--latex", "table", flag_value="latex", help="Print a table for LaTeX with the package booktabs.")
+@json_option("an array with an object per run or recipe; docs/scripts.md explains its keys.")
 @with_store
 def command(
-    runs: Sequence[str], experiment: str | None, where: Sequence[str], sort: str, top: int, figure: Path | None,
-    html: Path | None, as_csv: bool, as_json: bool, store: Store,
+    runs: Sequence[str], experiment: str | None, where: Sequence[str], sort: str | None, top: int,
+    reference: str | None, by_recipe: bool, figure: Path | None, html: Path | None, table: str | None, as_json: bool,
+    store: Store,
 ) -> None:  # fmt: skip
     """Prints the best finished runs, or the ones that are named."""
-    comparison = compare(store, runs, experiment, _parse(where), sort, top)
-    rows = comparison.rows()
-    if figure or html:
-        from mnist_exp.commands.comparison_page import write_figure, write_html
-
-        if figure:
-            with write_errors("--figure", figure):
-                write_figure(figure, store, comparison.runs)
-        if html:
-            with write_errors("--html", html):
-                write_html(html, store, comparison.runs, rows)
+    if table and as_json:
+        raise ConfigError(Problem("--json", "cannot be combined", remedy=f"leave out --json or --{table}"))
+    choice = Choice(runs, experiment, _parse(where), sort, top, reference)
+    if by_recipe:
+        if figure or html:
+            raise ConfigError(
+                Problem("--by-recipe", "has no figure and no page", remedy="leave out --figure and --html")
+            )
+        comparison: Any = compare_recipes(store, choice)
+    else:
+        comparison = compare(store, choice)
+        _write_pages(figure, html, store, comparison)
     if as_json:
-        print_json(rows)
-    elif as_csv:
-        writer = csv.DictWriter(sys.stdout, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+        print_json(comparison.rows())
+    elif table:
+        print_table(table, comparison.rows() if table == "csv" else comparison.paper_rows(), comparison.notes())
+    elif by_recipe:
+        print_recipes(comparison)
     else:
         _print(comparison)
+
+
+def _write_pages(figure: Path | None, html: Path | None, store: Store, comparison: Comparison) -> None:
+    if not (figure or html):
+        return
+    from mnist_exp.commands.comparison_page import write_figure, write_html
+
+    runs = [one.run for one in comparison.runs]
+    if figure:
+        with write_errors("--figure", figure):
+            write_figure(figure, store, runs)
+    if html:
+        with write_errors("--html", html):
+            write_html(html, store, runs, comparison.paper_rows(), comparison.notes())
 
 
 def _parse(where: Sequence[str]) -> dict[str, str]:
@@ -148,33 +292,42 @@ def _parse(where: Sequence[str]) -> dict[str, str]:
 
 def _print(comparison: Comparison) -> None:
     """Prints a line of numbers for each run, and below it its facts and what sets it apart."""
-    click.echo(f"{'run':<32}{'validation':<23}{'test':<23}")
-    for run, tests in zip(comparison.runs, comparison.tests, strict=True):
-        name = f"{run.name[:20]} ({run.id[:8]})"
-        click.echo(f"{name:<32}{_accuracy(run, 'val'):<23}{_accuracy(run, 'test'):<23}".rstrip())
-        facts = [f"macro F1 {run.metrics['val/macro_f1']:.4f}"] if "val/macro_f1" in run.metrics else []
-        facts += [f"{run.tags[tags.USED_EPOCH]} epochs"] if tags.USED_EPOCH in run.tags else []
-        facts += [f"{int(run.tags[tags.PARAMETERS]):,} parameters"] if tags.PARAMETERS in run.tags else []
-        facts += [format_duration(run.seconds)] if run.seconds is not None else []
-        _print_indented(", ".join(facts))
-        _print_indented(" ".join(f"{key}={run.params[key]}" for key in comparison.differences if key in run.params))
-        _print_indented("; ".join(_format_test(split, test) for split, test in tests.items()))
+    tables, keys = comparison.tables(), comparison.keys()
+    for runs in tables:
+        if len(tables) > 1:
+            print_notes([f"data {runs[0].data}: {comparison.describe(runs[0].run)}"])
+        click.echo(f"{'run':<32}{'validation':<23}{'test':<23}".rstrip())
+        for one in runs:
+            _print_run(one, keys, runs[0].run)
+        click.echo()
+    print_notes(comparison.notes())
+
+
+def _print_run(one: Compared, keys: Sequence[str], first: StoredRun) -> None:
+    run = one.run
+    name = f"{run.name[:20]} ({run.id[:8]})"
+    click.echo(f"{name:<32}{_accuracy(run, 'val') or '-':<23}{_accuracy(run, 'test') or '-':<23}".rstrip())
+    facts = [f"macro F1 {run.metrics['val/macro_f1']:.4f}"] if "val/macro_f1" in run.metrics else []
+    entropy = metric_of(run, "val/cross_entropy")
+    facts += [] if entropy is None else [f"cross-entropy {entropy:.4f}"]
+    facts += [f"{run.tags[tags.USED_EPOCH]} epochs"] if tags.USED_EPOCH in run.tags else []
+    facts += [f"{int(run.tags[tags.PARAMETERS]):,} parameters"] if tags.PARAMETERS in run.tags else []
+    facts += [format_duration(run.seconds)] if run.seconds is not None else []
+    print_indented(", ".join(facts))
+    print_indented(" ".join(f"{key}={run.params[key]}" for key in keys if key in run.params))
+    if one.reference:
+        other = "the first" if one.reference is first else one.reference.label
+        print_indented("; ".join(_format_test(split, test, other) for split, test in one.tests.items()))
 
 
 def _accuracy(run: StoredRun, split: str) -> str:
-    """Returns the accuracy with its 95% interval."""
-    try:
-        accuracy, low, high = (run.metrics[f"{split}/accuracy{end}"] for end in ("", "_low", "_high"))
-    except KeyError:
-        return "-"
-    return f"{accuracy:.2%} ({100 * low:.2f}-{100 * high:.2f})"
+    """Returns the accuracy with its 95% interval, or an empty text."""
+    accuracy, low, high = (metric_of(run, f"{split}/accuracy{end}") for end in ("", "_low", "_high"))
+    if accuracy is None:
+        return ""
+    return f"{accuracy:.2%}" if low is None or high is None else f"{accuracy:.2%} ({100 * low:.2f}-{100 * high:.2f})"
 
 
-def _format_test(split: str, test: PairedTest) -> str:
-    numbers = f"{test.first_only} against {test.second_only} of {test.images:,}, p={test.p:.2g}"
-    return f"{split} against the first: {test.verdict} ({numbers})"
-
-
-def _print_indented(text: str) -> None:
-    for line in textwrap.wrap(text, WIDTH - 4, break_long_words=False, break_on_hyphens=False):
-        click.echo(f"    {line}")
+def _format_test(split: str, test: CorrectedTest, other: str) -> str:
+    numbers = f"{test.first_only} against {test.second_only} of {test.images:,}, adjusted p={test.adjusted_p:.2g}"
+    return f"{split} against {other}: {test.verdict} ({numbers})"

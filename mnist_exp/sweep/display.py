@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 LOOK = 2.0  # seconds between looks at the curves of running trials
 LEADERS = 5
+GAP = 2  # spaces between columns
+FIXED = 5 + 7 + 9 + 3 * GAP  # the width of the columns before the values
+WIDEST, NARROWEST = 14, 7  # the most letters of a value, and those that a header needs to be understood
+SECTIONS = ("optimizer", "model", "training", "dataset")  # in the order of their columns
 STATES = ("complete", "pruned", "failed")
 STOPPING = "no more trials start; Ctrl-C again ends the running ones at once"
 
@@ -99,17 +103,26 @@ class SweepDisplay(Console):
             for row in list(self.running.values()):
                 with contextlib.suppress(Exception):  # of the store: the sweep does not depend on this look
                     row.curve = self._curve_of(row.run_id)
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+        running, leaders = sorted(self.running.items()), self._leaders()
+        rows = [values_by_key(row.values) for _, row in running] + [values_by_key(one[0]) for _, one in leaders]
+        columns, hidden = choose_columns(rows, self.console.width - FIXED)
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         table.add_column("trial", justify="right", width=5)
         table.add_column("score", justify="right", width=7)
         table.add_column("", width=9)
-        table.add_column("values", ratio=1, no_wrap=True, overflow="ellipsis")
-        for number, row in sorted(self.running.items()):
-            last = f"{row.curve[-1]:.4f}" if row.curve else ""
-            table.add_row(str(number), last, f"epoch {len(row.curve)}", format_values(row.values))
-        for number, (values, score, state) in self._leaders():
-            table.add_row(str(number), f"{score:.4f}", state, format_values(values), style="dim")
-        return Group(Text(self._headline(), style="bold"), table)
+        for name, width in columns.values():
+            table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+        cells = [[row.get(key, "") for key in columns] for row in rows]
+        for (number, trial), values in zip(running, cells, strict=False):
+            last = f"{trial.curve[-1]:.4f}" if trial.curve else ""
+            table.add_row(str(number), last, f"epoch {len(trial.curve)}", *map(Text, values))
+        for (number, (_, score, state)), values in zip(leaders, cells[len(running) :], strict=True):
+            table.add_row(str(number), f"{score:.4f}", state, *map(Text, values), style="dim")
+        lines: list[RenderableType] = [Text(self._headline(), style="bold"), table]
+        if hidden:
+            note = Text(f"not shown: {', '.join(hidden)}", style="dim", no_wrap=True, overflow="ellipsis")
+            lines.append(note)
+        return Group(*lines)
 
     def _leaders(self) -> list[tuple[int, tuple[Mapping[str, Any], float | None, str]]]:
         scored = [(n, one) for n, one in list(self.ended.items()) if one[1] is not None]
@@ -153,11 +166,55 @@ class SweepDisplay(Console):
         self.table(("", "accuracy", "95% interval", "macro F1"), rows)
 
 
+def choose_columns(rows: Sequence[Mapping[str, str]], width: int) -> tuple[dict[str, tuple[str, int]], list[str]]:
+    """Chooses the keys that a table of this width can show.
+
+    rows: values as text by key. Returns the header and width of each column by key, most important first, and the keys
+    that have none. If the width does not suffice, keys with the same value in all rows are left out first, then the
+    least important ones.
+    """
+    keys = sorted(dict.fromkeys(key for row in rows for key in row), key=_importance)
+    varied = [key for key in keys if len({row.get(key) for row in rows}) > 1]
+    wanted = [*varied, *(key for key in keys if key not in varied)]
+    headers = {key: _header(key, keys) for key in keys}
+    columns: dict[str, tuple[str, int]] = {}
+    for key in wanted:
+        values = min(max(len(row.get(key, "")) for row in rows), WIDEST)
+        columns[key] = headers[key], max(values, min(len(headers[key]), NARROWEST))
+    while len(columns) > 1 and _total(columns) > width:
+        columns.popitem()
+    for key, (header, narrow) in columns.items():  # the space that is left makes headers whole
+        spare = width - _total(columns)
+        columns[key] = header, min(max(narrow, len(header)), narrow + max(spare, 0))
+    return columns, [key for key in keys if key not in columns]
+
+
+def _importance(key: str) -> int:
+    """Returns a sort key: the learning rate first, then choices, optimizer, model and training."""
+    if key == "optimizer.learning_rate":
+        return 0
+    section = key.partition(".")[0]
+    return 1 + SECTIONS.index(section) if section in SECTIONS else len(SECTIONS) + 1
+
+
+def _header(key: str, keys: Sequence[str]) -> str:
+    """Returns the last part of a key if no other key ends with it."""
+    last = key.rpartition(".")[2]
+    return last if [other.rpartition(".")[2] for other in keys].count(last) == 1 else key
+
+
+def _total(columns: Mapping[str, tuple[str, int]]) -> int:
+    return sum(width + GAP for _, width in columns.values())
+
+
+def values_by_key(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns values as text by their key, without conditions, and with short numbers."""
+    return {name.rpartition("/")[2] if "=" in name else name: shorten(value) for name, value in values.items()}
+
+
 def format_values(values: Mapping[str, Any]) -> str:
-    """Returns values as overrides, without conditions, and with short numbers."""
-    return " ".join(
-        f"{name.rpartition('/')[2] if '=' in name else name}={shorten(value)}" for name, value in values.items()
-    )
+    """Returns values as overrides."""
+    return " ".join(f"{key}={value}" for key, value in values_by_key(values).items())
 
 
 def shorten(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Finds runs: by id, by name, `latest`, `best`, as a registered model, or by parameters and metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +65,15 @@ def find_finished(store: Store, wanted: str, experiment: str | None = None) -> S
 
 
 def search_runs(
-    store: Store, objective: Objective, where: Mapping[str, str], most: int, experiment: str | None = None
-) -> list[StoredRun]:
-    """Returns the finished runs and trials with these parameters, the best first, `most` at the most."""
+    store: Store, objective: Objective, where: Mapping[str, str], most: int, experiment: str | None = None,
+    without: Sequence[tuple[str, str]] = (),
+) -> list[StoredRun]:  # fmt: skip
+    """Returns the finished runs and trials with these parameters, the best first, `most` at the most.
+
+    without: parameters and values; runs that lack one of the parameters or have one of the values are left out.
+    """
     conditions = [RUNS, FINISHED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
+    conditions += [f"params.`{key}` != '{value}'" for key, value in without]
     order = f"metrics.`{objective.metric}` {'ASC' if objective.direction == 'min' else 'DESC'}"
     with store_errors(store.uri):
         store.analyze()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_up import MadeUpStore
 
 import mnist_exp
 from mnist_exp.experiment import Result
@@ -48,3 +49,11 @@ def store(runs: tuple[Path, dict[str, Result]]) -> Store:
 def home(runs: tuple[Path, dict[str, Result]]) -> Path:
     """The folder of the runs."""
     return runs[0]
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, new_database: Path) -> MadeUpStore:
+    """A store without runs, to which a test adds what it needs."""
+    folder = tmp_path / "made-up"
+    folder.mkdir()
+    return MadeUpStore(folder, new_database)

@@ -8,9 +8,9 @@ import pytest
 def test_the_best_come_first_with_intervals_and_the_test_against_the_first(run_main) -> None:
     status, out, _ = run_main("compare")
     assert status == 0
-    names = [line.split()[0] for line in out.splitlines()[1:] if not line.startswith(" ")]
-    assert names[0] == "good"
-    assert set(names) == {"good", "poor", "elsewhere"}
+    names = [line.split()[0] for line in out.splitlines() if "% (" in line and line[0] != " "]
+    assert names == ["good", "poor", "elsewhere"]
+    assert [line[:6] for line in out.splitlines() if line.startswith("data ")] == ["data 1", "data 2"]
     words = " ".join(out.split())
     assert "training.epochs=8 optimizer.learning_rate=0.01" in words or "optimizer.learning_rate=0.01" in words
     assert "val against the first: worse (" in words
@@ -35,6 +35,8 @@ def test_plain_values_have_what_differs_and_the_p_values(run_main, runs) -> None
     assert good["val/accuracy"] == pytest.approx(runs[1]["good"].metrics["val/accuracy"])
     assert good["parameters"] == runs[1]["good"].parameters
     assert "tracking.folder" not in good
+    assert poor["val/p_adjusted"] >= poor["val/p"]
+    assert (poor["val/family"], poor["reference"], poor["reference_by"]) == (2, good["id"], "user")
 
 
 @pytest.mark.usefixtures("rendered_figures")

@@ -5,7 +5,7 @@ from light_trials import study_of
 from rich.console import Console
 
 from mnist_exp.sweep import display as display_module
-from mnist_exp.sweep.display import SweepDisplay, format_values
+from mnist_exp.sweep.display import SweepDisplay, choose_columns, format_values
 from mnist_exp.terminal import format_duration
 
 VALUES = {"optimizer": "adam", "optimizer=adam/optimizer.learning_rate": 0.00123456, "model.widths": [256, 128]}
@@ -36,12 +36,46 @@ def test_the_table_has_what_runs_with_epoch_and_score_then_the_best(display: Swe
     assert headline.startswith("4 of 10 trials ended: 3 complete, 1 failed, about 0 s left")
     assert running.split()[:4] == ["4", "0.7500", "epoch", "2"]
     assert [line.split()[0] for line in leaders] == ["1", "3", "0"]
-    assert "optimizer.learning_rate=0.001235" in running
+    assert "0.001235" in running
 
 
 def test_the_table_keeps_to_its_width(display: SweepDisplay) -> None:
     display.begin(5, "run-5", {f"model.some_long_key_{n}": 0.123456789 for n in range(9)})
     assert max(map(len, shown(display))) <= 80
+
+
+def test_the_learning_rate_is_seen_at_80_columns_and_equal_keys_are_left_out_first(display: SweepDisplay) -> None:
+    display.running.clear()
+    display.ended.clear()
+    for number in range(4):
+        values = {"model": "cnn", "model=cnn/model.filters": [[32, 64], [64, 128]][number % 2]}
+        values |= {"model.dropout": number / 10, "model.some_long_key_of_a_net": "x" * 30 + str(number)}
+        values |= {"training.label_smoothing": 0.1, "dataset.validation": 0.1, "optimizer": "adam"}
+        values |= {"optimizer=adam/optimizer.learning_rate": 0.00123456 * (number + 1)}
+        display.end(number, values, 0.9 + number / 100, "complete")
+    _, header, *rows, note = shown(display)
+    assert header.split()[:4] == ["trial", "score", "learning_rate", "filters"]
+    assert ["0.004938" in rows[0], "0.001235" in rows[3], "[64,128]" in rows[0]] == [True] * 3
+    assert "dropout" in header
+    assert note.startswith("not shown: optimizer, model, ")
+    assert max(map(len, [header, *rows, note])) <= 80
+
+
+def test_the_learning_rate_stays_if_nothing_else_fits() -> None:
+    rows = [
+        {"optimizer.learning_rate": str(number), "model.widths": f"[{number}]", "model": "mlp"} for number in (1, 2)
+    ]
+    columns, hidden = choose_columns(rows, 12)
+    assert (list(columns), hidden) == (["optimizer.learning_rate"], ["model.widths", "model"])
+    columns, hidden = choose_columns(rows, 80)
+    assert list(columns) == ["optimizer.learning_rate", "model.widths", "model"]
+    assert hidden == []
+
+
+def test_two_keys_with_the_same_last_part_have_whole_headers() -> None:
+    rows = [{"dataset.seed": "1", "sweep.seed": "2"}, {"dataset.seed": "3", "sweep.seed": "4"}]
+    columns, _ = choose_columns(rows, 80)
+    assert [header for header, _ in columns.values()] == ["dataset.seed", "sweep.seed"]
 
 
 def test_a_store_that_does_not_answer_stops_no_sweep(display: SweepDisplay) -> None:
