@@ -201,8 +201,8 @@ def parse_config(path: Path, choices: Mapping[str, str], whitelist: ExecutionWhi
 
 def read_class_names(store: Store, run: StoredRun) -> list[str]:
     """Returns the names of the classes that a run was scored on, in order."""
-    report = json.loads(download(store, run.model_run_id, "reports/val.json").read_text(encoding="utf-8"))
-    return list(report["per_class"])
+    with download(store, run.model_run_id, "reports/val.json") as path:
+        return list(json.loads(path.read_text(encoding="utf-8"))["per_class"])
 
 
 def read_metric_history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
