@@ -217,7 +217,8 @@ def test_trouble_is_the_last_word(log: Made) -> None:
     terminal.show_result(result(undelivered="mlruns/running/x"))
     words = " ".join(written.getvalue().split())
     assert words.endswith(
-        "warning the tracking store failed during the run; everything that the run logged is kept in mlruns/running/x"
+        "was away until the end of the run; it is kept in mlruns/running/x; deliver it with: python -m mnist_exp "
+        "store deliver"
     )
 
 

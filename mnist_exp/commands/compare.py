@@ -1,7 +1,7 @@
 """python -m mnist_exp compare: runs side by side, and whether they differ on the same images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -31,8 +31,10 @@ from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.evaluation.statistics import CorrectedTest, correct_all, test_pairs
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
+from mnist_exp.tracking.find import DIGESTS
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
+from mnist_exp.tracking.sweep_run import count_opened
 
 SPLITS = {"val": "validation", "test": "test"}
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "cross_entropy")
@@ -59,6 +61,7 @@ class Comparison:
     runs: those of one data set follow each other, unless they keep the order in which they were named.
     family: the number of tests that were corrected together, by split.
     differences: the parameters in which the runs differ. equal: the number of parameters in which they do not.
+    opened: for how many models of the store the test set was opened, by digest of the data.
     has_more_data: whether the store has runs of further data sets.
     """
 
@@ -67,6 +70,7 @@ class Comparison:
     family: Mapping[str, int]
     differences: Sequence[str]
     equal: int
+    opened: Mapping[str, int] = field(default_factory=dict)
     has_more_data: bool = False
 
     def tables(self) -> list[list[Compared]]:
@@ -92,6 +96,7 @@ class Comparison:
             **{f"{split}/family": self.family.get(split) if split in tests else None for split in SPLITS},
             "reference": one.reference.id if one.reference else None,
             "reference_by": "user" if self.choice.named_reference else "rank",
+            "test_set_opened": self.opened.get(run.params.get(DIGESTS[0], "")),
             "epochs": epochs,
             "seconds": run.seconds,
             "parameters": parameters,
@@ -142,6 +147,7 @@ class Comparison:
             notes.append("Runs of further data sets are left out; choose with --where dataset.digest=...")
         if sizes := ", ".join(f"{count} ({SPLITS[split]})" for split, count in self.family.items() if count):
             notes.append(f"p is adjusted by Holm's correction. Tests in the family: {sizes}. {self._reference_note()}")
+        notes += [self._test_set_note(digest, count) for digest, count in self.opened.items() if count > 1]
         if averaged := [one.run.name for one in self.runs if tags.MODEL_RUN in one.run.tags]:
             notes.append(f"Means of several seeds, which are not tested: {', '.join(averaged)}; use --by-recipe.")
         without = sum(metric_of(one.run, metric) is None for one in self.runs)
@@ -150,6 +156,10 @@ class Comparison:
         if len(self.runs) > 1:
             notes.append(f"{self.equal} parameters are equal in all runs.")
         return notes
+
+    def _test_set_note(self, digest: str, count: int) -> str:
+        data = f" of data {digest[:8]}" if len(self.opened) > 1 else ""
+        return f"The test set{data} was opened for {count:,} models of this store. Choose by validation, not by test."
 
     def _reference_note(self) -> str:
         if self.choice.named_reference:
@@ -181,7 +191,9 @@ def compare(store: Store, choice: Choice | None = None) -> Comparison:
     differences = find_differences(runs)
     equal = len({key for run in runs for key in run.params} - LABELS) - len(differences)
     tested, family = _test(runs, reference.id if reference else None, choice.named_reference is None)
-    return Comparison(tested, choice, family, differences, equal, has_more)
+    digests = dict.fromkeys(run.params[DIGESTS[0]] for run in runs if DIGESTS[0] in run.params)
+    opened = {digest: count_opened(store, digest) for digest in digests}
+    return Comparison(tested, choice, family, differences, equal, opened, has_more)
 
 
 def _test(runs: Sequence[StoredRun], wanted: str | None, by_rank: bool) -> tuple[list[Compared], dict[str, int]]:

@@ -15,13 +15,15 @@ from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import Status
-from mnist_exp.tracking.find import FINISHED, SWEEPS, find_run, list_runs
+from mnist_exp.tracking.find import DIGESTS, FINISHED, SWEEPS, experiment_ids, find_run, list_runs
 from mnist_exp.tracking.owner import Ownership, check_free, process_tags
 from mnist_exp.tracking.store import Store, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, TrialRun, download, fetch_run, read_metric_history, to_trial_run
 
 RECORD = "sweep.json"
 TEST_SET = "test_set/"  # a parameter, test_set/1 and so on: the runs whose models were evaluated on the test set
+DIGEST, _ = DIGESTS
+MOST_TESTED = 1000
 UNKNOWN = "unknown"  # a run that an earlier version did not record
 TRIALS = f"tags.{tags.KIND} = 'trial'"
 
@@ -60,6 +62,8 @@ class SweepRun:
         with store_errors(store.uri):
             run_id = store.client.create_run(experiment_id, tags={**process_tags(), tags.RUN_NAME: name}).info.run_id
             store.client.log_dict(run_id, dict(record), RECORD)
+            if "digest" in record:
+                store.client.log_param(run_id, DIGEST, record["digest"])
             ownership = Ownership.claim(store, fetch_run(store, run_id))
             # Last: after a kill before this line there is nothing that could be resumed.
             store.client.set_tag(run_id, tags.KIND, "sweep")
@@ -228,6 +232,24 @@ def _read_changes(run: StoredRun) -> list[dict[str, Any]]:
     """Returns what each process changed that has resumed the sweep: its overrides and settings."""
     changes = {int(key.removeprefix(tags.RESUMED)): v for key, v in run.tags.items() if key.startswith(tags.RESUMED)}
     return [json.loads(changes[generation]) for generation in sorted(changes)]
+
+
+def count_opened(store: Store, digest: str) -> int:
+    """Returns for how many models of this store the test set of a data set was opened: runs, and winners of sweeps.
+
+    Of runs outside sweeps at most MOST_TESTED are counted.
+    """
+    tested = f"tags.{tags.KIND} != 'sweep' and params.`{DIGEST}` = '{digest}' and metrics.`test/accuracy` >= 0"
+    with store_errors(store.uri):
+        runs = len(store.client.search_runs(experiment_ids(store), tested, max_results=MOST_TESTED))
+        return runs + sum(_opened(store, sweep, digest) for sweep in list_runs(store, SWEEPS))
+
+
+def _opened(store: Store, sweep: StoredRun, digest: str) -> int:
+    opened = sum(key.startswith(TEST_SET) for key in sweep.params) or int(tags.TESTED in sweep.tags)
+    if opened and DIGEST not in sweep.params:  # an earlier version logged it with the trials only
+        sweep = fetch_run(store, sweep.tags[tags.BEST_RUN])
+    return opened if sweep.params.get(DIGEST) == digest else 0
 
 
 def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:

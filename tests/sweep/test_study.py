@@ -59,7 +59,7 @@ def recorded(study: Study) -> Recorded:
 def again(study: Study, *overrides: str) -> Study:
     """The study as `sweep.resume=latest` finds it, with these overrides beside it."""
     given = ["sweep.resume=latest", *overrides]
-    return resume_study(recorded(study), parent(given))  # type: ignore[arg-type]
+    return resume_study(recorded(study), parent(given))[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +219,10 @@ def test_smoothing_is_swept_for_the_cross_entropy() -> None:
 
 def test_a_sweep_keeps_the_definitions_that_it_began_with() -> None:
     record = defined(*GRID).to_record()
-    assert record["definitions"] == Study.from_record(record).definitions == 2
+    assert record["definitions"] == Study.from_record(record, ExecutionWhitelist()).definitions == 2
     before = {key: value for key, value in record.items() if key != "definitions"}  # as older versions wrote it
-    assert Study.from_record(before).definitions == 1
-    assert Study.from_record(before).to_record()["definitions"] == 1
+    assert Study.from_record(before, ExecutionWhitelist()).definitions == 1
+    assert Study.from_record(before, ExecutionWhitelist()).to_record()["definitions"] == 1
 
 
 def test_loss_is_made_small() -> None:

@@ -38,7 +38,7 @@ def resume_at(moment: float, tracking: Tracking, force: bool) -> None:
     store = connect(tracking)
     time.sleep(max(0.0, moment - time.time()))
     record = SweepRun.resume(store, "latest", force=force)
-    study = Study.from_record(record.record)
+    study = Study.from_record(record.record, store.whitelist)
     record.take_over()
     with record.ownership.heartbeat():
         search(study, record, tracking, Inline(), Silent(), slow)

@@ -15,7 +15,7 @@ from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.winner import rank
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.stored_run import TrialRun, download, fetch_run, read_metric_history
-from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.tracking.sweep_run import SweepRun, count_opened
 
 
 def trial(number: int, score: float | None, values: dict[str, Any] | None = None) -> TrialRun:
@@ -103,6 +103,15 @@ def test_it_is_said_how_many_models_were_looked_at(extended) -> None:
     assert "The test set was opened for 2 models of this sweep" in page
     assert f"-m sweep.resume={extended.sweep.id[:8]} sweep.max_trials=2" in page
     assert "for this model only" not in page
+
+
+def test_compare_counts_the_models_that_were_looked_at(extended, main_in) -> None:
+    (digest,) = {run.params["dataset.digest"] for run in trials(extended.store)}
+    assert count_opened(extended.store, digest) == 2
+    assert count_opened(extended.store, "other") == 0
+    status, out, _ = main_in(extended.home, "compare")
+    assert status == 0
+    assert "The test set was opened for 2 models of this store." in " ".join(out.split())
 
 
 def test_a_resumed_sweep_keeps_its_new_number_of_trials(extended, main_in) -> None:
