@@ -14,7 +14,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from mnist_exp.commands.options import json_option, run_option, with_store, write_errors
+from mnist_exp.commands.options import json_option, print_found, run_option, with_store, write_errors
 from mnist_exp.data.dataset import Preparation
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
@@ -66,8 +66,12 @@ class Predictor:
 
     @classmethod
     def load(cls, store: Store, wanted: str, experiment: str | None = None) -> Self:
-        """Loads the model of a run, which `find_run` finds. Raises TrackingError if the run has no model."""
-        run = find_finished(store, wanted, experiment)
+        """Loads the model of a run, which `find_finished` finds. Raises TrackingError if the run has no model."""
+        return cls.load_run(store, find_finished(store, wanted, experiment).run)
+
+    @classmethod
+    def load_run(cls, store: Store, run: StoredRun) -> Self:
+        """Loads the model of a run. Raises TrackingError if the run has no model."""
         with store_errors(store.uri):
             model, metadata = _load(store.uri, run.model_run_id)
         names, size = tuple(metadata["class_names"]), metadata["input"]
@@ -140,24 +144,27 @@ def _read(name: str) -> Image.Image:
 @run_option
 @click.option("--experiment", help="The experiment in which best is searched; by default that of the newest run.")
 @click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="Draw originals beside tiles.")
-@json_option("an object per line: path, label, probability.")
+@json_option("an object per line: path, label, probability, second, second_probability, run; or path, error, run.")
 @with_store
 def command(
     paths: Sequence[str], run: str, experiment: str | None, show: Path | None, as_json: bool, store: Store
 ) -> None:
     """Prints a line for each image; exits with 1 if one of them could not be read."""
     with hide_library_output():
-        predictor = Predictor.load(store, run, experiment)
-    if not as_json:
-        click.echo(f"model: {predictor.run.label}")
+        found = find_finished(store, run, experiment)
+    print_found(found, as_json)
+    with hide_library_output():
+        predictor = Predictor.load_run(store, found.run)
     shown: list[tuple[Image.Image, Prediction]] = []
     failed = False
     for name, image, prediction in predict_files(predictor, _files(paths)):
         if isinstance(prediction, str):
             failed = True
             click.echo(f"error: {prediction}", err=True)
+            if as_json:
+                click.echo(json.dumps({"path": name, "error": prediction, "run": found.run.id}))
             continue
-        click.echo(_json_line(name, prediction) if as_json else _line(name, prediction))
+        click.echo(_json_line(name, prediction, found.run) if as_json else _line(name, prediction))
         if image and len(shown) < SHOWN:
             shown.append((image, prediction))
     if show and shown:
@@ -199,5 +206,13 @@ def _line(name: str, prediction: Prediction) -> str:
     return f"{words}, then {prediction.second} {prediction.second_probability:.1%}{'  unsure' * prediction.unsure}"
 
 
-def _json_line(name: str, prediction: Prediction) -> str:
-    return json.dumps({"path": name, "label": prediction.label, "probability": round(prediction.probability, 6)})
+def _json_line(name: str, prediction: Prediction, run: StoredRun) -> str:
+    values = {
+        "path": name,
+        "label": prediction.label,
+        "probability": round(prediction.probability, 6),
+        "second": prediction.second,
+        "second_probability": round(prediction.second_probability, 6),
+        "run": run.id,
+    }
+    return json.dumps(values)
