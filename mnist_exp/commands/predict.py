@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TOGETHER = 256  # images in memory at a time
 UNSURE = 0.6  # a prediction with a lower probability is unsure
 SHOWN, THUMBNAIL = 24, (300, 300)  # the number of images in the figure of --show, and the most pixels of one
+SKIPPED = 5  # the number of files that a line names
 NAMES = 34  # characters of a path in a line of 80
 
 
@@ -155,8 +156,11 @@ def command(
     print_found(found, as_json)
     with hide_library_output():
         predictor = Predictor.load_run(store, found.run)
+    skipped = _list_skipped(paths)
+    if skipped:
+        click.echo(_describe_skipped(skipped), err=True)
     shown: list[tuple[Image.Image, Prediction]] = []
-    failed = False
+    predicted, failed = 0, False
     for name, image, prediction in predict_files(predictor, _files(paths)):
         if isinstance(prediction, str):
             failed = True
@@ -165,10 +169,13 @@ def command(
                 click.echo(json.dumps({"path": name, "error": prediction, "run": found.run.id}))
             continue
         click.echo(_json_line(name, prediction, found.run) if as_json else _line(name, prediction))
+        predicted += 1
         if image and len(shown) < SHOWN:
             shown.append((image, prediction))
     if show and shown:
         _draw(show, shown)
+        if predicted > len(shown):
+            click.echo(f"{show} shows the first {len(shown)} of {predicted} images", err=True)
     raise SystemExit(failed)
 
 
@@ -180,6 +187,19 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
             yield from inside or [path]  # an empty folder becomes an error
         else:
             yield path
+
+
+def _list_skipped(paths: Sequence[str]) -> list[Path]:
+    """Returns the files in folders that `_files` leaves out because of their suffix."""
+    folders = [Path(path) for path in paths if path != "-" and Path(path).is_dir()]
+    found = [file for folder in folders for file in sorted(folder.rglob("[!.]*")) if file.is_file()]
+    return [file for file in found if file.suffix.lower() not in SUFFIXES]
+
+
+def _describe_skipped(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:SKIPPED]) + ", ..." * (len(files) > SKIPPED)
+    noun = "file" if len(files) == 1 else "files"
+    return f"skipped {len(files)} {noun} of another kind than {', '.join(sorted(SUFFIXES))}: {names}"
 
 
 def _draw(path: Path, shown: Sequence[tuple[Image.Image, Prediction]]) -> None:

@@ -66,6 +66,24 @@ def test_what_is_no_image_gets_a_line_and_the_others_an_answer(run_main, photos)
     assert "Traceback" not in err
 
 
+def test_files_of_another_kind_in_a_folder_are_counted_and_named(run_main, photos) -> None:
+    for name in ("a.svg", "b.pdf", "c.heic", "d.txt", "e.doc", "f.mov", ".hidden"):
+        (photos / name).write_text("no image that can be read")
+    status, out, err = run_main("predict", str(photos), "--run", "good", "--json")
+    assert status == 0
+    assert len(out.splitlines()) == 10
+    assert "skipped 6 files of another kind than .bmp, .gif, " in err
+    assert err.endswith(": a.svg, b.pdf, c.heic, d.txt, e.doc, ...\n")
+
+
+def test_show_says_how_many_of_the_images_it_shows(run_main, photos, tmp_path) -> None:
+    shown = tmp_path / "shown.png"
+    _, _, err = run_main("predict", *[str(photos)] * 3, "--run", "good", "--show", str(shown))
+    assert err == f"{shown} shows the first 24 of 30 images\n"
+    _, _, err = run_main("predict", str(photos), "--run", "good", "--show", str(shown))
+    assert err == ""
+
+
 @pytest.mark.usefixtures("rendered_figures")
 def test_originals_and_tiles_are_shown_side_by_side(run_main, photos, tmp_path) -> None:
     status, _, _ = run_main("predict", str(photos), "--show", str(tmp_path / "shown.png"))
