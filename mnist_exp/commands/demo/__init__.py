@@ -36,9 +36,13 @@ def create_page(predictor: Predictor, label: str) -> Any:
     label: describes the model. page.html, page.css and page.js are its parts.
     """
     import gradio
+    from fastapi import HTTPException
 
     def answer(picture: str) -> dict[str, Any] | None:
-        return predict_drawing(predictor, picture)
+        try:
+            return predict_drawing(predictor, picture)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
 
     html, css, script = (Path(__file__).with_name(f"page.{kind}").read_text() for kind in ("html", "css", "js"))
     with gradio.Blocks(title="mnist_exp", analytics_enabled=False) as app:
@@ -49,10 +53,14 @@ def create_page(predictor: Predictor, label: str) -> Any:
 def predict_drawing(predictor: Predictor, picture: str) -> dict[str, Any] | None:
     """Returns the tile and the most probable classes in their order; None for an empty canvas.
 
-    picture, tile: PNG as data URLs.
+    picture, tile: PNG as data URLs. Raises ConfigError if the picture is not one.
     """
     try:
-        tile = predictor.tile(read_image(io.BytesIO(base64.b64decode(picture.partition(",")[2])), "the drawing"))
+        content = base64.b64decode(picture.partition(",")[2])
+    except (AttributeError, ValueError) as error:  # not text, or not base64
+        raise ConfigError(Problem("the picture", "must be a PNG as a data URL")) from error
+    try:
+        tile = predictor.tile(read_image(io.BytesIO(content), "the drawing"))
     except DataError:
         return None
     shares = predictor.probabilities(tile)
