@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mnist_exp.data.splits import Splits
 
 LABEL = 11  # columns before the text of a line
+BETWEEN_TIMES = 10  # epochs between two lines with the time that is left
 DELIVER = "deliver it with: python -m mnist_exp store deliver"
 
 
@@ -106,7 +107,8 @@ class RunDisplay(Console, Listener):
         self._task = self._progress.add_task("", epoch=0, last="compiling")
         self._last_epoch = ""  # beside the bar
         self._settings: Training | None = None
-        self._started = time.perf_counter()
+        self._started = time.perf_counter()  # of the training
+        self._first_epoch: int | None = None  # of this process: a resumed run begins later
 
     def on_data(self, splits: "Splits") -> None:
         height, width, channels = splits.image_shape
@@ -132,6 +134,7 @@ class RunDisplay(Console, Listener):
         self.say("changed", ", ".join(changed) or "nothing; all values are the defaults")
         self.say("model", f"{model.name}, {model.count_params():,} parameters")
         self.say("training", f"{_epochs(settings.epochs)}, batch {settings.batch_size}")
+        self._started = time.perf_counter()
         if self.console.is_interactive:
             self._progress.reset(self._task, total=settings.epochs)
             self._progress.start()
@@ -141,6 +144,7 @@ class RunDisplay(Console, Listener):
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         assert self._settings
+        self._first_epoch = self._first_epoch or epoch
         if self.console.is_interactive:
             self._last_epoch = f"loss {metrics['loss']:.4f}  val {metrics['val_accuracy']:.2%}"
             self.on_step(epoch, 1, 1)
@@ -148,7 +152,11 @@ class RunDisplay(Console, Listener):
         loss = f"loss {metrics['loss']:.4f}, val {metrics['val_loss']:.4f}"
         accuracy = f"accuracy {metrics['accuracy']:.2%}, val {metrics['val_accuracy']:.2%}"
         seconds = time.perf_counter() - self._started
-        self.line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {seconds:.0f} s")
+        self.line(f"epoch {epoch}/{self._settings.epochs}  {loss}  {accuracy}  {format_duration(seconds)}")
+        remaining = self._settings.epochs - epoch
+        if remaining and (epoch == self._first_epoch or epoch % BETWEEN_TIMES == 0):
+            per_epoch = seconds / (epoch - self._first_epoch + 1)
+            self.say("time", f"{_seconds(per_epoch)} s per epoch, about {format_duration(per_epoch * remaining)} left")
 
     def on_evaluation(self) -> None:
         self._progress.live.stop()
@@ -205,6 +213,10 @@ class RunDisplay(Console, Listener):
 def _undelivered(folder: str, refused: Sequence[str]) -> str:
     why = f"the store refused {'; '.join(refused)}" if refused else "the store was away until the end of the run"
     return f"{why}; it is kept in {folder}; {DELIVER}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1g}" if seconds < 0.1 else f"{seconds:.1f}"
 
 
 def _epochs(count: int) -> str:

@@ -122,14 +122,29 @@ def test_a_log_tells_the_story_in_plain_lines(log: Made) -> None:
         "training   12 epochs, batch 32",
     ]
     assert lines[6].startswith("epoch 1/12  loss 0.0581, val 0.1715  accuracy 98.40%, val 92.40%  ")
-    assert lines[10].split() == ["accuracy", "95%", "interval", "macro", "F1", "cross-entropy"]
-    assert re.fullmatch(r"validation +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[11])
-    assert re.fullmatch(r"test +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[12])
-    assert lines[14:] == [
+    assert re.fullmatch(r"time +\S+ s per epoch, about \d+ s left", lines[7])
+    assert lines[8].startswith("epoch 2/12")
+    assert lines[11].split() == ["accuracy", "95%", "interval", "macro", "F1", "cross-entropy"]
+    assert re.fullmatch(r"validation +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[12])
+    assert re.fullmatch(r"test +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[13])
+    assert lines[15:] == [
         "run        mlp-adam-s0 (01234567)",
         "time       3.0 s, 2.0 s of it training 2 epochs",
         "open       python -m mnist_exp ui",
     ]
+
+
+def test_the_time_of_an_epoch_counts_from_the_start_of_the_training(log: Made, monkeypatch) -> None:
+    terminal, written = log
+    clock = iter([1000.0, 1004.0, 1006.0])  # the model is there, and the end of two epochs
+    monkeypatch.setattr("mnist_exp.terminal.time.perf_counter", lambda: next(clock))
+    terminal.on_model(model(), config())
+    terminal.on_epoch(5, METRICS)  # of a run that was resumed
+    terminal.on_epoch(6, METRICS)
+    first, left, second = written.getvalue().splitlines()[-3:]
+    assert first.endswith("  4 s")
+    assert left == "time       4.0 s per epoch, about 28 s left"
+    assert second.endswith("  6 s")
 
 
 def test_a_log_holds_no_control_characters_and_80_columns(log: Made) -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_exp.commands.options import allow, json_option, print_json, whitelist_option, with_store
+from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_store
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.errors import ConfigError, DataError, Problem
 from mnist_exp.log import hide_library_output
+from mnist_exp.tracking.find import find_finished
 from mnist_exp.tracking.store import Store
-from mnist_exp.tracking.stored_run import read_config
+from mnist_exp.tracking.stored_run import StoredRun, read_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ IMAGES = 1000
 NAMES: "dict[Format, str]" = {"h5": "mnist.h5", "savedmodel": "saved_model"}
 
 
-def export_run(store: Store, wanted: str, kind: "Format", path: Path) -> "tuple[Export, str]":
+def export_run(store: Store, run: StoredRun, kind: "Format", path: Path) -> "tuple[Export, str]":
     """Writes the model of a run, and returns how it compares with the stored one, and on which images.
 
     Raises ConfigError if the path cannot be used, TrackingError if the run has no model.
@@ -35,8 +36,8 @@ def export_run(store: Store, wanted: str, kind: "Format", path: Path) -> "tuple[
     if not path.parent.is_dir():
         remedy = "create it, or choose another path with --to"
         raise ConfigError(Problem(str(path.parent), "is not a folder", remedy=remedy))
-    predictor = Predictor.load(store, wanted)
-    config = RunConfig(read_config(store, predictor.run), predictor.run.choices)
+    predictor = Predictor.load_run(store, run)
+    config = RunConfig(read_config(store, run), run.choices)
     images, source = _images(config, predictor.shape)
     return export(predictor.model, kind, path, images), source
 
@@ -59,14 +60,17 @@ def _images(config: RunConfig, shape: tuple[int, int, int]) -> "tuple[np.ndarray
 @click.option("--format", "kind", type=click.Choice(list(NAMES)), default="h5", show_default=True)
 @click.option("--to", type=click.Path(path_type=Path), help="By default mnist.h5 or the folder saved_model.")
 @whitelist_option
-@json_option("an object: path, largest (the largest difference of a probability), images, source.")
+@json_option("an object: path, largest (the largest difference of a probability), images, source, run.")
 @with_store
 def command(run: str, kind: "Format", to: Path | None, allowed: tuple[str, ...], as_json: bool, store: Store) -> None:
     """Prints the path, and how far its probabilities are from those of the stored model."""
     with hide_library_output():
-        done, source = export_run(allow(store, allowed), run, kind, to or Path(NAMES[kind]))
+        found = find_finished(store, run)
+    print_found(found, as_json)
+    with hide_library_output():
+        done, source = export_run(allow(store, allowed), found.run, kind, to or Path(NAMES[kind]))
     if as_json:
-        print_json({**asdict(done), "source": source})
+        print_json({**asdict(done), "source": source, "run": found.to_record()})
         return
     click.echo(
         f"{done.path}: read again, the same answers on {done.images:,} {source}, "

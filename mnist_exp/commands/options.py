@@ -16,10 +16,11 @@ from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.log import hide_library_output
 from mnist_exp.signals import Terminated, exit_status, raise_on_signals
+from mnist_exp.tracking.find import Found
 from mnist_exp.tracking.store import Store, connect_existing
 
 HOST = "127.0.0.1"
-RUN = "An id, a name, latest, best or models:/NAME@ALIAS."
+RUN = "An id, a name, latest, best, best:DATASET or models:/NAME@ALIAS."
 
 WHITELIST = "--execution-whitelist"  # as in Hydra 1.4
 
@@ -53,6 +54,11 @@ def port_option(default: int) -> Callable[..., Any]:
 def json_option(shape: str) -> Callable[..., Any]:
     """Adds --json to a command, which gets it as `as_json`. shape: what is printed, for --help."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print JSON: {shape}")
+
+
+def print_found(found: Found, as_json: bool = False) -> None:
+    """Prints run, data set, score and reason before a command uses the run: on standard error if it prints JSON."""
+    click.echo(found.line, err=as_json)
 
 
 def print_json(values: Any) -> None:

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from mnist_exp.commands.options import json_option, run_option, with_store, write_errors
+from mnist_exp.commands.options import json_option, print_found, run_option, with_store, write_errors
 from mnist_exp.data.dataset import Preparation
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TOGETHER = 256  # images in memory at a time
 UNSURE = 0.6  # a prediction with a lower probability is unsure
 SHOWN, THUMBNAIL = 24, (300, 300)  # the number of images in the figure of --show, and the most pixels of one
+SKIPPED = 5  # the number of files that a line names
 NAMES = 34  # characters of a path in a line of 80
 
 
@@ -66,8 +67,12 @@ class Predictor:
 
     @classmethod
     def load(cls, store: Store, wanted: str, experiment: str | None = None) -> Self:
-        """Loads the model of a run, which `find_run` finds. Raises TrackingError if the run has no model."""
-        run = find_finished(store, wanted, experiment)
+        """Loads the model of a run, which `find_finished` finds. Raises TrackingError if the run has no model."""
+        return cls.load_run(store, find_finished(store, wanted, experiment).run)
+
+    @classmethod
+    def load_run(cls, store: Store, run: StoredRun) -> Self:
+        """Loads the model of a run. Raises TrackingError if the run has no model."""
         with store_errors(store.uri):
             model, metadata = _load(store.uri, run.model_run_id)
         names, size = tuple(metadata["class_names"]), metadata["input"]
@@ -140,28 +145,37 @@ def _read(name: str) -> Image.Image:
 @run_option
 @click.option("--experiment", help="The experiment in which best is searched; by default that of the newest run.")
 @click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="Draw originals beside tiles.")
-@json_option("an object per line: path, label, probability.")
+@json_option("an object per line: path, label, probability, second, second_probability, run; or path, error, run.")
 @with_store
 def command(
     paths: Sequence[str], run: str, experiment: str | None, show: Path | None, as_json: bool, store: Store
 ) -> None:
     """Prints a line for each image; exits with 1 if one of them could not be read."""
     with hide_library_output():
-        predictor = Predictor.load(store, run, experiment)
-    if not as_json:
-        click.echo(f"model: {predictor.run.label}")
+        found = find_finished(store, run, experiment)
+    print_found(found, as_json)
+    with hide_library_output():
+        predictor = Predictor.load_run(store, found.run)
+    skipped = _list_skipped(paths)
+    if skipped:
+        click.echo(_describe_skipped(skipped), err=True)
     shown: list[tuple[Image.Image, Prediction]] = []
-    failed = False
+    predicted, failed = 0, False
     for name, image, prediction in predict_files(predictor, _files(paths)):
         if isinstance(prediction, str):
             failed = True
             click.echo(f"error: {prediction}", err=True)
+            if as_json:
+                click.echo(json.dumps({"path": name, "error": prediction, "run": found.run.id}))
             continue
-        click.echo(_json_line(name, prediction) if as_json else _line(name, prediction))
+        click.echo(_json_line(name, prediction, found.run) if as_json else _line(name, prediction))
+        predicted += 1
         if image and len(shown) < SHOWN:
             shown.append((image, prediction))
     if show and shown:
         _draw(show, shown)
+        if predicted > len(shown):
+            click.echo(f"{show} shows the first {len(shown)} of {predicted} images", err=True)
     raise SystemExit(failed)
 
 
@@ -173,6 +187,19 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
             yield from inside or [path]  # an empty folder becomes an error
         else:
             yield path
+
+
+def _list_skipped(paths: Sequence[str]) -> list[Path]:
+    """Returns the files in folders that `_files` leaves out because of their suffix."""
+    folders = [Path(path) for path in paths if path != "-" and Path(path).is_dir()]
+    found = [file for folder in folders for file in sorted(folder.rglob("[!.]*")) if file.is_file()]
+    return [file for file in found if file.suffix.lower() not in SUFFIXES]
+
+
+def _describe_skipped(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:SKIPPED]) + ", ..." * (len(files) > SKIPPED)
+    noun = "file" if len(files) == 1 else "files"
+    return f"skipped {len(files)} {noun} of another kind than {', '.join(sorted(SUFFIXES))}: {names}"
 
 
 def _draw(path: Path, shown: Sequence[tuple[Image.Image, Prediction]]) -> None:
@@ -199,5 +226,13 @@ def _line(name: str, prediction: Prediction) -> str:
     return f"{words}, then {prediction.second} {prediction.second_probability:.1%}{'  unsure' * prediction.unsure}"
 
 
-def _json_line(name: str, prediction: Prediction) -> str:
-    return json.dumps({"path": name, "label": prediction.label, "probability": round(prediction.probability, 6)})
+def _json_line(name: str, prediction: Prediction, run: StoredRun) -> str:
+    values = {
+        "path": name,
+        "label": prediction.label,
+        "probability": round(prediction.probability, 6),
+        "second": prediction.second,
+        "second_probability": round(prediction.second_probability, 6),
+        "run": run.id,
+    }
+    return json.dumps(values)

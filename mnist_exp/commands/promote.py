@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from mnist_exp.commands.options import json_option, print_json, with_store
+from mnist_exp.commands.options import json_option, print_found, print_json, with_store
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.log import hide_library_output
@@ -17,30 +17,39 @@ from mnist_exp.tracking.stored_run import StoredRun, read_run
 
 @dataclass(frozen=True)
 class Promotion:
-    """A registered version that is now the champion. test: against the champion before, seen from the new one."""
+    """A registered version that is the champion.
+
+    before: the version that was it until now; None if there was none.
+    test: against the champion before, seen from the new one.
+    changed: whether the version is new. It is not if the run was the champion already.
+    """
 
     uri: str
     version: str
     before: str | None
     test: PairedTest | None
+    changed: bool = True
 
 
-def promote(store: Store, wanted: str, name: str, force: bool) -> Promotion:
+def promote(store: Store, run: StoredRun, name: str, force: bool) -> Promotion:
     """Registers the model of a run as `name` and moves the alias `champion` to it. Earlier versions are kept.
 
+    If the run's model is the champion already, nothing changes.
     The test uses the validation images of both runs: neither trained on them, and the test set is not for choosing.
     Raises TrackingError, with nothing registered, if the run has fewer of them right or if there are none in common,
     unless it is forced.
     """
-    run = find_finished(store, wanted)
-    champion = find_champion(store, name)
+    uri, champion = f"models:/{name}@{CHAMPION}", find_champion(store, name)
     test = None
     if champion is not None:
-        test = test_pair(read_run(store, run).predictions, read_run(store, champion[1]).predictions, "val")
+        version, before = champion
+        if before.id == run.model_run_id:
+            return Promotion(uri, version, version, test=None, changed=False)
+        test = test_pair(read_run(store, run).predictions, read_run(store, before).predictions, "val")
         if not force:
-            _check(run, champion[1], test)
+            _check(run, before, test)
     version = register_champion(store, run, name, _version_tags(test) if test else {})
-    return Promotion(f"models:/{name}@{CHAMPION}", version, champion[0] if champion else None, test)
+    return Promotion(uri, version, champion[0] if champion else None, test)
 
 
 def _check(run: StoredRun, champion: StoredRun, test: PairedTest | None) -> None:
@@ -70,14 +79,22 @@ def _version_tags(test: PairedTest) -> dict[str, str]:
 @click.argument("run")
 @click.option("--name", default="mnist_exp", show_default=True, help="The name of the registered model.")
 @click.option("--force", is_flag=True, help="Promote it even if it is worse.")
-@json_option("an object: uri, version, before, test (null, or first_only, second_only, images, p).")
+@json_option("an object: uri, version, before, changed, run, test (null, or first_only, second_only, images, p).")
 @with_store
 def command(run: str, name: str, force: bool, as_json: bool, store: Store) -> None:
     """Prints how the model compares with the champion before."""
     with hide_library_output():
-        done = promote(store, run, name, force)
+        found = find_finished(store, run)
+    print_found(found, as_json)
+    with hide_library_output():
+        done = promote(store, found.run, name, force)
     if as_json:
-        print_json(asdict(done))
+        print_json({**asdict(done), "run": found.to_record()})
+        return
+    if not done.changed:
+        click.echo(
+            f"{done.uri} is version {done.version}, which has the model of this run already; nothing was changed"
+        )
         return
     if done.test:
         click.echo(f"{done.test.verdict} against version {done.before}: {_counts(done.test, 'this one', 'that')}")

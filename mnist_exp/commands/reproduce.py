@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from mnist_exp import experiment
-from mnist_exp.commands.options import allow, json_option, print_json, whitelist_option, with_tracking
+from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_tracking
 from mnist_exp.config.check import check_values
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
@@ -97,7 +97,7 @@ def _largest_difference(store: Store, *run_ids: str) -> float:
 @click.option("--check", is_flag=True, help="Only compare versions, commit and hardware; train nothing.")
 @click.option("--experiment", help="The experiment of the new run; by default that of the first run.")
 @whitelist_option
-@json_option("an object: changes; after a training also name, run_id, largest, accuracies, test, verdict.")
+@json_option("an object: changes, run; after a training also name, run_id, largest, accuracies, test, verdict.")
 @with_tracking
 def command(
     run: str, check: bool, experiment: str | None, allowed: tuple[str, ...], as_json: bool, settings: Tracking
@@ -106,7 +106,9 @@ def command(
     from mnist_exp.tracking.environment import collect_tags
 
     store = allow(connect_existing(settings), allowed)
-    first = fetch_run(store, find_finished(store, run).model_run_id)
+    found = find_finished(store, run)
+    print_found(found, as_json)
+    first = fetch_run(store, found.run.model_run_id)
     settings = settings.model_copy(update={"experiment": experiment or experiment_name(store, first)})
     with tempfile.TemporaryDirectory() as empty, hide_library_output():
         changes = find_changes(first, collect_tags(Path(empty)))
@@ -114,13 +116,13 @@ def command(
         _print_changes(first, changes)
     if check:
         if as_json:
-            print_json({"changes": changes})
+            print_json({"changes": changes, "run": found.to_record()})
         raise SystemExit(bool(changes))
     display = RunDisplay()
     with hide_library_output() as display.output, display.cleared():
         again = reproduce(store, settings, first, Listener() if as_json else display)
     if as_json:
-        print_json({"changes": changes, **asdict(again), "verdict": again.verdict})
+        print_json({"changes": changes, **asdict(again), "verdict": again.verdict, "run": found.to_record()})
     else:
         _print_result(again)
     raise SystemExit(again.verdict == "different")

@@ -41,15 +41,33 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """The name that was given, else the choices and the seed."""
+        """The name that was given, else the choices and the seed.
+
+        Between them is a hash of the values if they are not those of the choices. Runs that differ only in the seed
+        share it.
+        """
+        if name := self.settings(General).name:
+            return name
         made_of = f"{self.choices.get('model', 'model')}-{self.choices.get('optimizer', 'optimizer')}"
-        return self.settings(General).name or f"{self.choices.get('experiment') or made_of}-s{self.seed}"
+        mark = f"-{_digest(own)[:6]}" if (own := self._values_beside_choices()) else ""
+        return f"{self.choices.get('experiment') or made_of}{mark}-s{self.seed}"
+
+    def _values_beside_choices(self) -> dict[str, Any]:
+        """Returns the values that affect training and are not those of the choices, the seed excepted."""
+        base = compose([f"{group}={choice}" for group, choice in self.choices.items()])
+        before, now = dict(flatten(plain(base.config))), dict(flatten(self.recorded))
+        left_out = {"seed", "export", *keys_with(Flag.LABEL)}
+        return {
+            key: value
+            for key, value in now.items()
+            if key not in left_out and not key.startswith("tracking.") and (key not in before or before[key] != value)
+        }
 
     @property
     def hash(self) -> str:
         """A hash of the values that affect training. Values that only say where a run is recorded are left out."""
         kept = {key: value for key, value in self.values.items() if key not in ("tracking", "name")}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(kept)[:16]
 
     def settings(self, kind: type[S]) -> S:
         """Returns the settings of this class, such as `config.settings(Training).epochs`."""
@@ -194,6 +212,10 @@ def _resolve(config: DictConfig, key: str, call: re.Match) -> Any:
     copied = copy.deepcopy(config)
     OmegaConf.update(copied, key, call.group())
     return OmegaConf.select(copied, key)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

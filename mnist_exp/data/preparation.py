@@ -21,6 +21,7 @@ FINE = 160  # pixels of the longer side of a digit while its strokes are measure
 THINNEST, THICKEST = 0.09, 0.18  # shares of the longer side; 90% of MNIST's digits have strokes between them
 FAINTEST = 12  # grey levels between ink and paper; an image with less shows nothing
 EMPTY = Problem("an image to predict", "must show something, but its pixels are all alike")
+NOISY = Problem("an image to predict", "must show something that stands out from its background, but it is too noisy")
 
 
 def prepare(image: Image.Image, recipe: Preparation, shape: tuple[int, int, int]) -> np.ndarray:
@@ -62,7 +63,7 @@ def _ink(image: Image.Image) -> np.ndarray:
     noise = 1.4826 * np.median(np.abs(ink[_ring(ink.shape)]))
     full = _peak(ink)
     if full < max(FAINTEST, 5 * noise):
-        raise DataError(EMPTY)
+        raise DataError(EMPTY if full < FAINTEST else NOISY)
     full = float(np.median(ink[ink > full / 2]))
     least = max(2.5 * noise, 0.1 * full)
     return np.clip((ink - least) / max(full - least, 1e-9), 0, 1)

@@ -1,6 +1,7 @@
 """Finds runs: by id, by name, `latest`, `best`, as a registered model, or by parameters and metrics."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +20,73 @@ RUNS = f"tags.{tags.KIND} != 'sweep' and tags.{tags.KIND} != 'execution'"
 RESUMABLE, SWEEPS = f"tags.{tags.KIND} = 'run'", f"tags.{tags.KIND} = 'sweep'"
 NEWEST = "attributes.start_time DESC"
 SHORTEST = 4  # characters of an id
+DATASET = "dataset.name"
 DIGESTS = ("dataset.digest", "dataset.validation_digest")
+MOST_COUNTED, MOST_DATASETS = 100, 10  # a message says "more than" and "..." beyond them
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run that was found. reason: why it is this one, as `line` ends."""
+
+    run: StoredRun
+    reason: str
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data set and the first characters of its digest."""
+        digest = self.run.params.get("dataset.digest")
+        return self.run.params.get(DATASET, "unknown data") + (f" (digest {digest[:8]})" if digest else "")
+
+    @property
+    def line(self) -> str:
+        """Run, data set, score and reason, which every command prints before it uses the run."""
+        accuracy = self.run.metrics.get("val/accuracy")
+        score = "no val/accuracy" if accuracy is None else f"val/accuracy {accuracy:.2%}"
+        return f"run  {self.run.label}: {self.dataset}, {score}, {self.reason}"
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns what `line` says as plain values."""
+        params, metrics = self.run.params, self.run.metrics
+        return {
+            "name": self.run.name,
+            "id": self.run.id,
+            "dataset": params.get(DATASET),
+            "dataset_digest": params.get("dataset.digest"),
+            "val/accuracy": metrics.get("val/accuracy"),
+            "reason": self.reason,
+        }
 
 
 def find_run(store: Store, wanted: str, experiment: str | None = None, among: str = RUNS) -> StoredRun:
     """Finds one run.
 
-    wanted: an id, the unique start of an id, a name, `latest`, `best` or `models:/NAME@ALIAS`. `best` has the highest
-    validation accuracy of the finished runs and trials with the same data and validation images as the newest one.
+    wanted: an id, the unique start of an id, a name, `latest`, `best`, `best:DATASET` or `models:/NAME@ALIAS`. `best`
+    has the highest validation accuracy of the finished runs and trials with the same data and validation images as the
+    newest one. If there are finished runs of data sets with different names, it is an error to leave DATASET out.
     experiment: the name of the experiment to look in; for `best` by default that of the newest run.
     among: RUNS; or RESUMABLE or SWEEPS, which have no best and no models.
     Raises TrackingError, with the nearest runs, if no run or several runs match.
     """
+    return _find(store, wanted, experiment, among).run
+
+
+def _find(store: Store, wanted: str, experiment: str | None, among: str) -> Found:
     with store_errors(store.uri):
         if among == RUNS and wanted.startswith("models:/"):
-            return find_registered(store, wanted)
+            return Found(find_registered(store, wanted), f"found as {wanted}")
         inside = experiment_ids(store, experiment)
-        if wanted == "latest":
+        if among == RUNS and (wanted == "best" or wanted.startswith("best:")):
+            if best := _find_best(store, inside, wanted.partition(":")[2]):
+                return best
+            runs = []
+        elif wanted == "latest":
             runs = _search(store, among, inside, most=1)
-        elif among == RUNS and wanted == "best":
-            runs = _search_best(store, inside)
         else:
             runs = _search_named(store, wanted, inside, among)
         if len(runs) == 1:
-            return runs[0]
+            named = "found by its name" if wanted == runs[0].name else "found by its id"
+            return Found(runs[0], "the newest run" if wanted == "latest" else named)
         shown = runs or _search(store, among, inside, most=5)
     kind = "sweep" if among == SWEEPS else "run"
     listed = ", ".join(run.label for run in shown[:5])
@@ -51,17 +95,36 @@ def find_run(store: Store, wanted: str, experiment: str | None = None, among: st
     if not listed:
         command = "python -m mnist_exp -m ..." if among == SWEEPS else "python -m mnist_exp"
         raise TrackingError(Problem("the store", f"has no {kind} yet", remedy=f"start one with: {command}"))
-    words = ", a name, latest, best or models:/NAME@ALIAS" if among == RUNS else ", a name or latest"
+    words = ", a name, latest, best, best:DATASET or models:/NAME@ALIAS" if among == RUNS else ", a name or latest"
     raise TrackingError(Problem(f"the {kind}", f"must be an id{words}", wanted, f"the newest are: {listed}"))
 
 
-def find_finished(store: Store, wanted: str, experiment: str | None = None) -> StoredRun:
-    """Finds a finished run, as `find_run` does. Raises TrackingError if it did not finish: it has no model."""
-    run = find_run(store, wanted, experiment)
+def find_finished(store: Store, wanted: str, experiment: str | None = None) -> Found:
+    """Finds a finished run, as `find_run` does, and says why it is this one. `latest` is the newest finished run.
+
+    Raises TrackingError if the run did not finish: it has no model.
+    """
+    found = _find(store, wanted, experiment, RUNS)
+    if wanted == "latest":
+        return _find_latest_finished(store, experiment, found.run)
+    _check_finished(found.run)
+    return found
+
+
+def _find_latest_finished(store: Store, experiment: str | None, newest: StoredRun) -> Found:
+    if newest.is_finished:
+        return Found(newest, "the newest finished run")
+    with store_errors(store.uri):
+        finished = _search(store, f"{RUNS} and {FINISHED}", experiment_ids(store, experiment), most=1)
+    if not finished:
+        _check_finished(newest)
+    return Found(finished[0], f"the newest finished run; {newest.label} is newer and {newest.status}")
+
+
+def _check_finished(run: StoredRun) -> None:
     if not run.is_finished:
         remedy = "choose a finished run; list them with: python -m mnist_exp compare"
         raise TrackingError(Problem(run.label, "must be FINISHED", run.status, remedy))
-    return run
 
 
 def search_runs(
@@ -126,20 +189,70 @@ def _search(store: Store, condition: str, inside: list[str], most: int, order: s
 
 def _search_named(store: Store, wanted: str, inside: list[str], among: str) -> list[StoredRun]:
     """Searches by name first, then by the first characters of an id."""
-    quote = '"' if "'" in wanted else "'"
-    text = wanted.replace(quote, "")  # MLflow's search language has no way to write both
-    runs = _search(store, f"attributes.run_name = {quote}{text}{quote} and {among}", inside, most=6)
+    runs = _search(store, f"attributes.run_name = {_quote(wanted)} and {among}", inside, most=6)
     if not runs and len(wanted) >= SHORTEST:
-        runs = _search(store, f"attributes.run_id LIKE {quote}{text}%{quote} and {among}", inside, most=6)
+        runs = _search(store, f"attributes.run_id LIKE {_quote(wanted, '%')} and {among}", inside, most=6)
     return runs
 
 
-def _search_best(store: Store, inside: list[str]) -> list[StoredRun]:
-    newest = _search(store, f"{RUNS} and {FINISHED}", inside, most=1)
-    if not newest:
-        return []
+def _quote(text: str, more: str = "") -> str:
+    """Returns the text as MLflow's search language reads it. more: follows the text within the quotes."""
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text.replace(quote, '')}{more}{quote}"  # the language has no way to write both
+
+
+def _find_best(store: Store, inside: list[str], dataset: str) -> Found | None:
+    """Finds the best run on the data of the newest finished run. Returns None if no run has finished.
+
+    dataset: the name of the data set. If it is empty, all finished runs must have data sets of the same name.
+    """
     store.analyze()
-    params = newest[0].params
-    same_data = [f"params.`{key}` = '{params[key]}'" for key in DIGESTS if key in params]
-    condition = " and ".join([RUNS, FINISHED, *same_data])
-    return _search(store, condition, [newest[0].experiment_id], 1, "metrics.`val/accuracy` DESC")
+    finished = f"{RUNS} and {FINISHED}"
+    names = _list_datasets(store, finished, inside)
+    if dataset:
+        finished = f"{finished} and {_has_dataset(dataset)}"
+        if names and dataset not in names:
+            remedy = f"choose one of {', '.join(f'best:{name}' for name in names)}"
+            raise TrackingError(Problem(f"best:{dataset}", "has no finished run", remedy=remedy))
+    elif len(names) > 1:
+        counts = [_count(_search_some(store, f"{finished} and {_has_dataset(name)}", inside)) for name in names]
+        listed = ", ".join(f"{name} ({count})" for name, count in zip(names, counts, strict=True))
+        remedy = f"give the data set, such as best:{names[0]}"
+        raise TrackingError(Problem("best", f"is ambiguous: there are finished runs on {listed}", remedy=remedy))
+    candidates = _search_some(store, finished, inside)
+    if not candidates:
+        return None
+    newest = candidates[0]
+    same_data = [f"params.`{key}` = '{newest.params[key]}'" for key in DIGESTS if key in newest.params]
+    condition = " and ".join([finished, *same_data])
+    ranked = _search_some(store, condition, [newest.experiment_id], "metrics.`val/accuracy` DESC")
+    reason = f"best of {_count(ranked, 'finished run')} on the same images"
+    if (others := len(candidates) - len(ranked)) > 0:
+        more = "at least " * (len(candidates) > MOST_COUNTED)
+        reason += f"; {more}{others} on other images or in another experiment were not considered"
+    return Found(ranked[0], reason)
+
+
+def _list_datasets(store: Store, condition: str, inside: list[str]) -> list[str]:
+    """Returns the names of the data sets of the runs that meet a condition, the one of the newest run first."""
+    names: list[str] = []
+    while len(names) < MOST_DATASETS and (newest := _search(store, condition, inside, most=1)):
+        if DATASET not in newest[0].params:
+            break
+        names.append(newest[0].params[DATASET])
+        condition += f" and params.`{DATASET}` != {_quote(names[-1])}"
+    return names
+
+
+def _has_dataset(name: str) -> str:
+    return f"params.`{DATASET}` = {_quote(name)}"
+
+
+def _search_some(store: Store, condition: str, inside: list[str], order: str = NEWEST) -> list[StoredRun]:
+    return _search(store, condition, inside, MOST_COUNTED + 1, order)
+
+
+def _count(runs: list[StoredRun], noun: str = "run") -> str:
+    if len(runs) > MOST_COUNTED:
+        return f"more than {MOST_COUNTED} {noun}s"
+    return f"{len(runs)} {noun}{'s' * (len(runs) != 1)}"

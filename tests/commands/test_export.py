@@ -29,6 +29,7 @@ def test_the_comparison_as_plain_values(run_main, tmp_path) -> None:
     _, out, _ = run_main("export", "good", "--to", str(tmp_path / "net.h5"), "--json")
     plain = json.loads(out)
     assert plain.pop("largest") < 1e-5
+    assert plain.pop("run")["name"] == "good"
     assert plain == {"path": str(tmp_path / "net.h5"), "images": 288, "source": "validation images"}
 
 

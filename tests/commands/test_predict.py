@@ -32,14 +32,16 @@ def test_a_folder_is_answered_line_by_line(run_main, photos) -> None:
     lines = [json.loads(line) for line in out.splitlines()]
     assert [Path(line["path"]).name for line in lines] == [f"{label}.png" for label in range(10)]
     assert sum(line["label"] == Path(line["path"]).stem for line in lines) >= 8
-    assert all(0 <= line["probability"] <= 1 for line in lines)
+    assert all(0 <= line["second_probability"] <= line["probability"] <= 1 for line in lines)
+    assert len({line["run"] for line in lines}) == 1
 
 
 def test_lines_name_the_model_the_answer_and_the_runner_up(run_main, photos) -> None:
     status, out, _ = run_main("predict", str(photos / "0.png"), str(photos / "1.png"))
     model, *lines = out.splitlines()
     assert status == 0
-    assert model.startswith("model: good (")
+    assert model.startswith("run  good (")
+    assert "best of 2 finished runs on the same images; 1 on other images" in model
     assert all("%, then " in line for line in lines)
     assert max(map(len, lines)) <= 80
 
@@ -55,12 +57,31 @@ def test_what_is_no_image_gets_a_line_and_the_others_an_answer(run_main, photos)
     (photos / "nothing").mkdir()
     status, out, err = run_main("predict", str(photos), str(photos / "missing.png"), str(photos / "nothing"), "--json")
     assert status == 1
-    assert len(out.splitlines()) == 10
+    assert sum("label" in json.loads(line) for line in out.splitlines()) == 10
+    assert len(out.splitlines()) == 14
     assert "broken.png is not a readable image" in err
     assert "empty.png: an image to predict must show something" in err
     assert "missing.png does not exist" in err
     assert "nothing must contain images" in err
     assert "Traceback" not in err
+
+
+def test_files_of_another_kind_in_a_folder_are_counted_and_named(run_main, photos) -> None:
+    for name in ("a.svg", "b.pdf", "c.heic", "d.txt", "e.doc", "f.mov", ".hidden"):
+        (photos / name).write_text("no image that can be read")
+    status, out, err = run_main("predict", str(photos), "--run", "good", "--json")
+    assert status == 0
+    assert len(out.splitlines()) == 10
+    assert "skipped 6 files of another kind than .bmp, .gif, " in err
+    assert err.endswith(": a.svg, b.pdf, c.heic, d.txt, e.doc, ...\n")
+
+
+def test_show_says_how_many_of_the_images_it_shows(run_main, photos, tmp_path) -> None:
+    shown = tmp_path / "shown.png"
+    _, _, err = run_main("predict", *[str(photos)] * 3, "--run", "good", "--show", str(shown))
+    assert err == f"{shown} shows the first 24 of 30 images\n"
+    _, _, err = run_main("predict", str(photos), "--run", "good", "--show", str(shown))
+    assert err == ""
 
 
 @pytest.mark.usefixtures("rendered_figures")

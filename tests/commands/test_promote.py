@@ -11,18 +11,35 @@ from mnist_exp.tracking.registry import find_champion
 
 def test_a_better_one_follows_and_a_worse_one_is_refused(run_main, store, runs) -> None:
     status, out, _ = run_main("promote", "poor")
-    assert (status, out) == (0, "models:/mnist_exp@champion is version 1\n")
+    found, version = out.splitlines()
+    assert (status, version) == (0, "models:/mnist_exp@champion is version 1")
+    assert re.match(r"run  poor \(\w{8}\): digits \(digest \w{8}\), val/accuracy [\d.]+%, found by its name$", found)
     status, out, _ = run_main("promote", "good")
     assert status == 0
-    assert out.startswith("better against version 1: of 288 validation images")
+    assert "\nbetter against version 1: of 288 validation images" in out
     status, out, err = run_main("promote", "poor")
-    assert (status, out) == (1, "")
+    assert (status, len(out.splitlines())) == (1, 1)
     assert "must not be worse than the champion" in err
     assert "--force" in err
     champion = store.client.get_model_version_by_alias("mnist_exp", "champion")
     assert (str(champion.version), champion.run_id) == ("2", runs[1]["good"].run_id)
     assert champion.tags["against_champion"] == "better"
     assert len(store.client.search_model_versions("name = 'mnist_exp'")) == 2  # history stays, and nothing was added
+
+
+def test_the_champion_stays_the_version_that_it_is(run_main, store, runs) -> None:
+    run_main("promote", "good")
+    for extra in ((), ("--force",)):
+        status, out, _ = run_main("promote", "good", *extra)
+        assert (status, out.splitlines()[1]) == (
+            0, "models:/mnist_exp@champion is version 1, which has the model of this run already; nothing was changed",
+        )  # fmt: skip
+    status, out, err = run_main("promote", "best", "--json")
+    done = json.loads(out)
+    assert (status, done["changed"], done["version"]) == (0, False, "1")
+    assert done["run"]["id"] == runs[1]["good"].run_id
+    assert err.startswith("run  good (")
+    assert len(store.client.search_model_versions("name = 'mnist_exp'")) == 1
 
 
 def test_force_promotes_it_all_the_same_and_keeps_the_test(run_main, store) -> None:
@@ -49,11 +66,11 @@ def test_what_shares_no_validation_images_is_refused_unless_forced(run_main, sto
     run_main("promote", "good")
     monkeypatch.setattr(promoting, "test_pair", lambda *predictions: None)
     status, out, err = run_main("promote", "poor")
-    assert (status, out) == (1, "")
+    assert (status, len(out.splitlines())) == (1, 1)
     assert "have no validation images in common; train on the same split, or give --force" in err
     status, out, _ = run_main("promote", "poor", "--force")
     assert status == 0
-    assert out.startswith("not compared with version 1: they have no validation images in common\n")
+    assert "\nnot compared with version 1: they have no validation images in common\n" in out
 
 
 def test_a_store_that_is_away_is_not_taken_for_one_without_a_champion(store, monkeypatch) -> None:
@@ -75,7 +92,7 @@ def test_the_champion_answers(run_main, store, tmp_path) -> None:
     image.save(tmp_path / "zero.png")
     status, out, _ = run_main("predict", str(tmp_path / "zero.png"), "--run", "models:/mnist_exp@champion")
     assert status == 0
-    assert out.startswith("model: good (")
+    assert out.startswith("run  good (")
 
 
 def test_an_unfinished_run_is_refused(run_main, store, runs) -> None:

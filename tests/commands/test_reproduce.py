@@ -22,7 +22,7 @@ def test_the_result_as_plain_values(run_main) -> None:
     status, out, err = run_main("reproduce", "poor", "--json")
     plain = json.loads(out)
     assert (status == 1) == (plain["verdict"] == "different"), err
-    assert plain.keys() == {"changes", "name", "run_id", "largest", "accuracies", "test", "verdict"}
+    assert plain.keys() == {"changes", "name", "run_id", "largest", "accuracies", "test", "verdict", "run"}
     assert (plain["name"], plain["changes"]) == ("poor-again", {})
 
 

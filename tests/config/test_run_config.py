@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_a_run_is_named_by_its_choices_and_its_seed() -> None:
     assert config("model=cnn", "optimizer=sgd", "seed=3").name == "cnn-sgd-s3"
     assert config("experiment=dense_100").name == "dense_100-s0"
     assert config("name=mine").name == "mine"
+
+
+def test_two_nets_with_the_same_choices_have_names_of_their_own() -> None:
+    names = [config(*more).name for more in (("model.widths=[16]",), ("model.widths=[32]",), ("training.epochs=3",))]
+    assert len({*names, "mlp-adam-s0"}) == 4
+    assert all(re.fullmatch(r"mlp-adam-[0-9a-f]{6}-s0", name) for name in names)
+    assert config("model.widths=[16]", "seed=3").name == names[0].replace("-s0", "-s3")
+    assert config("tracking.folder=elsewhere", "export=net.h5").name == "mlp-adam-s0"
 
 
 def test_settings_are_typed() -> None:

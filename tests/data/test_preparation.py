@@ -96,6 +96,12 @@ def test_any_noise_of_any_size_is_a_tile_or_refused(seed):
         assert "must show something" in str(error)  # noqa: PT017
 
 
+def test_noise_is_not_called_an_empty_page():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    with pytest.raises(DataError, match="must show something that stands out from its background, but it is too noisy"):
+        tile(Image.fromarray(noise))
+
+
 def test_other_data_sets_are_only_resized():
     image = stroke(paper="red", ink="blue")
     found = tile(image, "resize", (10, 12, 3))

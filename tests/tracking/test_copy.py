@@ -40,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for seed in range(2):
             mnist_exp.run(*SMALL, f"seed={seed}", f"name=run-{seed}", quiet=True)
     store = open_store(None, folder / "mlruns")
-    promote(store, "run-1", "net", force=False)
+    promote(store, find_run(store, "run-1"), "net", force=False)
     failed = store.client.create_run(store.experiment_id("digits"), tags={"kind": "run"}, run_name="failed")
     store.client.set_terminated(failed.info.run_id, "FAILED")
     return store

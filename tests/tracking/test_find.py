@@ -1,5 +1,6 @@
 """Runs found by what a user calls them; the runs are made up, nothing is trained."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.find import RESUMABLE, RUNS, SWEEPS, find_run
+from mnist_exp.tracking.find import RESUMABLE, RUNS, SWEEPS, find_finished, find_run
 from mnist_exp.tracking.store import Store, open_store
 
 
@@ -19,9 +20,13 @@ def store(tmp_path: Path, new_database: Path, monkeypatch: pytest.MonkeyPatch) -
     return open_store(None, tmp_path / "mlruns")
 
 
-def add(store, name, accuracy, *, kind="run", status="FINISHED", digest="d", validation="v", experiment="mnist", at=0):
+def add(
+    store, name, accuracy, *, kind="run", status="FINISHED", digest="d", validation="v", experiment="mnist", at=0,
+    dataset="mnist",
+):  # fmt: skip
     run = store.client.create_run(store.experiment_id(experiment), start_time=at, run_name=name)
     params = [Param("dataset.digest", digest), Param("dataset.validation_digest", validation)]
+    params.append(Param("dataset.name", dataset))
     metrics = [Metric("val/accuracy", accuracy, 0, 0), Metric("test/accuracy", 1 - accuracy, 0, 0)]
     store.client.log_batch(run.info.run_id, metrics, params, [RunTag("kind", kind)])
     store.client.set_terminated(run.info.run_id, status)
@@ -58,6 +63,49 @@ def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
     add(store, "newest", 0.2, at=7)  # best on test
     assert find_run(store, "best").id == best
     assert find_run(store, "best", "else").name == "another experiment"
+
+
+def test_a_run_is_found_with_its_data_its_score_and_the_reason(store):
+    best = add(store, "good", 0.961, digest="0123456789", at=1)
+    add(store, "poor", 0.5, digest="0123456789", at=2)
+    start = f"run  good ({best[:8]}): mnist (digest 01234567), val/accuracy 96.10%, "
+    assert find_finished(store, "best").line == f"{start}best of 2 finished runs on the same images"
+    assert find_finished(store, "good").line == f"{start}found by its name"
+    assert find_finished(store, best[:8]).line == f"{start}found by its id"
+    assert find_finished(store, "latest").line.endswith("val/accuracy 50.00%, the newest finished run")
+
+
+def test_best_says_which_runs_it_did_not_consider(store):
+    add(store, "other split", 0.99, validation="w", at=1)
+    add(store, "elsewhere", 0.99, experiment="else", at=2)
+    add(store, "one", 0.9, at=3)
+    reason = "best of 1 finished run on the same images; 2 on other images or in another experiment were not considered"
+    assert find_finished(store, "best").reason == reason
+
+
+def test_best_of_several_data_sets_has_to_be_told_which(store):
+    digits = add(store, "net", 0.8, dataset="digits", experiment="digits", digest="e", at=1)
+    mnist = add(store, "net", 0.9, at=2)
+    add(store, "worse", 0.7, at=3)
+    with pytest.raises(TrackingError) as refused:
+        find_run(store, "best")
+    assert str(refused.value) == (
+        "best is ambiguous: there are finished runs on mnist (2 runs), digits (1 run); "
+        "give the data set, such as best:mnist"
+    )
+    assert [find_run(store, f"best:{name}").id for name in ("digits", "mnist")] == [digits, mnist]
+    assert find_run(store, "best", "digits").id == digits
+    with pytest.raises(TrackingError, match="best:birds has no finished run; choose one of best:mnist, best:digits"):
+        find_run(store, "best:birds")
+
+
+def test_latest_is_the_newest_that_finished_where_a_model_is_needed(store):
+    done = add(store, "done", 0.8, at=1)
+    store.client.create_run(store.experiment_id("mnist"), start_time=2, run_name="training", tags={"kind": "run"})
+    found = find_finished(store, "latest")
+    assert found.run.id == done
+    assert re.fullmatch(r"the newest finished run; training \(\w{8}\) is newer and RUNNING", found.reason)
+    assert find_run(store, "latest").name == "training"
 
 
 @pytest.mark.parametrize("wanted", ["nobody", "12", "' or 1=1", "best", "latest"])

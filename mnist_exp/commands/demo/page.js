@@ -3,11 +3,14 @@ const pen = canvas.getContext("2d");
 const tile = element.querySelector("img");
 const bars = element.querySelector(".bars");
 const NOTHING = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
-let drawing = false, asking = false, again = false;
+let pointer = null, asking = false, again = false, cleared = 0;
 
 function clear() {
   pen.fillStyle = "white";
   pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.beginPath();
+  pointer = null;
+  cleared += 1;
   show(null);
 }
 
@@ -31,7 +34,7 @@ function show(answer) {
   }));
 }
 
-// One question at a time; what was drawn meanwhile is asked about next.
+// One question at a time; what was drawn meanwhile is asked about next. An answer about a drawing that was cleared is dropped.
 async function ask() {
   if (asking) {
     again = true;
@@ -40,7 +43,13 @@ async function ask() {
   asking = true;
   do {
     again = false;
-    show(await server.answer(canvas.toDataURL("image/png")));
+    const before = cleared;
+    try {
+      const answer = await server.answer(canvas.toDataURL("image/png"));
+      if (before === cleared) show(answer);
+    } catch (error) {
+      console.error(error);
+    }
   } while (again);
   asking = false;
 }
@@ -51,22 +60,27 @@ function place(event) {
 }
 
 function stroke(event) {
-  if (!drawing) return;
+  if (event.pointerId !== pointer) return;
   pen.lineTo(...place(event));
   pen.stroke();
   ask();
 }
 
+function end(event) {
+  if (event.pointerId === pointer) pointer = null;
+}
+
 canvas.addEventListener("pointerdown", (event) => {
+  if (pointer !== null) return; // only the first finger draws
   canvas.setPointerCapture(event.pointerId);
-  drawing = true;
+  pointer = event.pointerId;
   Object.assign(pen, {lineWidth: 26, lineCap: "round", lineJoin: "round", strokeStyle: "black"});
   pen.beginPath();
   pen.moveTo(...place(event));
   stroke(event);
 });
 canvas.addEventListener("pointermove", stroke);
-canvas.addEventListener("pointerup", () => { drawing = false; });
-canvas.addEventListener("pointercancel", () => { drawing = false; });
+canvas.addEventListener("pointerup", end);
+canvas.addEventListener("pointercancel", end);
 element.querySelector("button").addEventListener("click", clear);
 clear();
