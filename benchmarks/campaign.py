@@ -30,6 +30,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -155,17 +156,17 @@ def lead_session() -> None:
 
 def send(*numbers: signal.Signals, to: str = "parent") -> Callable[[Round, processes.Process], None]:
     def act(game: Round, parent: processes.Process) -> None:
-        for number in numbers:
-            for pid in game.chance.sample(found := pids(game, parent, to), min(1, len(found))):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+        found = pids(game, parent, to)
+        for pid, number in product(game.chance.sample(found, min(1, len(found))), numbers):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
             time.sleep(game.chance.uniform(1, 12) if number == signal.SIGSTOP else game.chance.uniform(0.1, 1))
 
     return act
 
 
 def pids(game: Round, parent: processes.Process, kind: str) -> list[int]:
-    """The processes of this kind. A fork server and what it forks have the same command line, and it is their parent."""
+    """The processes of this kind. What a fork server forks has its command line, and is its child."""
     if kind == "parent":
         return [parent.pid]
     if game.executor == "dask":
@@ -261,8 +262,8 @@ def lock_database(game: Round, parent: processes.Process) -> None:
 
 STOP = (signal.SIGSTOP, signal.SIGCONT)
 DISTURBANCES: dict[str, Callable[[Round, processes.Process], None]] = {
-    "parent SIGTERM": send(signal.SIGTERM), "parent SIGKILL": send(signal.SIGKILL), "parent SIGHUP": send(signal.SIGHUP),
-    "parent SIGINT": send(signal.SIGINT), "parent SIGINT twice": send(signal.SIGINT, signal.SIGINT),
+    "parent SIGTERM": send(signal.SIGTERM), "parent SIGKILL": send(signal.SIGKILL),
+    "parent SIGHUP": send(signal.SIGHUP), "parent SIGINT": send(signal.SIGINT), "parent SIGINT twice": send(signal.SIGINT, signal.SIGINT),
     "parent SIGSTOP": send(*STOP), "second start": second_start, "double start": double_start, "take over": take_over,
     "full disk": full_disk, "refused writes": refuse_writes, "refused artifacts": refuse_artifacts,
     "locked database": lock_database, "server away": disconnect, "worker SIGKILL": send(signal.SIGKILL, to="worker"),
@@ -387,7 +388,7 @@ def check_points(run, histories: dict) -> Iterator[str]:
 
 
 def check_trials(sweep, counted: list, histories: dict) -> Iterator[str]:
-    """Each trial has one run that counts, whole curves, no test metric; the winner is the best of the largest budget."""
+    """Each trial has one run that counts, and no test metric. The winner is the best of the largest budget."""
     numbers = Counter(int(run.data.tags["trial"]) for run in counted)
     if numbers != Counter(range(len(numbers))):
         yield f"trials and runs that count: {sorted(numbers.items())}"
@@ -416,8 +417,9 @@ def check_parent(sweep, counted: list, histories: dict) -> Iterator[str]:
         if not key.startswith("test/") and in_order != sorted(set(in_order)):
             yield f"the steps of {key} do not increase: {in_order}"
     newest = {key: max(points, key=lambda point: point.step).value for key, points in histories.items()}
-    if sum(value for key, value in newest.items() if key.startswith("trials/")) != len(counted):
-        yield f"the sweep counts { ({k: v for k, v in newest.items() if k.startswith('trials/')}) } of {len(counted)} trials"
+    counts = {key: value for key, value in newest.items() if key.startswith("trials/")}
+    if sum(counts.values()) != len(counted):
+        yield f"the sweep counts {counts}, but has {len(counted)} trials"
     opened = {
         key.removeprefix("test_set/"): run for key, run in sweep.data.params.items() if key.startswith("test_set/")
     }
