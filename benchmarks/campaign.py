@@ -263,7 +263,8 @@ def lock_database(game: Round, parent: processes.Process) -> None:
 STOP = (signal.SIGSTOP, signal.SIGCONT)
 DISTURBANCES: dict[str, Callable[[Round, processes.Process], None]] = {
     "parent SIGTERM": send(signal.SIGTERM), "parent SIGKILL": send(signal.SIGKILL),
-    "parent SIGHUP": send(signal.SIGHUP), "parent SIGINT": send(signal.SIGINT), "parent SIGINT twice": send(signal.SIGINT, signal.SIGINT),
+    "parent SIGHUP": send(signal.SIGHUP), "parent SIGINT": send(signal.SIGINT),
+    "parent SIGINT twice": send(signal.SIGINT, signal.SIGINT),
     "parent SIGSTOP": send(*STOP), "second start": second_start, "double start": double_start, "take over": take_over,
     "full disk": full_disk, "refused writes": refuse_writes, "refused artifacts": refuse_artifacts,
     "locked database": lock_database, "server away": disconnect, "worker SIGKILL": send(signal.SIGKILL, to="worker"),
