@@ -72,6 +72,7 @@ class Round:
     trials: int = 0
     trained: int = 0
     resumes: int = 0
+    disturbed: bool = False
 
     @property
     def mlruns(self) -> Path:
@@ -298,7 +299,8 @@ def play(game: Round, name: str) -> None:
     epochs, pause, limit = game.chance.randint(0, 16), game.chance.uniform(0, 2), game.chance.choice([PATIENCE, 8])
     game.wait(parent, limit * game.chance.random() if limit < PATIENCE else limit, lambda: game.epochs() >= epochs)
     time.sleep(pause)
-    if parent.poll() is None:
+    game.disturbed = parent.poll() is None and game.status() != "FINISHED"
+    if game.disturbed:
         DISTURBANCES[name](game, parent)
     for _ in range(TRIES):
         game.end(game.parents[-1])
@@ -508,7 +510,9 @@ def main() -> int:
                 began = time.monotonic()
                 play(game, name)
             row = rows[name]
-            row.update(rounds=1, trials=game.trials, trained=game.trained, resumes=game.resumes)
+            row.update(
+                rounds=1, disturbed=game.disturbed, trials=game.trials, trained=game.trained, resumes=game.resumes
+            )
             row["violations"] += len(game.violations)
             seconds = time.monotonic() - began
             print(f"round {number} {name}: {game.trials} trials, {game.resumes} resumes, {seconds:.0f} s", flush=True)
@@ -525,7 +529,7 @@ def main() -> int:
 
 def table(rows: dict[str, Counter]) -> str:
     """The table in Markdown, with a sum at the end."""
-    keys = ["rounds", "trials", "trained", "resumes", "violations"]
+    keys = ["rounds", "disturbed", "trials", "trained", "resumes", "violations"]
     total: Counter = sum(rows.values(), Counter())
     lines = [f"| disturbance | {' | '.join(keys)} |", f"|---{'|---:' * len(keys)}|"]
     for name, row in [*sorted(rows.items()), ("all", total)]:
