@@ -108,7 +108,7 @@ class TrialRecorder:
         self.counts[state] += 1
         note = str(outcome.failure or "diverged" * outcome.diverged)
         self.display.end(number, proposal.values, score, state, note)
-        metrics = {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
+        metrics = self._totals
         if score is not None:
             metrics["trial/score"] = score
             rung = asdict(proposal.rung) if proposal.rung else None
@@ -130,6 +130,20 @@ class TrialRecorder:
             if self._prunes:  # nothing else reads curves
                 curve = self.record.curve(trial.run_id, self.study.objective.metric)
                 self.pruner.add(tuple(curve), self._definition(self.study.configs.of(trial.values)))
+
+    def catch_up(self) -> None:
+        """Logs the counts if an earlier process was killed after a trial had ended and before the sweep counted it."""
+        logged = self.record.fetch().metrics
+        if sum(self.counts.values()) > sum(logged.get(key, 0.0) for key in self._totals):
+            best = {"best/score": self.best.score or 0.0} if self.best else {}
+            self.record.ownership.check()
+            self.step += 1
+            self.record.log(self._totals | best, step=self.step)
+
+    @property
+    def _totals(self) -> dict[str, float]:
+        """The metrics that count the trials that have ended."""
+        return {f"trials/{COUNTED[state]}": float(count) for state, count in self.counts.items()}
 
     @property
     def _prunes(self) -> bool:
@@ -189,6 +203,7 @@ def search(
             pending.append(Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None))
         else:
             recorder.recall(trial)
+    recorder.catch_up()
     sampler = create_sampler(study)
     sampler.restore(trials)
     engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))

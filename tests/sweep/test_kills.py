@@ -172,3 +172,15 @@ def test_a_killed_worker_costs_no_trial(algorithm, tracking, local):
     check(algorithm, study, tracking)
     (lost,) = [run for run in record._runs() if "superseded" in run.tags]
     assert (lost.tags["trial"], lost.status) == ("3", "KILLED")
+
+
+def test_killed_before_the_sweep_counts_its_last_trial_a_resumed_one_counts_it(tracking):
+    study = study_of("grid")
+    killed = in_a_process(study, tracking, at_call(SweepRun, "log", EXPECTED["grid"], die))
+    assert killed == -signal.SIGKILL
+    assert in_a_process(study, tracking) == 0
+    store = connect(tracking)
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    scores = [trial.score for trial in SweepRun.find(store, parent.id).trials()]
+    assert parent.metrics["trials/scored"] == len(scores) == EXPECTED["grid"]
+    assert parent.metrics["best/score"] == max(scores)
