@@ -110,9 +110,7 @@ class SweepRun:
             self.store.client.update_run(self.id, status="RUNNING")
         self.run = self.fetch()
         self.changes = _read_changes(self.run)
-        for trial in self._runs():
-            if trial.outcome == "pending":
-                self.supersede(trial.run_id, "the sweep was interrupted")
+        self._supersede_pending("the sweep was interrupted")
 
     @property
     def ownership(self) -> Ownership:
@@ -214,6 +212,8 @@ class SweepRun:
     def end(self, status: Status, error: str = "") -> None:
         """Sets the status of the parent run and gives up the ownership. The last call. Raises OwnershipLost."""
         self.ownership.check()
+        # Nobody knows a run whose request was sent twice, because the answer to the first was lost.
+        self._supersede_pending("the sweep has ended")
         self._end(self.id, status, {tags.ERROR: error[:4000]} if error else {})
         self.ownership.release()
 
@@ -221,6 +221,11 @@ class SweepRun:
         self.store.set_tags(run_id, {key: hide(value) for key, value in facts.items()})
         with store_errors(self.store.uri):
             self.store.client.set_terminated(run_id, status)
+
+    def _supersede_pending(self, why: str) -> None:
+        for trial in self._runs():
+            if trial.outcome == "pending" and tags.SUPERSEDED not in trial.tags:
+                self.supersede(trial.run_id, why)
 
     def _runs(self) -> list[TrialRun]:
         condition = f"tags.{tags.SWEEP} = '{self.id}' and {TRIALS}"

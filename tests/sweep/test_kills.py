@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from light_trials import light, study_of
+from mlflow import MlflowClient
 from processes import Preparation, at_call, call, die
 from sqlalchemy.engine.default import DefaultDialect
 
@@ -172,6 +173,24 @@ def test_a_killed_worker_costs_no_trial(algorithm, tracking, local):
     check(algorithm, study, tracking)
     (lost,) = [run for run in record._runs() if "superseded" in run.tags]
     assert (lost.tags["trial"], lost.status) == ("3", "KILLED")
+
+
+def test_a_trial_that_was_created_twice_leaves_no_run_running(tracking, monkeypatch):
+    """As MLflow's client does if the answer of a server is lost."""
+    create = MlflowClient.create_run
+    asked: list[str] = []
+
+    def twice(client, *args, **keys):
+        asked.append(create(client, *args, **keys).info.run_id)
+        return create(client, *args, **keys)
+
+    monkeypatch.setattr(MlflowClient, "create_run", twice)
+    sweep(study_of("grid"), tracking)
+    store = connect(tracking)
+    assert len(asked) == 1 + EXPECTED["grid"]
+    assert not list_runs(store, "attributes.status = 'RUNNING' and tags.kind = 'trial'")
+    (parent,) = list_runs(store, "tags.kind = 'sweep'")
+    assert [trial.outcome for trial in SweepRun.find(store, parent.id).trials()] == ["complete"] * EXPECTED["grid"]
 
 
 def test_killed_before_the_sweep_counts_its_last_trial_a_resumed_one_counts_it(tracking):
