@@ -511,7 +511,7 @@ def main() -> int:
                 play(game, name)
             row = rows[name]
             row.update(
-                rounds=1, disturbed=game.disturbed, trials=game.trials, trained=game.trained, resumes=game.resumes
+                rounds=1, disturbed=int(game.disturbed), trials=game.trials, trained=game.trained, resumes=game.resumes
             )
             row["violations"] += len(game.violations)
             seconds = time.monotonic() - began
