@@ -1,12 +1,16 @@
-"""Sends the output of libraries to a file instead of the terminal."""
+"""Sends the output of libraries to a file instead of the terminal, and the log lines of this program with it."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+LOGGER = logging.getLogger("mnist_exp")
+FORMAT = "%(asctime)s mnist_exp %(levelname)s %(message)s"
 
 _terminal = 2  # the file descriptor of standard error, also while the output of libraries is hidden
 
@@ -15,6 +19,14 @@ def warn_user(text: str) -> None:
     """Writes a line to standard error, also within `hide_library_output`."""
     with contextlib.suppress(OSError):  # closed
         os.write(_terminal, f"warning: {text}\n".encode())
+
+
+class _ToStandardError(logging.Handler):
+    """Writes log lines to file descriptor 2, wherever it leads."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # closed, or no space
+            os.write(2, f"{self.format(record)}\n".encode(errors="replace"))
 
 
 class LibraryOutput:
@@ -36,15 +48,37 @@ class LibraryOutput:
 
 @contextlib.contextmanager
 def hide_library_output() -> Iterator[LibraryOutput]:
-    """Keeps the output of libraries out of the terminal while the block runs. Errors after the block are shown."""
+    """Keeps the output of libraries out of the terminal while the block runs. Errors after the block are shown.
+
+    What this program logs is written to the same file, with the time.
+    """
     global _terminal
     stderr, before = os.dup(2), _terminal
     _terminal = stderr if before == 2 else before
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile() as file, _own_lines():
             yield LibraryOutput(file)
     finally:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         _terminal = before
         os.close(stderr)
+
+
+@contextlib.contextmanager
+def _own_lines() -> Iterator[None]:
+    """Writes the log lines of this program to standard error. In a block within such a block nothing changes."""
+    if LOGGER.handlers:
+        yield
+        return
+    handler = _ToStandardError()
+    handler.setFormatter(logging.Formatter(FORMAT))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # a library may have a handler of its own for all lines
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(logging.NOTSET)
+        LOGGER.propagate = True

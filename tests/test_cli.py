@@ -161,7 +161,8 @@ def test_the_installed_script_finds_code_in_the_working_folder(tmp_path: Path) -
 def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, Process]) -> None:
     _, done = sweep
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^run +(\S+), not tracked$", done.stdout, re.MULTILINE) == ["custom-adam-s0", "custom-sgd-s0"]
+    names = re.findall(r"^run +custom-(\w+)-[0-9a-f]{6}-s0, not tracked$", done.stdout, re.MULTILINE)
+    assert names == ["adam", "sgd"]
 
 
 def test_a_model_of_the_users_own_is_trained(sweep: tuple[Path, Process]) -> None:
@@ -194,7 +195,7 @@ def test_a_run_from_python_returns_its_result_and_prints_nothing(
     result = mnist_exp.run("training=smoke", "tracking=off", "model.widths=[8]", "seed=5", quiet=True)
     assert capfd.readouterr().out == ""
     assert result.run_id is None
-    assert result.name == "mlp-adam-s5"
+    assert re.fullmatch(r"mlp-adam-[0-9a-f]{6}-s5", result.name)
     assert result.parameters == 28 * 28 * 8 + 8 + 8 * 10 + 10
     assert [len(values) for values in result.history.values()] == [2] * len(result.history)
     for split in ("val", "test"):

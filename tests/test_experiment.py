@@ -1,4 +1,5 @@
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import mnist_exp
 from mnist_exp import experiment
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
-from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import TrackingError
@@ -112,14 +113,19 @@ def test_an_untracked_run_keeps_no_model_and_says_so(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(
-    ("choices", "name"),
+    ("overrides", "name"),
     [
-        ({"model": "cnn", "optimizer": "sgd"}, "cnn-sgd-s3"),
-        ({"experiment": "dense_100", "model": "mlp"}, "dense_100-s3"),
+        (["model=cnn", "optimizer=sgd"], r"cnn-sgd-s3"),
+        (["experiment=dense_100"], r"dense_100-s3"),
+        (["model=cnn", "training.epochs=7"], r"cnn-adam-[0-9a-f]{6}-s3"),
     ],
 )
-def test_a_run_without_a_name_is_called_after_its_choices(choices, name):
-    assert RunConfig({"seed": 3, "name": None, "export": None}, choices).name == name
+def test_a_run_without_a_name_is_called_after_its_choices_and_what_differs_from_them(overrides, name):
+    composed = compose([*overrides, "seed=3"])
+    config = RunConfig(plain(composed.config), composed.choices)
+    assert re.fullmatch(name, config.name)
+    unknown = RunConfig(config.values, {**composed.choices, "model": "gone"})
+    assert re.fullmatch(r"(gone-adam|gone-sgd|dense_100)-[0-9a-f]{6}-s3", unknown.name)
 
 
 SMALL = ["dataset.size=8", "dataset.limit=400", "model.widths=[8]", "training.compiled_epoch=off", "training.epochs=4"]

@@ -1,5 +1,6 @@
 """How a run ends that does not come to its end: by a signal, by a mistake of the user's, by a bug."""
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -71,8 +72,9 @@ def test_the_chatter_of_libraries_is_in_the_log_and_not_in_the_terminal(
     left = stopped[how]
     assert left.err == ""
     labels = {line[:11].strip() for line in left.out.splitlines()} - {""}
-    assert labels <= {"data", "changed", "model", "training", "stopped", "run", "resume", *epochs(left.out)}
+    assert labels <= {"data", "changed", "model", "training", "stopped", "run", "resume", "time", *epochs(left.out)}
     log = Path(left.store.client.download_artifacts(left.run.id, "run.log", str(tmp_path))).read_text()
+    assert re.search(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d+ mnist_exp INFO epoch 3: accuracy 0", log, re.MULTILINE)
     assert "mlflow.store.db.utils: Creating initial MLflow database tables" in log
     assert "XLA" in log
     assert "Traceback" not in left.out + log

@@ -53,9 +53,16 @@ class RunConfig:
         return f"{self.choices.get('experiment') or made_of}{mark}-s{self.seed}"
 
     def _values_beside_choices(self) -> dict[str, Any]:
-        """Returns the values that affect training and are not those of the choices, the seed excepted."""
-        base = compose([f"{group}={choice}" for group, choice in self.choices.items()])
-        before, now = dict(flatten(plain(base.config))), dict(flatten(self.recorded))
+        """Returns the values that affect training and are not those of the choices, the seed excepted.
+
+        If a choice does not exist here, as that of a recorded config may not, these are all values.
+        """
+        try:
+            base = compose([f"{group}={choice}" for group, choice in self.choices.items()])
+            before = dict(flatten(plain(base.config)))
+        except ConfigError:
+            before = {}
+        now = dict(flatten(self.recorded))
         left_out = {"seed", "export", *keys_with(Flag.LABEL)}
         return {
             key: value

@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
 
-from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.store import Store, open_store, point_mlflow_at
 
 TEXTS = ["", "plain", "Grün 数字 🙂", "a'b\"c\\d%e\nf", "x" * 5000]
 NUMBERS = [0.0, -1.5, math.nan, math.inf, -math.inf, 1e-300, 0.1]
@@ -143,7 +143,7 @@ class Writer:
         known = [model.name for model in self.client.search_registered_models()]
         if name not in known:
             self.client.create_registered_model(name, {"of": str(self.pick(self.runs))}, "Grün")
-        mlflow.set_tracking_uri(self.store.uri)
+        point_mlflow_at(self.store.uri)
         for _ in range(self.random.integers(1, 5)):
             run_id = str(self.pick(list(self.models)))
             values, model_id = {"against": run_id}, self.models[run_id]
