@@ -101,7 +101,7 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(
     real_mnist: Path, tmp_path: Path, new_database: Path
 ) -> None:
     prepare_folder(tmp_path, new_database)
-    widths = [8, 9, 13, *range(16, 20), 66, *range(20, 24), 14, *range(24, 30), 15, *range(32, 36)]
+    widths = [8, 9, 13, 16, *range(18, 21), 66, *range(21, 25), 14, *range(25, 31), 15, *range(32, 36)]
     done = run(
         tmp_path, *OWN, "dataset=mnist", f"dataset.path={real_mnist}", "executor=local", "executor.workers=2",
         f"+model.width={','.join(map(str, widths))}",
