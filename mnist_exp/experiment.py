@@ -16,7 +16,7 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.evaluation import run_files
 from mnist_exp.evaluation.metrics import Evaluation
-from mnist_exp.log import LOGGER
+from mnist_exp.log import log_line
 from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
@@ -154,10 +154,10 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
     listener.on_model(model, config)
 
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in splits.parts.items())
-    LOGGER.info("%s: %s, %s images; %s parameters", active.name, splits.name, sizes, f"{model.count_params():,}")
+    log_line(f"{active.name}: {splits.name}, {sizes} images; {model.count_params():,} parameters")
 
     def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool | None:
-        LOGGER.info("epoch %d: %s", epoch, _format(metrics))
+        log_line(f"epoch {epoch}: {_format(metrics)}")
         log_epoch(active, epoch, metrics)
         return listener.on_epoch(epoch, metrics)
 
@@ -173,7 +173,7 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:
             export(model, "h5", active.artifacts / name, list(splits.scored.values())[-1].images[:1000])
-    LOGGER.info("epoch %d was used: %s", history.used_epoch, _format(metrics))
+    log_line(f"epoch {history.used_epoch} was used: {_format(metrics)}")
     return Result(
         name=active.name,
         run_id=active.id,

@@ -21,6 +21,11 @@ def warn_user(text: str) -> None:
         os.write(_terminal, f"warning: {text}\n".encode())
 
 
+def log_line(text: str) -> None:
+    """Writes a line, with the time, to the file that the output of libraries goes to."""
+    LOGGER.log(logging.INFO, text)
+
+
 class _ToStandardError(logging.Handler):
     """Writes log lines to file descriptor 2, wherever it leads."""
 
