@@ -192,8 +192,7 @@ def compare(store: Store, choice: Choice | None = None) -> Comparison:
     equal = len({key for run in runs for key in run.params} - LABELS) - len(differences)
     tested, family = _test(runs, reference.id if reference else None, choice.named_reference is None)
     digests = dict.fromkeys(run.params[DIGESTS[0]] for run in runs if DIGESTS[0] in run.params)
-    opened = {digest: count_opened(store, digest) for digest in digests}
-    return Comparison(tested, choice, family, differences, equal, opened, has_more)
+    return Comparison(tested, choice, family, differences, equal, count_opened(store, digests), has_more)
 
 
 def _test(runs: Sequence[StoredRun], wanted: str | None, by_rank: bool) -> tuple[list[Compared], dict[str, int]]:

@@ -72,7 +72,6 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
 
 
 def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExecutor, display: SweepDisplay) -> int:
-
     try:
         with executor, display.live():
             from mnist_exp.sweep.recorder import search

@@ -239,15 +239,19 @@ def _read_changes(run: StoredRun) -> list[dict[str, Any]]:
     return [json.loads(changes[generation]) for generation in sorted(changes)]
 
 
-def count_opened(store: Store, digest: str) -> int:
-    """Returns for how many models of this store the test set of a data set was opened: runs, and winners of sweeps.
+def count_opened(store: Store, digests: Iterable[str]) -> dict[str, int]:
+    """Returns for how many models of this store the test set of each data set was opened: runs, and winners of sweeps.
 
-    Of runs outside sweeps at most MOST_TESTED are counted.
+    Of runs outside sweeps at most MOST_TESTED are counted per data set.
     """
-    tested = f"tags.{tags.KIND} != 'sweep' and params.`{DIGEST}` = '{digest}' and metrics.`test/accuracy` >= 0"
+    tested = f"tags.{tags.KIND} != 'sweep' and metrics.`test/accuracy` >= 0 and params.`{DIGEST}` = "
     with store_errors(store.uri):
-        runs = len(store.client.search_runs(experiment_ids(store), tested, max_results=MOST_TESTED))
-        return runs + sum(_opened(store, sweep, digest) for sweep in list_runs(store, SWEEPS))
+        inside, sweeps = experiment_ids(store), list_runs(store, SWEEPS)
+        counts = {
+            digest: len(store.client.search_runs(inside, f"{tested}'{digest}'", max_results=MOST_TESTED))
+            for digest in digests
+        }
+        return {d: count + sum(_opened(store, sweep, d) for sweep in sweeps) for d, count in counts.items()}
 
 
 def _opened(store: Store, sweep: StoredRun, digest: str) -> int:
