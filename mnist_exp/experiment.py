@@ -58,7 +58,7 @@ class Result:
 
     def load_model(self) -> "keras.Model":
         """Returns the trained model from the tracking store. Raises TrackingError if the run was not tracked."""
-        if self.run_id is None:
+        if self.run_id is None or self.uri is None:
             raise TrackingError(Problem("the model of a run", "is kept only if the run is tracked", "tracking=off"))
         from mnist_exp.tracking.registry import load_model
 

@@ -23,7 +23,7 @@ from mnist_exp.errors import DataError, Problem
 from mnist_exp.log import hide_library_output
 from mnist_exp.tracking.find import find_finished
 from mnist_exp.tracking.registry import load_model, read_metadata
-from mnist_exp.tracking.store import Store, store_errors
+from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Predictor:
     @classmethod
     def load_run(cls, store: Store, run: StoredRun) -> Self:
         """Loads the model of a run. Raises TrackingError if the run has no model."""
-        with store_errors(store.uri):
-            model, metadata = _load(store.uri, run.model_run_id)
+        model, metadata = _load(store.uri, run.model_run_id)
         names, size = tuple(metadata["class_names"]), metadata["input"]
         shape = size["height"], size["width"], size["channels"]
         return cls(model, run, names, shape, metadata.get("preparation", "resize"))

@@ -22,7 +22,7 @@ from mnist_exp.terminal import RunDisplay
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.find import experiment_name, find_finished
 from mnist_exp.tracking.registry import load_model
-from mnist_exp.tracking.store import Store, connect_existing, store_errors
+from mnist_exp.tracking.store import Store, connect_existing
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run, read_config, read_run
 
 # What is compared, in words, and the beginnings of its tags.
@@ -86,8 +86,7 @@ def reproduce(store: Store, settings: Tracking, first: StoredRun, listener: List
 
 def _largest_difference(store: Store, *run_ids: str) -> float:
     """Returns the largest difference between two weights of the same place in two models."""
-    with store_errors(store.uri):
-        first, second = (load_model(store.uri, run_id).get_weights() for run_id in run_ids)
+    first, second = (load_model(store.uri, run_id).get_weights() for run_id in run_ids)
     pairs = zip(first, second, strict=True)
     return max(float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in pairs)
 

@@ -71,7 +71,8 @@ class Engine:
     """Asks the sampler, submits trials, tells their scores. `stop_reason` says afterwards how it ended.
 
     pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far. failures: the
-    last trials in a row that failed alike. undelivered: the trials of which the store has not taken everything.
+    last trials in a row that failed alike. undelivered: the folders of the runs of a trial of
+    which the store has not taken everything, by its number.
     """
 
     settings: Sweep
@@ -85,7 +86,7 @@ class Engine:
     stop_reason: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
     running: dict[Future, Running] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    undelivered: list[int] = field(default_factory=list)
+    undelivered: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _retries: deque[tuple[Proposal, int]] = field(default_factory=deque)  # with the deaths of their workers
     _begun: float = field(default_factory=time.monotonic)
 
@@ -181,7 +182,7 @@ class Engine:
         before = self.failures if failure and self.failures and failure.is_like(self.failures[-1]) else []
         self.failures = [*before, failure] if failure else []
         if outcome.undelivered:
-            self.undelivered.append(proposal.number)
+            self.undelivered[proposal.number] = outcome.undelivered
         self.sampler.tell(proposal.number, outcome.score)
         self.recorder.ended(proposal, outcome)
 

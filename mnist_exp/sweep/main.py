@@ -18,7 +18,7 @@ from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.plan import plan, size, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import DELIVER, command_to_open
-from mnist_exp.tracking.outbox import remove_dead_trials
+from mnist_exp.tracking.outbox import deliver_runs, remove_dead_trials
 from mnist_exp.tracking.owner import OwnershipLost, end_dead_runs
 from mnist_exp.tracking.store import connect, long_retries
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -79,6 +79,7 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
             curve_of = partial(record.curve, metric=study.objective.metric)
             display.begin_sweep(study, total(study), executor.width, curve_of)
             engine = search(study, record, tracking, executor, display)
+        undelivered = _deliver_rest(engine, record, tracking)
         problem = _conclude(study, record, engine, display)
     except BaseException as error:
         with suppress(TrackingError):  # it is another process's to end, or the store is away
@@ -92,12 +93,24 @@ def _run(study: Study, record: SweepRun, tracking: Tracking, executor: TrialExec
     if engine.stop_reason == "stopped":
         display.say("resume", f"python -m mnist_exp -m sweep.resume={record.id[:8]}")
         return INTERRUPTED
-    if engine.undelivered:
-        trials = ", ".join(map(str, engine.undelivered))
+    if undelivered:
+        trials = ", ".join(map(str, undelivered))
         display.say("warning", f"the store has not taken everything of trial {trials}; on its machine, {DELIVER}")
     if problem:
         display.say("error", problem)
-    return int(bool(problem or engine.undelivered))
+    return int(bool(problem or undelivered))
+
+
+def _deliver_rest(engine: Engine, record: SweepRun, tracking: Tracking) -> list[int]:
+    """Sends once more what the store has not taken of trials on this machine, those of earlier processes included.
+
+    Returns the trials of this process of which it still lacks something.
+    """
+    if engine.stop_reason == "stopped":
+        return list(engine.undelivered)
+    whole = {one.folder.name for one in deliver_runs(record.store, Path(tracking.folder).resolve()) if one.is_whole}
+    folders = {number: {Path(folder).name for folder in found} for number, found in engine.undelivered.items()}
+    return [number for number, names in folders.items() if not names <= whole]
 
 
 def _opened_for(models: int) -> str:

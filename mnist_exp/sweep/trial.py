@@ -81,7 +81,7 @@ class Failure:
 class Outcome:
     """The result of a trial: a score or a failure.
 
-    curve: the objective epoch by epoch. undelivered: a folder with what the store has not taken of its runs.
+    curve: the objective epoch by epoch. undelivered: the folders of its runs of which the store has not taken all.
     diverged: whether a training of the trial ended much worse than guessing. It has a score as any other, so that the
     sampler learns from it.
     """
@@ -92,4 +92,4 @@ class Outcome:
     diverged: bool = False
     curve: tuple[float, ...] = ()
     failure: Failure | None = None
-    undelivered: str | None = None
+    undelivered: tuple[str, ...] = ()

@@ -121,7 +121,8 @@ def _run_trial(job: Job) -> Outcome:
             raise DataError(Problem("the data set", rule, splits.digest))
         train = _train_seeds if job.executions > 1 else _train_once
         outcome = train(job, config, active, store, splits, deadline)
-    return replace(outcome, undelivered=outcome.undelivered or active.undelivered)  # known when the run has ended
+    mine = (active.undelivered,) if active.undelivered else ()  # known when the run has ended
+    return replace(outcome, undelivered=(*outcome.undelivered, *mine))
 
 
 def _train_once(
@@ -176,7 +177,7 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
     active.log_metrics({SCORE: score, **spread}, step=0)
     marks = {tags.PRUNED: pruned, tags.DIVERGED: diverged}
     active.log_tags({tags.EPOCHS: str(len(curve)), **{tag: "true" for tag, holds in marks.items() if holds}})
-    undelivered = next((result.undelivered for result, _ in done if result.undelivered), None)
+    undelivered = tuple(result.undelivered for result, _ in done if result.undelivered)
     return Outcome(
         score=score,
         spread=spread.get(SPREAD),

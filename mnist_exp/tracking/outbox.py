@@ -121,8 +121,8 @@ class Outbox:
         for position, end, call in self._read(self._sent):
             try:
                 self._send(call)
-            except FAILURES as error:
-                if not self._answers():
+            except Exception as error:  # a call whose own content is broken is refused as well
+                if isinstance(error, FAILURES) and not self._answers():
                     LOGGER.warning("the tracking store is away: %s", _reason(error))
                     self._retry_at = time.monotonic() + PAUSE
                     return
@@ -136,7 +136,7 @@ class Outbox:
             _, _, call = next(self._read(refusal.position))
             try:
                 self._send(call)
-            except FAILURES as error:
+            except Exception as error:
                 LOGGER.warning("the tracking store refuses %s: %s", refusal.kind, _reason(error))
             else:
                 self.refused.remove(refusal)

@@ -1,5 +1,6 @@
 """Models in the store: logged by a run, loaded, registered under a name with versions and a champion."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,8 @@ CHAMPION = "champion"  # the alias of the chosen version
 NO_MODEL_OR_ALIAS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for each of them
 REQUIREMENTS = ("keras", "tensorflow", "numpy", "mlflow")
 # In the folder of a model.
-KERAS_FILE, CODE, SERVING_LOADER = Path("data", "model.keras"), "code", Path("mnist_exp_serving_loader")
+DESCRIPTION, KERAS_FILE, CODE = "MLmodel", Path("data", "model.keras"), "code"
+SERVING_LOADER = Path("mnist_exp_serving_loader")
 OWN_CODE = serving_loader.OWN_CODE  # the key of the metadata
 
 
@@ -66,7 +68,7 @@ def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> 
     loader = Path(serving_loader.__file__)
     shutil.copy(loader, folder / CODE / SERVING_LOADER.with_suffix(".py"))
     description.flavors["python_function"] |= {"loader_module": str(SERVING_LOADER), "code": CODE}
-    description.save(str(folder / "MLmodel"))
+    description.save(str(folder / DESCRIPTION))
 
 
 def upload_model(store: Store, run_id: str, folder: Path) -> None:
@@ -81,7 +83,9 @@ def upload_model(store: Store, run_id: str, folder: Path) -> None:
     description = Model.load(str(folder))
     description.run_id, description.model_id = run_id, model.model_id
     description.artifact_path = model.artifact_location
-    description.save(str(folder / "MLmodel"))
+    written = folder.with_name("MLmodel.new")  # a process that is killed here leaves the folder as it was
+    description.save(str(written))
+    os.replace(written, folder / DESCRIPTION)
     if not (run.outputs and run.outputs.model_outputs):  # MLflow refuses to take it again
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     histories = (client.get_metric_history(run_id, key) for key in run.data.metrics)
@@ -92,35 +96,65 @@ def upload_model(store: Store, run_id: str, folder: Path) -> None:
     client.finalize_logged_model(model.model_id, "READY")
 
 
-def load_model(uri: str | None, run_id: str) -> "keras.Model":
+def load_model(uri: str, run_id: str) -> "keras.Model":
     """Loads the model that a run logged in the store with this URI.
 
     The file is read in Keras's safe mode, whatever the description beside it says, so it runs no code of the store.
-    Raises TrackingError if it has layers of the user's own that are not in the current folder's code.
+    Raises TrackingError if the store has no model of the run, if Keras refuses its file, or if it has layers of the
+    user's own that are not in the current folder's code.
     """
-    from mlflow.models import Model
-
     with _fetch(uri, run_id) as folder:
-        metadata = Model.load(str(folder)).metadata or {}
-        return load_keras(folder / KERAS_FILE, import_own_objects(metadata.get(OWN_CODE, {})))
+        objects = import_own_objects(_read_metadata(folder / DESCRIPTION, run_id).get(OWN_CODE, {}))
+        with _file_errors(run_id, "has a model that Keras refuses to load"):
+            return load_keras(folder / KERAS_FILE, objects)
 
 
-def read_metadata(uri: str | None, run_id: str) -> dict[str, Any]:
+def read_metadata(uri: str, run_id: str) -> dict[str, Any]:
     """Returns the metadata of the model that a run logged: class names, input, data set, preparation."""
+    with _fetch(uri, run_id, f"/{DESCRIPTION}") as path:
+        return _read_metadata(path, run_id)
+
+
+def _read_metadata(path: Path, run_id: str) -> dict[str, Any]:
     from mlflow.models import Model
 
-    with _fetch(uri, run_id, "/MLmodel") as path:
+    if not path.is_file():  # MLflow fetches nothing, without an error, of a model that was not delivered
+        raise TrackingError(_no_model(run_id))
+    with _file_errors(run_id, "has a model whose description MLflow cannot read"):
         return Model.load(str(path)).metadata or {}
 
 
+def _no_model(run_id: str) -> Problem:
+    remedy = "if its process could not deliver it, run on its machine: python -m mnist_exp store deliver"
+    return Problem(f"run {run_id[:8]}", "has no model in the store", remedy=remedy)
+
+
 @contextmanager
-def _fetch(uri: str | None, run_id: str, path: str = "") -> Iterator[Path]:
-    """Fetches a model, or a file of it, to a folder that exists as long as the block."""
+def _file_errors(run_id: str, rule: str) -> Iterator[None]:
+    """Turns whatever a library raises about a file, which somebody else may have written, into a TrackingError."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        remedy = "train it again, or take another run"
+        raise TrackingError(Problem(f"run {run_id[:8]}", f"{rule} ({text})", remedy=remedy)) from error
+
+
+@contextmanager
+def _fetch(uri: str, run_id: str, path: str = "") -> Iterator[Path]:
+    """Fetches a model, or a file of it, to a place that exists as long as the block."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     point_mlflow_at(uri)
     with tempfile.TemporaryDirectory() as folder:
-        fetched = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/model{path}", dst_path=folder)
+        with store_errors(uri):
+            try:
+                source = f"runs:/{run_id}/model{path}"
+                fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder)
+            except (MlflowException, OSError) as error:
+                mlflow.MlflowClient(uri).get_run(run_id)  # raises if it is the store that fails
+                raise TrackingError(_no_model(run_id)) from error
         yield Path(fetched)
 
 

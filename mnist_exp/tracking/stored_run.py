@@ -160,7 +160,11 @@ def read_run(store: Store, run: StoredRun) -> StoredRun:
             if any(file.path == PREDICTIONS for file in store.client.list_artifacts(run.model_run_id)):
                 raise
             return run
-        return replace(run, predictions=read_predictions(path))
+        try:
+            return replace(run, predictions=read_predictions(path))
+        except ValueError as error:  # pickled, or no file of NumPy's
+            rule = f"must have predictions that NumPy reads without pickle ({error})"
+            raise TrackingError(Problem(run.label, rule, remedy="leave the run out")) from error
 
 
 def read_runs(store: Store, runs: Sequence[StoredRun]) -> list[StoredRun]:

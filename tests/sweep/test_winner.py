@@ -70,6 +70,54 @@ def test_files_of_any_name_are_swept_to_a_winner_that_can_be_trained_again(home:
     assert OmegaConf.load("best.yaml").dataset.path == best.params["dataset.path"]
 
 
+GRID = ["-m", "model.widths=[4],[8]", "training=smoke", "sweep.sampler=grid"]
+
+
+def refuse_models(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Lets the store refuse the first models."""
+    from mnist_exp.tracking import outbox
+
+    upload, calls = outbox.upload_model, iter(range(count))
+
+    def refuse(*args: Any) -> None:
+        if next(calls, None) is not None:
+            raise OSError("the disk is full")
+        upload(*args)
+
+    monkeypatch.setattr(outbox, "upload_model", refuse)
+
+
+def test_what_the_store_refused_for_a_while_is_delivered_before_the_winner_is_scored(
+    home: Path, run_main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_models(monkeypatch, 4)  # both trials, and each once more at its end
+    status, out, err = run_main(*GRID)
+    assert (status, "store deliver" in out) == (0, False), out + err
+    assert not (home / "mlruns" / "running").exists()
+    (sweep,) = list_runs(store_in(home), "tags.kind = 'sweep'")
+    assert "test/accuracy" in sweep.metrics
+
+
+def test_a_winner_whose_model_the_store_refuses_is_scored_by_the_next_resume(
+    home: Path, run_main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as during:
+        refuse_models(during, 1000)
+        status, out, err = run_main(*GRID)
+    words = " ".join((out + err).split())
+    assert status == 1
+    assert "has no model in the store; if its process could not deliver it" in words
+    assert "the store has not taken everything of trial 0, 1" in words
+    assert "Traceback" not in words
+    (sweep,) = list_runs(store_in(home), "tags.kind = 'sweep'")
+    assert (sweep.status, [key for key in sweep.metrics if key.startswith("test/")]) == ("FAILED", [])
+    status, out, err = run_main("-m", "sweep.resume=latest")
+    assert status == 0, out + err
+    (sweep,) = list_runs(store_in(home), "tags.kind = 'sweep'")
+    assert (sweep.status, "test/accuracy" in sweep.metrics) == ("FINISHED", True)
+    assert not (home / "mlruns" / "running").exists()
+
+
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory, main_in) -> SimpleNamespace:
     """A sweep whose winner was scored and which was extended then, so that another trial wins."""

@@ -204,6 +204,53 @@ def test_calls_of_a_dead_trial_are_kept_without_its_checkpoints(
     assert (done.is_whole, record.folder.exists()) == (True, False)
 
 
+@pytest.fixture
+def with_model(store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch) -> MlflowRun:
+    """A run whose model the store has refused."""
+    import keras
+
+    def refuse(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    with monkeypatch.context() as during:
+        during.setattr(store.client, "log_model_artifacts", refuse)
+        record.log_model(model, {"class_names": ["a", "b", "c"]})
+    return record
+
+
+def test_killed_while_it_describes_the_model_a_run_can_still_deliver_it(
+    store: Store, with_model: MlflowRun, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.models import Model
+
+    def killed(self: Model, path: str) -> None:
+        Path(path).write_text("")  # opened for writing, and nothing written yet
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(Model, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            with_model._outbox.retry_refused()
+    pretend_dead(store, with_model)
+    (done,) = deliver_runs(store, folder)
+    assert done.is_whole
+    assert load_model(store.uri, with_model.id).output_shape == (None, 3)
+
+
+def test_a_call_whose_own_files_are_broken_is_refused_and_delays_no_other(
+    store: Store, with_model: MlflowRun, folder: Path, history: History
+) -> None:
+    (with_model.folder / "model" / "MLmodel").write_text("")
+    with_model.log_metrics({"train/loss": 0.5}, step=1)
+    with_model.end("FINISHED")
+    assert history(with_model.id, "train/loss") == [(1, 0.5)]
+    (still,) = deliver_runs(store, folder)
+    assert [refused.partition(" ")[0] for refused in still.refused] == ["model"]
+    with pytest.raises(TrackingError, match="has no model in the store; if its process could not deliver it"):
+        load_model(store.uri, with_model.id)
+
+
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_a_trial_that_ends_without_a_score_leaves_no_folder(store: Store, folder: Path, status) -> None:
     run_id = store.client.create_run(store.experiment_id("digits")).info.run_id
