@@ -53,6 +53,7 @@ def net(image_shape, classes, *, width):
 OWN = ["dataset=digits", "model=custom", "model._target_=my_net.net", "training=smoke", "sweep.name=campaign"]
 TRIES, PATIENCE = 6, 240  # times that a sweep is resumed; seconds until a process that does not end is called hung
 OWNED = "is run by"  # of the sentence that names the owner of a sweep
+UNDELIVERED = "the store has not taken everything"  # of the warning after which the exit status is 1
 
 
 @dataclass
@@ -85,6 +86,11 @@ class Round:
     @property
     def artifacts(self) -> Path:
         return self.database.parent / "artifacts"
+
+    @property
+    def homes(self) -> list[Path]:
+        """The folders in which processes of the round were started: Dask's workers have one of their own."""
+        return [self.folder, self.services["dask"].folder] if self.executor == "dask" else [self.folder]
 
     @property
     def uri(self) -> str:
@@ -310,13 +316,17 @@ def play(game: Round, name: str) -> None:
         game.resume() if game.status() else game.start(*arguments)
     else:
         game.violations.append(f"{game.status()} after {TRIES} resumes: {game.parents[-1].stderr[-600:]}")
-    if game.mlruns.joinpath("running").exists():
-        run_command(game, "store", "deliver", *(["--uri", game.uri] if game.server else []))
+    statuses = [parent.returncode or 0 for parent in game.parents]  # one may have been killed after its last write
+    if min(statuses) > 0 and not any(UNDELIVERED in parent.stdout for parent in game.parents):
+        game.violations.append(f"the sweep is {game.status()}, but no process said so: {statuses}")
+    for home in game.homes:
+        if (home / "mlruns" / "running").exists():
+            run_command(game, "store", "deliver", "--uri", game.uri, cwd=home)
     check(game)
 
 
-def run_command(game: Round, *words: str) -> None:
-    done = processes.run(*words, cwd=game.folder)
+def run_command(game: Round, *words: str, cwd: Path | None = None) -> None:
+    done = processes.run(*words, cwd=cwd or game.folder)
     if done.returncode:
         game.violations.append(
             f"{' '.join(words[:2])} ended with {done.returncode}: {(done.stdout + done.stderr)[-400:]}"
@@ -329,7 +339,7 @@ def check(game: Round) -> None:
     while (left := game.members()) and time.monotonic() < until:
         time.sleep(0.5)
     game.violations += [f"orphan: pid {one.pid} {' '.join(one.cmdline())[-80:]}" for one in left]
-    game.violations += [f"left over: {path}" for path in game.mlruns.glob("running/*")]
+    game.violations += [f"left over: {path}" for home in game.homes for path in home.glob("mlruns/running/*")]
     for parent in game.parents:
         if "Traceback (most recent call last)" in parent.stderr:
             game.violations.append(f"a traceback, exit status {parent.returncode}: {parent.stderr[-700:]}")

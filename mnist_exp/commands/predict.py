@@ -18,7 +18,7 @@ from mnist_exp.commands.options import json_option, print_found, run_option, wit
 from mnist_exp.data.dataset import Preparation
 from mnist_exp.data.folder import SUFFIXES
 from mnist_exp.data.images import read_image
-from mnist_exp.data.preparation import prepare
+from mnist_exp.data.preparation import Tile, prepare
 from mnist_exp.errors import DataError, Problem
 from mnist_exp.log import hide_library_output
 from mnist_exp.tracking.find import find_finished
@@ -38,13 +38,17 @@ NAMES = 34  # characters of a path in a line of 80
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model predicts for one image: its class and the next one, with probabilities. tile: the pixels it saw."""
+    """What a model predicts for one image: its class and the next one, with probabilities.
+
+    tile: the pixels it saw. doubt: in words, if the image is not of the kind that the model was trained on.
+    """
 
     label: str
     probability: float
     second: str
     second_probability: float
     tile: np.ndarray
+    doubt: str = ""
 
     @property
     def unsure(self) -> bool:
@@ -78,29 +82,27 @@ class Predictor:
         shape = size["height"], size["width"], size["channels"]
         return cls(model, run, names, shape, metadata.get("preparation", "resize"))
 
-    def tile(self, image: Image.Image) -> np.ndarray:
-        """Returns what the model sees of an RGBA image: uint8 (height, width, channels).
-
-        Raises DataError if nothing is drawn.
-        """
+    def tile(self, image: Image.Image) -> Tile:
+        """Returns what the model sees of an RGBA image. Raises DataError if nothing is drawn."""
         return prepare(image, self.preparation, self.shape)
 
-    def predict(self, tiles: Sequence[np.ndarray]) -> list[Prediction]:
+    def predict(self, tiles: Sequence[Tile]) -> list[Prediction]:
         """Returns a prediction for each tile, in order."""
         if not tiles:
             return []
-        probabilities = self.model.predict(np.stack(tiles), batch_size=256, verbose=0).astype(np.float64)
+        pixels = np.stack([tile.pixels for tile in tiles])
+        probabilities = self.model.predict(pixels, batch_size=256, verbose=0).astype(np.float64)
         return [self._prediction(*pair) for pair in zip(probabilities, tiles, strict=True)]
 
-    def probabilities(self, tile: np.ndarray) -> dict[str, float]:
+    def probabilities(self, tile: Tile) -> dict[str, float]:
         """Returns the probability of each class by name. Takes one image at a time, for interactive use."""
-        values = np.asarray(self.model(tile[None], training=False), np.float64)[0]
+        values = np.asarray(self.model(tile.pixels[None], training=False), np.float64)[0]
         return dict(zip(self.class_names, map(float, values), strict=True))
 
-    def _prediction(self, probabilities: np.ndarray, tile: np.ndarray) -> Prediction:
+    def _prediction(self, probabilities: np.ndarray, tile: Tile) -> Prediction:
         best, second = probabilities.argsort()[::-1][:2]
-        names = self.class_names
-        return Prediction(names[best], float(probabilities[best]), names[second], float(probabilities[second]), tile)
+        first, then = ((self.class_names[place], float(probabilities[place])) for place in (best, second))
+        return Prediction(*first, *then, tile.pixels, tile.doubt)
 
 
 @lru_cache(maxsize=2)
@@ -144,7 +146,9 @@ def _read(name: str) -> Image.Image:
 @run_option
 @click.option("--experiment", help="The experiment in which best is searched; by default that of the newest run.")
 @click.option("--show", type=click.Path(dir_okay=False, path_type=Path), help="Draw originals beside tiles.")
-@json_option("an object per line: path, label, probability, second, second_probability, run; or path, error, run.")
+@json_option(
+    "an object per line: path, label, probability, second, second_probability, doubt, run; or path, error, run."
+)
 @with_store
 def command(
     paths: Sequence[str], run: str, experiment: str | None, show: Path | None, as_json: bool, store: Store
@@ -222,7 +226,8 @@ def _flatten(image: Image.Image) -> np.ndarray:
 def _line(name: str, prediction: Prediction) -> str:
     shown = name if len(name) <= NAMES else f"…{name[1 - NAMES :]}"
     words = f"{shown:<{NAMES}}  {prediction.label}  {prediction.probability:6.1%}"
-    return f"{words}, then {prediction.second} {prediction.second_probability:.1%}{'  unsure' * prediction.unsure}"
+    note = prediction.doubt or "unsure" * prediction.unsure
+    return f"{words}, then {prediction.second} {prediction.second_probability:.1%}{f'  {note}' if note else ''}"
 
 
 def _json_line(name: str, prediction: Prediction, run: StoredRun) -> str:
@@ -232,6 +237,7 @@ def _json_line(name: str, prediction: Prediction, run: StoredRun) -> str:
         "probability": round(prediction.probability, 6),
         "second": prediction.second,
         "second_probability": round(prediction.second_probability, 6),
+        "doubt": prediction.doubt or None,
         "run": run.id,
     }
     return json.dumps(values)

@@ -33,7 +33,8 @@ OWN_CODE = serving_loader.OWN_CODE  # the key of the metadata
 def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
     """Writes a model as MLflow stores it, with signature and requirements, and returns it as loaded again.
 
-    The modules of layers of the user's own are recorded in the metadata, and their files are kept for MLflow's server.
+    MLflow's server loads it with `serving_loader`. The modules of layers of the user's own are recorded in the metadata
+    and their files are kept for the server.
     """
     import mlflow.keras
     import numpy as np
@@ -55,16 +56,16 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
         signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
     )
-    if places:
-        _add_code(folder, description, places)
+    _add_code(folder, description, places)
     return load_keras(folder / KERAS_FILE, objects)
 
 
 def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> None:
-    """Adds the files of the user's code to a model, and a module with which MLflow's server imports them."""
+    """Adds to a model the module with which MLflow's server loads it, and the files of the user's code."""
     for source, place in source_files(places):
         (folder / CODE / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, folder / CODE / place)
+    (folder / CODE).mkdir(exist_ok=True)
     loader = Path(serving_loader.__file__)
     shutil.copy(loader, folder / CODE / SERVING_LOADER.with_suffix(".py"))
     description.flavors["python_function"] |= {"loader_module": str(SERVING_LOADER), "code": CODE}

@@ -6,7 +6,7 @@ import numpy as np
 import processes
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
 
 import mnist_exp
 from mnist_exp.errors import DataError, TrackingError
@@ -44,6 +44,18 @@ def test_lines_name_the_model_the_answer_and_the_runner_up(run_main, photos) -> 
     assert "best of 2 finished runs on the same images; 1 on other images" in model
     assert all("%, then " in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_a_photo_of_a_flower_is_not_like_a_digit(run_main, photos) -> None:
+    (photos / "0.png").unlink()
+    Image.fromarray(load_sample_image("flower.jpg")).save(photos / "flower.png")
+    status, out, _ = run_main("predict", str(photos), "--run", "good")
+    (line,) = [line for line in out.splitlines() if "flower.png" in line]
+    assert line.endswith("  not like a digit")
+    assert len(line) <= 80
+    status, out, _ = run_main("predict", str(photos), "--run", "good", "--json")
+    assert status == 0
+    assert [json.loads(line)["doubt"] for line in out.splitlines()] == [None] * 9 + ["not like a digit"]
 
 
 def test_a_poor_model_says_that_it_is_unsure(run_main, photos) -> None:
@@ -145,7 +157,7 @@ def test_2100_damaged_files_are_tiles_or_refused(kind) -> None:
     for number in range(300):
         try:
             image = read_image(io.BytesIO(mutated(buffer.getvalue(), rng)), f"{number}")
-            assert prepare(image, "mnist", (28, 28, 1)).shape == (28, 28, 1)
+            assert prepare(image, "mnist", (28, 28, 1)).pixels.shape == (28, 28, 1)
         except DataError as error:
             assert "Traceback" not in str(error)  # noqa: PT017
 

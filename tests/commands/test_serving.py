@@ -95,9 +95,18 @@ def test_the_champion_answers_raw_pixels_as_predict_does_and_a_wrong_shape_with_
     assert status == 0
     image = Image.open(tmp_path / "zero.png").convert("RGBA")
     tile = Predictor.load(open_store(runs[1]["good"].uri, runs[0]), champion).tile(image)
-    status, answer = ask(server, {"inputs": [tile.tolist()]})
+    status, answer = ask(server, {"inputs": [tile.pixels.tolist()]})
     assert rows(answer).max() == pytest.approx(json.loads(out)["probability"], abs=1e-5)
     assert str(rows(answer).argmax()) == json.loads(out)["label"]
+
+    for scaled, rule in (
+        (images / 255, "pixels must be whole numbers from 0 to 255"),
+        (images / 127.5, "pixels must be whole numbers from 0 to 255"),
+        ((images - 128) / 74, "out of bounds for uint8"),
+    ):
+        status, answer = ask(server, {"inputs": scaled.tolist()})
+        assert status == 400
+        assert rule in json.dumps(answer)
 
     status, answer = ask(server, {"inputs": images[:, :5].tolist()})
     assert status == 400

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from drawings import drawings
 from PIL import Image, ImageDraw
+from sklearn.datasets import load_digits, load_sample_image
 
 from mnist_exp.data.preparation import prepare
 from mnist_exp.errors import DataError
@@ -18,7 +19,7 @@ def stroke(size=(200, 200), paper="white", ink="black", box=(60, 40, 110, 160), 
 
 
 def tile(image: Image.Image, recipe="mnist", shape=SHAPE) -> np.ndarray:
-    return prepare(image.convert("RGBA"), recipe, shape)
+    return prepare(image.convert("RGBA"), recipe, shape).pixels
 
 
 def alike(some: np.ndarray, other: np.ndarray) -> float:
@@ -100,6 +101,20 @@ def test_noise_is_not_called_an_empty_page():
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     with pytest.raises(DataError, match="must show something that stands out from its background, but it is too noisy"):
         tile(Image.fromarray(noise))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("name", ["flower.jpg", "china.jpg"])
+def test_a_photo_of_something_else_is_not_like_a_digit(name, mode):
+    photo = Image.fromarray(load_sample_image(name)).convert(mode).convert("RGBA")
+    assert prepare(photo, "mnist", SHAPE).doubt == "not like a digit"
+    assert prepare(photo, "resize", (28, 28, 3)).doubt == ""
+
+
+def test_digits_of_many_kinds_are_like_digits():
+    assert [prepare(one.image.convert("RGBA"), "mnist", SHAPE).doubt for one in drawings(400)] == [""] * 400
+    thin = Image.fromarray(np.pad(load_digits().images[0] * 15, 8).astype(np.uint8))
+    assert prepare(thin.convert("RGBA"), "digits", (8, 8, 1)).doubt == ""
 
 
 def test_other_data_sets_are_only_resized():

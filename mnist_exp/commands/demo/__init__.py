@@ -65,7 +65,8 @@ def predict_drawing(predictor: Predictor, picture: str) -> dict[str, Any] | None
         return None
     shares = predictor.probabilities(tile)
     least = sorted(shares.values(), reverse=True)[:BARS][-1]
-    return {"tile": _url(tile), "classes": [[name, share] for name, share in shares.items() if share >= least][:BARS]}
+    classes = [[name, share] for name, share in shares.items() if share >= least][:BARS]
+    return {"tile": _url(tile.pixels), "classes": classes}
 
 
 def _url(tile: np.ndarray) -> str:
