@@ -46,6 +46,9 @@ def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].isidentifier():
         remedy = nearest(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
         raise ConfigError(Problem(arguments[0], "is neither a command nor KEY=VALUE", remedy=remedy))
+    if {"-sc", "--shell-completion"} & set(arguments) and sys.argv[0].endswith("__main__.py"):
+        remedy = 'use the installed script: eval "$(mnist-exp -sc install=bash)"'
+        raise ConfigError(Problem("-sc", "cannot complete python -m mnist_exp", remedy=remedy))
     register_help()
     return max(map(_start, compose_command_line()), default=0)
 

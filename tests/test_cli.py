@@ -158,6 +158,32 @@ def test_the_installed_script_finds_code_in_the_working_folder(tmp_path: Path) -
     assert done.stderr.startswith("error: model.width must be an integer, but got 'wide'\n")
 
 
+COMPLETE = """
+eval "$(mnist-exp -sc install=bash)"
+for COMP_LINE in "$@"; do
+  words=($COMP_LINE); COMP_POINT=${#COMP_LINE}; COMP_CWORD=$((${#words[@]} - 1))
+  hydra_bash_completion
+  echo "${COMPREPLY[@]}"
+done
+"""
+
+
+def test_the_tab_key_completes_choices_and_keys(tmp_path: Path) -> None:
+    scripts = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    lines = ["mnist-exp model=", "mnist-exp -m model=cnn training.ep"]
+    command = ["bash", "-c", COMPLETE, "bash", *lines]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **scripts}, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["model=cnn model=custom model=mlp model=resnet", "training.epochs="], (
+        done.stderr
+    )
+    command = [sys.executable, "-m", "mnist_exp", "-sc", "install=bash"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        'error: -sc cannot complete python -m mnist_exp; use the installed script: eval "$(mnist-exp -sc install=bash)"\n'
+    )
+
+
 def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, Process]) -> None:
     _, done = sweep
     assert done.returncode == 0, done.stderr
