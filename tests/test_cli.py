@@ -179,9 +179,8 @@ def test_the_tab_key_completes_choices_and_keys(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mnist_exp", "-sc", "install=bash"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        'error: -sc cannot complete python -m mnist_exp; use the installed script: eval "$(mnist-exp -sc install=bash)"\n'
-    )
+    remedy = 'use the installed script: eval "$(mnist-exp -sc install=bash)"'
+    assert done.stderr == f"error: -sc cannot complete python -m mnist_exp; {remedy}\n"
 
 
 def test_a_comma_list_runs_once_with_each(sweep: tuple[Path, Process]) -> None:
