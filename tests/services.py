@@ -133,17 +133,29 @@ class Postgres(Services):
 class Mlflow(Services):
     """MLflow's server, artifacts proxied to a local folder."""
 
-    def __init__(self, folder: Path, database: str) -> None:
+    def __init__(self, folder: Path, database: str, login: tuple[str, str] | None = None) -> None:
+        """login: user and password of its only user; by default it asks nobody."""
         super().__init__(folder)
         port = str(free_port())
         self.uri = f"http://127.0.0.1:{port}"
         self.command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "2"]
         self.command += ["--host", "127.0.0.1", "--port", port, "--artifacts-destination", str(folder / "artifacts")]
+        self.environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        if login:
+            user, password = login
+            users = f"default_permission = READ\ndatabase_uri = sqlite:///{folder}/users.db"
+            (folder / "login.ini").write_text(
+                f"[mlflow]\n{users}\nadmin_username = {user}\nadmin_password = {password}\n"
+                "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            )
+            self.environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "login.ini")}
+            self.environment |= {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
+            self.command += ["--app-name", "basic-auth"]
         self.begin()
 
     def begin(self) -> None:
         """Starts it, or starts it again."""
-        self.server = self.start(self.command, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        self.server = self.start(self.command, **self.environment)
         wait_for(self._is_healthy, "MLflow's server", 120)
 
     def stop(self) -> None:

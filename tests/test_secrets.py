@@ -1,9 +1,13 @@
 """Passwords and tokens reach nothing that is kept or printed."""
 
 import os
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
+import processes
 import pytest
+from services import Dask, Mlflow, Postgres
 
 from mnist_exp import secrets
 from mnist_exp.config.compose import compose
@@ -88,3 +92,50 @@ def test_nothing_that_is_kept_holds_one(run_main, home: Path, monkeypatch: pytes
     for path in home.rglob("*"):
         if path.is_file() and path.name != "leak.py":
             assert CANARY.encode() not in path.read_bytes(), path
+
+
+def assert_kept_nowhere(*folders: Path, but: Collection[str] = ()) -> None:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.name not in but]
+    assert len(files) > 10
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.servers
+def test_a_sweep_on_a_server_with_a_login(tmp_path: Path) -> None:
+    """Every process logs in, whether it inherits the environment or not, and no file or line holds the password."""
+    home, workers, server_folder = folders = [tmp_path / name for name in ("home", "workers", "server")]
+    for folder in folders:
+        folder.mkdir()
+    database = f"sqlite:///{server_folder}/mlflow.db"
+    with Mlflow(server_folder, database, login=("alice", CANARY)) as server, Dask(workers) as dask:
+        dask.add()
+        address = server.uri.replace("//", f"//alice:{CANARY}@")
+        keys = ["dataset=digits", "training=smoke", "model.widths=[4],[8]", "sweep.sampler=random"]
+        local, on_dask = ["executor=local", "executor.workers=2"], ["executor=dask", f"executor.address={dask.address}"]
+        done = [processes.run("-m", *keys, "sweep.max_trials=1", *local, f"tracking.uri='{address}'", cwd=home)]
+        assert done[0].returncode == 0, done[0].stdout + done[0].stderr
+        resume = ["-m", "sweep.resume=latest", "sweep.max_trials=2", *on_dask]
+        for words in (resume, ["compare"], ["promote", "best", "--force"]):
+            done.append(processes.run(*words, cwd=home, environment={"MLFLOW_TRACKING_URI": address}))
+            assert done[-1].returncode == 0, done[-1].stdout + done[-1].stderr
+        variables = {"MLFLOW_TRACKING_URI": server.uri, secrets.USER: "alice", secrets.PASSWORD: f"{CANARY}-wrong"}
+        refused = processes.run("compare", cwd=home, environment=variables)
+    assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)
+    assert not [one for one in (*done, refused) if CANARY in one.stdout + one.stderr]
+    assert_kept_nowhere(*folders, but={"login.ini"})
+
+
+@pytest.mark.servers
+def test_a_sweep_with_a_password_for_postgresql(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # PostgreSQL runs as another user
+        with Postgres(Path(folder)) as database:
+            address = database.uri.replace("mlflow@", f"mlflow:{CANARY}@")
+            home = tmp_path / "home"
+            home.mkdir()
+            keys = ["dataset=digits", "training=smoke", "model.widths=[4],[8]", "executor=local", "executor.workers=2"]
+            done = [processes.run("-m", *keys, f"tracking.uri='{address}'", cwd=home)]
+            done.append(processes.run("compare", "--uri", address, cwd=home))
+            assert [one.returncode for one in done] == [0, 0], [one.stdout + one.stderr for one in done]
+    assert not [one for one in done if CANARY in one.stdout + one.stderr]
+    assert_kept_nowhere(tmp_path)
