@@ -8,12 +8,11 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from functools import reduce
-from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config.recorded import holds_store
+from mnist_exp.config.recorded import find_own_file, is_own_module
 from mnist_exp.errors import Problem, TrackingError
 
 if TYPE_CHECKING:
@@ -62,38 +61,17 @@ def import_own_objects(places: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, place in places.items():
         module, _, path = place.partition(":")
-        if not _is_trusted(module):
+        own = importlib.import_module(module) if find_own_file(module) else None
+        if own is None or not is_own_module(module):
             rule = f"needs {path} of the module {module}, which is not in the current folder's code"
             remedy = f"start the command in the folder that holds {module.partition('.')[0]}"
             raise TrackingError(Problem("the model", rule, remedy=remedy))
         try:
-            found[name] = reduce(getattr, path.split("."), importlib.import_module(module))
+            found[name] = reduce(getattr, path.split("."), own)
         except AttributeError as error:
             remedy = "define it at the top level of the module, as it was when the model was trained"
             raise TrackingError(Problem("the model", f"needs {path}, which {module} lacks", remedy=remedy)) from error
     return found
-
-
-def _is_trusted(module: str) -> bool:
-    """Whether a module lies below the current folder, outside environments of Python in it."""
-    top = module.partition(".")[0]
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):  # ValueError: __main__ has no spec
-        return False
-    if spec is None:
-        return False
-    origin = [spec.origin] if spec.origin and spec.has_location else []  # that of a built-in module is no path
-    places = [*(spec.submodule_search_locations or []), *origin]
-    return bool(places) and all(map(_is_below_current_folder, places))
-
-
-def _is_below_current_folder(place: str) -> bool:
-    path = Path(place).resolve()
-    here = Path.cwd().resolve()
-    if not path.is_relative_to(here) or "site-packages" in path.parts:
-        return False
-    return not any(holds_store(parent) for parent in (path, *path.parents) if parent != here)
 
 
 def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
@@ -109,7 +87,7 @@ def source_files(places: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
     tops = {place.partition(".")[0].partition(":")[0] for place in places.values()}
     for name, module in sorted(sys.modules.items()) if tops else ():
         file, top = getattr(module, "__file__", None), name.partition(".")[0]
-        if file and file.endswith(".py") and (top in tops or (top != "mnist_exp" and _is_trusted(name))):
+        if file and file.endswith(".py") and (top in tops or is_own_module(name)):
             place = Path(*name.split("."))
             is_package = Path(file).name == "__init__.py"
             yield Path(file), place / "__init__.py" if is_package else place.with_suffix(".py")

@@ -5,7 +5,7 @@ A config that the user types, or that lies in the user's own files, is the user'
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,7 +76,8 @@ class ExecutionWhitelist:
         names = target.split(".")
         if any(not name.isidentifier() or name.startswith("__") for name in names):
             return False
-        if not (self._in_prefix(target) or any(self._file(".".join(names[:n])) for n in range(1, len(names)))):
+        modules = (".".join(names[:n]) for n in range(1, len(names)))
+        if not (self._in_prefix(target) or any(find_own_file(module, self.stores) for module in modules)):
             return False
         try:
             found = import_target(target)
@@ -86,36 +87,43 @@ class ExecutionWhitelist:
         module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", "")
         if not isinstance(module, str):
             return False
-        return f"{module}.{name}" in self.entries or self._in_prefix(f"{module}.{name}") or self._is_own(module)
+        named = f"{module}.{name}"
+        return named in self.entries or self._in_prefix(named) or is_own_module(module, self.stores)
 
     def _in_prefix(self, target: str) -> bool:
         return any(target.startswith(entry[:-1]) for entry in self.entries if entry.endswith(".*"))
 
-    def _is_own(self, module: str) -> bool:
-        """Whether an imported module is the file of this name in the current folder."""
-        file, loaded = self._file(module), getattr(sys.modules.get(module), "__file__", None)
-        return file is not None and loaded is not None and Path(loaded).resolve() == file.resolve()
 
-    def _file(self, module: str) -> Path | None:
-        """Returns the file of a module of the current folder, found without importing it; None if there is none."""
-        *packages, name = module.split(".")
-        folder = Path.cwd()
-        if [*packages, name][0] in OWN or self._holds_store(folder / name):
-            return None
-        for package in packages:
-            folder = folder / package
-            if not folder.is_dir() or self._holds_store(folder):
-                return None
-        files = folder / f"{name}.py", folder / name / "__init__.py"
-        return next((file for file in files if file.is_file()), None)
+def find_own_file(module: str, stores: Collection[Path] = ()) -> Path | None:
+    """Returns the file of a module of the current folder's code, found without importing it; None if there is none.
 
-    def _holds_store(self, folder: Path) -> bool:
-        return holds_store(folder) or folder.resolve() in self.stores
+    This code lies below the current folder, where Python looks for modules, but not in an environment of Python's and
+    not in the folder of a store, to which others may have uploaded it. stores: more such folders.
+    """
+    *packages, name = module.split(".")
+    here = Path.cwd().resolve()
+    if [*packages, name][0] in OWN:
+        return None
+    for root in dict.fromkeys(Path(entry).resolve() for entry in ("", *sys.path)):
+        folder = root.joinpath(*packages)
+        if not root.is_relative_to(here) or "site-packages" in root.parts:
+            continue
+        below = [path for path in (folder / name, folder, *folder.parents) if here in path.parents]
+        if any(path.name in STORES or (path / DATABASE).exists() or path.resolve() in stores for path in below):
+            continue
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
-def holds_store(folder: Path) -> bool:
-    """Whether a folder is that of a store: others may have uploaded the files in it."""
-    return folder.name in STORES or (folder / DATABASE).exists()
+def is_own_module(module: str, stores: Collection[Path] = ()) -> bool:
+    """Whether an imported module is the file that `find_own_file` finds."""
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if not loaded or Path.cwd() not in (*Path(loaded).absolute().parents, *Path(loaded).resolve().parents):
+        return False  # at once, for the thousands of modules of the libraries
+    file = find_own_file(module, stores)
+    return file is not None and Path(loaded).resolve() == file.resolve()
 
 
 @cache

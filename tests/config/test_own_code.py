@@ -12,6 +12,7 @@ from PIL import Image
 
 import mnist_exp
 from mnist_exp.config.own_code import import_own_objects
+from mnist_exp.config.recorded import ExecutionWhitelist, find_own_file
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.registry import read_metadata
@@ -62,7 +63,7 @@ def serve(uri: str, run_id: str) -> None:
 
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
-    print(json.dumps(model.predict(np.zeros((2, 28, 28, 1), np.uint8)).sum(axis=1).tolist()))
+    print(json.dumps(model.predict(np.full((2, 28, 28, 1), 200, np.uint8)).sum(axis=1).tolist()))
 
 
 def test_mlflows_server_has_its_code_in_any_folder(home: Path, tmp_path: Path) -> None:
@@ -95,6 +96,24 @@ def test_the_winner_of_a_sweep_is_scored(home: Path) -> None:
     (parent,) = list_runs(open_store(None, home / "mlruns"), "tags.kind = 'sweep'")
     assert "test/accuracy" in parent.metrics
     assert not (home / "mlruns" / "running").exists()
+
+
+def test_code_is_found_where_python_looks_for_it_below_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("src", "mlruns", "copied", "venv/site-packages", "../outside"):
+        (tmp_path / "home" / folder).mkdir(parents=True)
+        (tmp_path / "home" / folder / "my_code.py").write_text("")
+    (tmp_path / "home" / "copied" / "mlflow.db").touch()
+    monkeypatch.chdir(tmp_path / "home")
+    assert find_own_file("my_code") is None
+    assert find_own_file("src.my_code") == tmp_path / "home" / "src" / "my_code.py"
+    for folder in ("mlruns", "copied", "venv/site-packages", "../outside"):
+        monkeypatch.syspath_prepend(tmp_path / "home" / folder)
+        assert find_own_file("my_code") is None
+    monkeypatch.syspath_prepend(tmp_path / "home" / "src")
+    assert find_own_file("my_code") == tmp_path / "home" / "src" / "my_code.py"
+    assert ExecutionWhitelist(stores=(tmp_path / "home" / "src",)).allows("my_code.net") is False
 
 
 @pytest.mark.parametrize("place", ["os:system", "shutil:rmtree", "no_such_module:X", "__main__:X", "numpy:load"])

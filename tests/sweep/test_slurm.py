@@ -3,7 +3,9 @@
 import getpass
 from pathlib import Path
 
+import psutil
 import pytest
+from distributed import Client, Security
 from light_trials import light, study_of
 from services import PATHS, Slurm, wait_for
 
@@ -32,6 +34,23 @@ def jobs(slurm: Slurm) -> list[str]:
     return slurm.ask("squeue", "--noheader", "--format=%i", "--states=running").split()
 
 
+def assert_closed_to_others(address: str, folder: Path) -> None:
+    """The scheduler listens on one interface, asks for a key, and only this user can read the key."""
+    assert address.startswith("tls://127.0.0.1:")
+    port = int(address.rpartition(":")[2])
+    listening = [one for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    assert {one.laddr.ip for one in listening if one.laddr.port == port} == {"127.0.0.1"}
+    for security in (None, Security.temporary()):  # no key, and one of somebody else's
+        with (
+            pytest.raises(OSError, match="after 3 s"),
+            Client(address if security else address.replace("tls", "tcp"), security=security, timeout=3),
+        ):
+            pass
+    keys = [path for path in folder.iterdir() if path.is_file() and "PRIVATE KEY" in path.read_text(errors="replace")]
+    assert keys
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+
+
 def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +74,7 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             wait_for(lambda: slots.refresh() or slots.width == 2, "two workers", 120)
             first = jobs(slurm)
             assert len(first) == 2
+            assert_closed_to_others(slots._address, tmp_path)
             record = SweepRun.create(store, "slurm", "study", study.to_record())
             cancelled = []
 
