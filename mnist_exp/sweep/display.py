@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -14,10 +14,9 @@ from rich.text import Text
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.winner import Winner, rank
 from mnist_exp.terminal import Console, format_duration
-
-if TYPE_CHECKING:
-    from mnist_exp.sweep.winner import Winner
+from mnist_exp.tracking.stored_run import TrialRun
 
 LOOK = 2.0  # seconds between looks at the curves of running trials
 LEADERS = 5
@@ -45,7 +44,7 @@ class SweepDisplay(Console):
     def __init__(self) -> None:
         super().__init__()
         self.running: dict[int, TrialRow] = {}
-        self.ended: dict[int, tuple[Mapping[str, Any], float | None, str]] = {}  # values, score, state
+        self.ended: dict[int, TrialRun] = {}
         self.total: int | None = None
         self.is_stopping = False
         self._objective = Objective("", "max")
@@ -77,15 +76,16 @@ class SweepDisplay(Console):
         """A trial starts."""
         self.running[number] = TrialRow(run_id, values)
 
-    def end(self, number: int, values: Mapping[str, Any], score: float | None, state: str, error: str = "") -> None:
-        """A trial ended. state: complete, pruned or failed."""
-        if row := self.running.pop(number, None):
+    def end(self, trial: TrialRun, note: str = "") -> None:
+        """A trial ended. note: why it failed, or that it diverged."""
+        if row := self.running.pop(trial.number, None):
             self._seconds.append(time.monotonic() - row.begun)
-        self.ended[number] = values, score, state
+        self.ended[trial.number] = trial
         if self.console.is_interactive:
             return
-        shown = f"{score:.4f}" if score is not None else state
-        self.say(f"{number:>5}", f"{shown}{' pruned' * (state == 'pruned')}  {format_values(values)}  {error}")
+        shown = f"{trial.score:.4f}" if trial.score is not None else trial.outcome
+        pruned = " pruned" * (trial.outcome == "pruned")
+        self.say(f"{trial.number:>5}", f"{shown}{pruned}  {format_values(trial.values)}  {note}")
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -103,8 +103,9 @@ class SweepDisplay(Console):
             for row in list(self.running.values()):
                 with contextlib.suppress(Exception):  # of the store: the sweep does not depend on this look
                     row.curve = self._curve_of(row.run_id)
-        running, leaders = sorted(self.running.items()), self._leaders()
-        rows = [values_by_key(row.values) for _, row in running] + [values_by_key(one[0]) for _, one in leaders]
+        running, leaders = sorted(self.running.items()), rank(list(self.ended.values()), self._objective)[:LEADERS]
+        shown = [*(row.values for _, row in running), *(trial.values for trial in leaders)]
+        rows = [values_by_key(values) for values in shown]
         columns, hidden = choose_columns(rows, self.console.width - FIXED)
         table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         table.add_column("trial", justify="right", width=5)
@@ -116,17 +117,13 @@ class SweepDisplay(Console):
         for (number, trial), values in zip(running, cells, strict=False):
             last = f"{trial.curve[-1]:.4f}" if trial.curve else ""
             table.add_row(str(number), last, f"epoch {len(trial.curve)}", *map(Text, values))
-        for (number, (_, score, state)), values in zip(leaders, cells[len(running) :], strict=True):
-            table.add_row(str(number), f"{score:.4f}", state, *map(Text, values), style="dim")
+        for leader, values in zip(leaders, cells[len(running) :], strict=True):
+            table.add_row(str(leader.number), f"{leader.score:.4f}", leader.outcome, *map(Text, values), style="dim")
         lines: list[RenderableType] = [Text(self._headline(), style="bold"), table]
         if hidden:
             note = Text(f"not shown: {', '.join(hidden)}", style="dim", no_wrap=True, overflow="ellipsis")
             lines.append(note)
         return Group(*lines)
-
-    def _leaders(self) -> list[tuple[int, tuple[Mapping[str, Any], float | None, str]]]:
-        scored = [(n, one) for n, one in list(self.ended.items()) if one[1] is not None]
-        return sorted(scored, key=lambda pair: self._objective.rank(pair[1][1] or 0.0))[:LEADERS]
 
     def _headline(self) -> str:
         counts = self._counts()
@@ -140,7 +137,7 @@ class SweepDisplay(Console):
         return f"{len(self.ended)}{of} trials ended{f': {counts}' if counts else ''}{left}"
 
     def _counts(self) -> str:
-        states = [state for _, _, state in list(self.ended.values())]
+        states = [trial.outcome for trial in list(self.ended.values())]
         return ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
 
     def stopping(self) -> None:
@@ -154,10 +151,10 @@ class SweepDisplay(Console):
         """The last trial ended. why: why no other follows. best: the number of the best trial."""
         self.say("trials", f"{len(self.ended)}: {self._counts() or 'none'}; {why}")
         if best is not None:
-            values, score, _ = self.ended[best]
-            self.say("best", f"trial {best}, {self._objective.metric} {score:.4f}: {format_values(values)}")
+            trial = self.ended[best]
+            self.say("best", f"trial {best}, {self._objective.metric} {trial.score:.4f}: {format_values(trial.values)}")
 
-    def results(self, winner: "Winner") -> None:
+    def results(self, winner: Winner) -> None:
         """Shows the best trial and its test score."""
         rows = []
         for split, metrics, word in (("val", winner.trial.metrics, "validation"), ("test", winner.test, "test")):

@@ -106,14 +106,12 @@ class TrialRecorder:
         number, score = proposal.number, outcome.score
         state: State = "failed" if score is None else "pruned" if outcome.pruned else "complete"
         self.counts[state] += 1
-        note = str(outcome.failure or "diverged" * outcome.diverged)
-        self.display.end(number, proposal.values, score, state, note)
+        rung, status = asdict(proposal.rung) if proposal.rung else None, "FAILED" if score is None else "FINISHED"
+        trial = TrialRun(self._started[number], number, proposal.values, rung, status, state, score)
+        self.display.end(trial, str(outcome.failure or "diverged" * outcome.diverged))
         metrics = self._totals
         if score is not None:
             metrics["trial/score"] = score
-            rung = asdict(proposal.rung) if proposal.rung else None
-            run_id = self._started[number]
-            trial = TrialRun(run_id, number, proposal.values, rung, "FINISHED", state, score)
             if best := self._keep(trial):
                 metrics["best/score"] = best.score or 0.0
             if self._prunes:
@@ -124,7 +122,7 @@ class TrialRecorder:
     def recall(self, trial: TrialRun) -> None:
         """Takes note of a trial that an earlier process ended."""
         self.counts[trial.outcome] += 1
-        self.display.ended[trial.number] = trial.values, trial.score, trial.outcome
+        self.display.ended[trial.number] = trial
         if trial.score is not None:
             self._keep(trial)
             if self._prunes:  # nothing else reads curves

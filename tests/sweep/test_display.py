@@ -1,4 +1,6 @@
 import io
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from light_trials import study_of
@@ -7,8 +9,14 @@ from rich.console import Console
 from mnist_exp.sweep import display as display_module
 from mnist_exp.sweep.display import SweepDisplay, choose_columns, format_values
 from mnist_exp.terminal import format_duration
+from mnist_exp.tracking.stored_run import Outcome, TrialRun
 
 VALUES = {"optimizer": "adam", "optimizer=adam/optimizer.learning_rate": 0.00123456, "model.widths": [256, 128]}
+
+
+def ended(number: int, score: float | None, outcome: Outcome = "complete", values: Any = VALUES) -> TrialRun:
+    outcome = "failed" if score is None else outcome
+    return TrialRun(f"run-{number}", number, values, None, "FINISHED", outcome, score)
 
 
 @pytest.fixture
@@ -20,7 +28,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> SweepDisplay:
     found.begin_sweep(study_of("random"), 10, 2, lambda run: [0.5, 0.75] if run == "run-4" else [])
     for number, score in enumerate((0.91, 0.97, None, 0.95)):
         found.begin(number, f"run-{number}", VALUES)
-        found.end(number, VALUES, score, "failed" if score is None else "complete", "" if score else "ValueError: no")
+        found.end(ended(number, score), "" if score else "ValueError: no")
     found.begin(4, "run-4", VALUES)
     return found
 
@@ -39,6 +47,15 @@ def test_the_table_has_what_runs_with_epoch_and_score_then_the_best(display: Swe
     assert "0.001235" in running
 
 
+def test_a_pruned_trial_is_no_leader_and_neither_is_one_of_a_smaller_budget(display: SweepDisplay) -> None:
+    display.end(ended(5, 0.99, "pruned"))
+    assert [line.split()[0] for line in shown(display)[3:]] == ["1", "3", "0"]
+    for number, epochs in enumerate((3, 9), start=6):
+        rung = {"epochs": epochs, "bracket": 0, "number": 0, "parent": None}
+        display.end(replace(ended(number, 0.5), rung=rung))
+    assert [line.split()[0] for line in shown(display)[3:]] == ["7"]
+
+
 def test_the_table_keeps_to_its_width(display: SweepDisplay) -> None:
     display.begin(5, "run-5", {f"model.some_long_key_{n}": 0.123456789 for n in range(9)})
     assert max(map(len, shown(display))) <= 80
@@ -52,7 +69,7 @@ def test_the_learning_rate_is_seen_at_80_columns_and_equal_keys_are_left_out_fir
         values |= {"model.dropout": number / 10, "model.some_long_key_of_a_net": "x" * 30 + str(number)}
         values |= {"training.label_smoothing": 0.1, "dataset.validation": 0.1, "optimizer": "adam"}
         values |= {"optimizer=adam/optimizer.learning_rate": 0.00123456 * (number + 1)}
-        display.end(number, values, 0.9 + number / 100, "complete")
+        display.end(ended(number, 0.9 + number / 100, values=values))
     _, header, *rows, note = shown(display)
     assert header.split()[:4] == ["trial", "score", "learning_rate", "filters"]
     assert ["0.004938" in rows[0], "0.001235" in rows[3], "[64,128]" in rows[0]] == [True] * 3
@@ -91,9 +108,9 @@ def test_in_a_log_each_trial_is_a_line(capsys: pytest.CaptureFixture[str]) -> No
     display.begin_sweep(study_of("random"), 10, 2, lambda run_id: [])
     with display.live():
         display.begin(0, "run", VALUES)
-        display.end(0, VALUES, 0.91234, "complete")
-        display.end(1, VALUES, 0.5, "pruned")
-        display.end(2, VALUES, None, "failed", "ValueError: no")
+        display.end(ended(0, 0.91234))
+        display.end(ended(1, 0.5, "pruned"))
+        display.end(ended(2, None), "ValueError: no")
     display.end_sweep("every planned trial has run", 0)
     out = " ".join(capsys.readouterr().out.split())
     assert "10 trials, 2 at a time" in out

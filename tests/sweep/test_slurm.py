@@ -81,8 +81,8 @@ def test_a_cancelled_job_costs_a_try_and_another_takes_its_place(
             class Cancelling(SweepDisplay):
                 """Cancels a job when the fifth trial has ended."""
 
-                def end(self, number, *more) -> None:
-                    super().end(number, *more)
+                def end(self, *trial) -> None:
+                    super().end(*trial)
                     if len(self.ended) == 5:
                         cancelled.append(first[0])
                         slurm.ask("scancel", first[0])
