@@ -39,7 +39,7 @@ class RunConfig:
         """The seed of weights, order of the batches, dropout and augmentation."""
         return self.settings(General).seed
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The name that was given, else the choices and the seed.
 

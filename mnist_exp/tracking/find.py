@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FINISHED = "attributes.status = 'FINISHED'"
 RUNS = f"tags.{tags.KIND} != 'sweep' and tags.{tags.KIND} != 'execution'"
+RANKED = f"{RUNS} and {FINISHED} and tags.{tags.PRUNED} IS NULL"  # the training of a pruned trial was cut short
 RESUMABLE, SWEEPS = f"tags.{tags.KIND} = 'run'", f"tags.{tags.KIND} = 'sweep'"
 NEWEST = "attributes.start_time DESC"
 SHORTEST = 4  # characters of an id
@@ -62,8 +63,9 @@ def find_run(store: Store, wanted: str, experiment: str | None = None, among: st
     """Finds one run.
 
     wanted: an id, the unique start of an id, a name, `latest`, `best`, `best:DATASET` or `models:/NAME@ALIAS`. `best`
-    has the highest validation accuracy of the finished runs and trials with the same data and validation images as the
-    newest one. If there are finished runs of data sets with different names, it is an error to leave DATASET out.
+    has the highest validation accuracy of the finished runs and trials, pruned ones excepted, with the same data and
+    validation images as the newest one. If there are finished runs of data sets with different names, it is an error to
+    leave DATASET out.
     experiment: the name of the experiment to look in; for `best` by default that of the newest run.
     among: RUNS; or RESUMABLE or SWEEPS, which have no best and no models.
     Raises TrackingError, with the nearest runs, if no run or several runs match.
@@ -131,11 +133,11 @@ def search_runs(
     store: Store, objective: Objective, where: Mapping[str, str], most: int, experiment: str | None = None,
     without: Sequence[tuple[str, str]] = (),
 ) -> list[StoredRun]:  # fmt: skip
-    """Returns the finished runs and trials with these parameters, the best first, `most` at the most.
+    """Returns the finished runs and trials with these parameters, the best first, `most` at the most. None was pruned.
 
     without: parameters and values; runs that lack one of the parameters or have one of the values are left out.
     """
-    conditions = [RUNS, FINISHED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
+    conditions = [RANKED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
     conditions += [f"params.`{key}` != '{value}'" for key, value in without]
     order = f"metrics.`{objective.metric}` {'ASC' if objective.direction == 'min' else 'DESC'}"
     with store_errors(store.uri):
@@ -207,7 +209,7 @@ def _find_best(store: Store, inside: list[str], dataset: str) -> Found | None:
     dataset: the name of the data set. If it is empty, all finished runs must have data sets of the same name.
     """
     store.analyze()
-    finished = f"{RUNS} and {FINISHED}"
+    finished = RANKED
     names = _list_datasets(store, finished, inside)
     if dataset:
         finished = f"{finished} and {_has_dataset(dataset)}"

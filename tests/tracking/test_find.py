@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
+from mnist_exp.config.objective import Objective
 from mnist_exp.errors import TrackingError
-from mnist_exp.tracking.find import RESUMABLE, RUNS, SWEEPS, find_finished, find_run
+from mnist_exp.tracking.find import RESUMABLE, RUNS, SWEEPS, find_finished, find_run, search_runs
 from mnist_exp.tracking.store import Store, open_store
 
 
@@ -51,6 +52,14 @@ def test_latest_is_the_newest_and_no_sweep(store):
     trial = add(store, "trial", 0.8, kind="trial", at=2)
     add(store, "sweep", 0.99, kind="sweep", at=3)
     assert find_run(store, "latest").id == trial
+
+
+def test_a_pruned_trial_is_neither_best_nor_ranked(store):
+    complete = add(store, "complete", 0.9, kind="trial", at=1)
+    store.client.set_tag(add(store, "pruned", 0.95, kind="trial", at=2), "pruned", "true")
+    assert find_run(store, "best").id == complete
+    assert [run.id for run in search_runs(store, Objective.from_metric("val/accuracy"), {}, 10)] == [complete]
+    assert find_run(store, "pruned").name == "pruned"
 
 
 def test_best_is_by_validation_among_finished_runs_on_the_same_images(store):
