@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mnist_exp.commands.options import json_option, print_json, with_store, write_errors
+from mnist_exp.commands.options import json_option, print_found, print_json, with_store, write_errors
 from mnist_exp.commands.recipes import compare_recipes, print_recipes
 from mnist_exp.commands.select_runs import (
     LABELS,
@@ -31,7 +31,7 @@ from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.evaluation.statistics import CorrectedTest, correct_all, test_pairs
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.find import DIGESTS
+from mnist_exp.tracking.find import DIGESTS, find, is_chosen
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
 from mnist_exp.tracking.sweep_run import count_opened
@@ -258,6 +258,8 @@ def command(
     if table and as_json:
         raise ConfigError(Problem("--json", "cannot be combined", remedy=f"leave out --json or --{table}"))
     choice = Choice(runs, experiment, _parse(where), sort, top, reference)
+    for name in filter(is_chosen, dict.fromkeys((*runs, *filter(None, [reference])))):
+        print_found(find(store, name, experiment), as_json or bool(table))
     if by_recipe:
         if figure or html:
             raise ConfigError(

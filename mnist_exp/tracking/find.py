@@ -70,10 +70,16 @@ def find_run(store: Store, wanted: str, experiment: str | None = None, among: st
     among: RUNS; or RESUMABLE or SWEEPS, which have no best and no models.
     Raises TrackingError, with the nearest runs, if no run or several runs match.
     """
-    return _find(store, wanted, experiment, among).run
+    return find(store, wanted, experiment, among).run
 
 
-def _find(store: Store, wanted: str, experiment: str | None, among: str) -> Found:
+def is_chosen(wanted: str) -> bool:
+    """Whether a rule chooses the run that a user calls so, and not the user."""
+    return wanted in ("latest", "best") or wanted.startswith(("best:", "models:/"))
+
+
+def find(store: Store, wanted: str, experiment: str | None = None, among: str = RUNS) -> Found:
+    """Finds one run, as `find_run` does, and says why it is this one."""
     with store_errors(store.uri):
         if among == RUNS and wanted.startswith("models:/"):
             return Found(find_registered(store, wanted), f"found as {wanted}")
@@ -106,7 +112,7 @@ def find_finished(store: Store, wanted: str, experiment: str | None = None) -> F
 
     Raises TrackingError if the run did not finish: it has no model.
     """
-    found = _find(store, wanted, experiment, RUNS)
+    found = find(store, wanted, experiment, RUNS)
     if wanted == "latest":
         return _find_latest_finished(store, experiment, found.run)
     _check_finished(found.run)

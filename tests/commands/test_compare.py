@@ -24,6 +24,18 @@ def test_runs_can_be_named_and_filtered(run_main, runs) -> None:
     assert [row["name"] for row in csv.DictReader(io.StringIO(out))] == ["elsewhere"]
 
 
+def test_a_run_that_was_not_named_is_said_with_the_reason(run_main, runs) -> None:
+    status, out, err = run_main("compare", "best", "poor")
+    assert (status, err) == (0, "")
+    assert out.startswith("run  good (")
+    assert "best of 2 finished runs on the same images" in out.splitlines()[0]
+    status, out, err = run_main("compare", "poor", "--reference", "best", "--csv")
+    assert status == 0
+    assert out.startswith("name,")
+    assert err.startswith("run  good (")
+    assert not run_main("compare", "good", "poor")[1].startswith("run  good")
+
+
 def test_plain_values_have_what_differs_and_the_p_values(run_main, runs) -> None:
     _, out, _ = run_main("compare", "good", "poor", "elsewhere", "--json")
     good, poor, elsewhere = json.loads(out)
