@@ -1,5 +1,6 @@
 """The command line. Parses the arguments and calls a command, a run or a sweep. Imports no TensorFlow and no MLflow."""
 
+import errno
 import importlib
 import os
 import sys
@@ -9,10 +10,11 @@ from types import TracebackType
 
 from mnist_exp.config.compose import Composed, compose_command_line, nearest
 from mnist_exp.config.help import register_help
-from mnist_exp.errors import ConfigError, Problem, UserError
+from mnist_exp.errors import ConfigError, Problem, UserError, sentence
 from mnist_exp.secrets import hide
 
 COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> int:
@@ -27,6 +29,13 @@ def main() -> int:
         return 1
     except BrokenPipeError:  # the reader has seen enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        remedy = "make room on the disks of the current folder and of temporary files, then resume"
+        full = Problem(error.filename or "a file", f"cannot be written ({error.strerror})", remedy=remedy)
+        print(f"error: {sentence(full)}", file=sys.stderr)
         return 1
 
 

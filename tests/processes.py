@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -246,6 +247,7 @@ def _begin(
     for name in removed:
         os.environ.pop(name, None)
     os.environ.update(environment)
+    tempfile.tempdir = None  # that of the server; TMPDIR may be another one now
     sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(TESTS)]
     for number, path in enumerate(streams):
         file = os.open(path, os.O_RDWR | os.O_CREAT)

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -141,6 +142,24 @@ def test_zero_does_not_ask_for_the_full_error(run_main: Main, monkeypatch: pytes
     monkeypatch.setattr("os.environ.get", lambda name, default=None: "0" if name == "HYDRA_FULL_ERROR" else default)
     status, _, err = run_main("training.epohcs=3")
     assert (status, err) == (1, "error: training.epohcs does not exist; did you mean training.epochs?\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("-m", "seed=0,1")])
+def test_a_full_disk_is_a_line(arguments: tuple[str, ...], run_main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the report of a sweep and the figures of a run meet it, when the temporary folder has no room."""
+
+    def full(*args: object, **keys: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr("mnist_exp.evaluation.run_files.write", full)
+    monkeypatch.setattr("mnist_exp.sweep.report.report.write", full)
+    status, _, err = run_main(*arguments, "training=smoke", "model.widths=[4]")
+    assert status == 1
+    assert err.endswith(
+        "error: report.html cannot be written (No space left on device); make room on the disks of the current folder "
+        "and of temporary files, then resume\n"
+    )
+    assert "Traceback" not in err
 
 
 def test_an_unknown_flag_is_answered_with_the_usage(run_main: Main) -> None:

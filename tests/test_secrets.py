@@ -102,9 +102,13 @@ def assert_kept_nowhere(*folders: Path, but: Collection[str] = ()) -> None:
 
 @pytest.mark.servers
 def test_a_sweep_on_a_server_with_a_login(tmp_path: Path) -> None:
-    """Every process logs in, whether it inherits the environment or not, and no file or line holds the password."""
+    """Every process logs in, whether it inherits the environment or not, and no file or line holds the password.
+
+    What was downloaded for a while leaves no temporary file.
+    """
     home, workers, server_folder = folders = [tmp_path / name for name in ("home", "workers", "server")]
-    for folder in folders:
+    temporary = tmp_path / "temporary"
+    for folder in (*folders, temporary):
         folder.mkdir()
     database = f"sqlite:///{server_folder}/mlflow.db"
     with Mlflow(server_folder, database, login=("alice", CANARY)) as server, Dask(workers) as dask:
@@ -112,12 +116,15 @@ def test_a_sweep_on_a_server_with_a_login(tmp_path: Path) -> None:
         address = server.uri.replace("//", f"//alice:{CANARY}@")
         keys = ["dataset=digits", "training=smoke", "model.widths=[4],[8]", "sweep.sampler=random"]
         local, on_dask = ["executor=local", "executor.workers=2"], ["executor=dask", f"executor.address={dask.address}"]
-        done = [processes.run("-m", *keys, "sweep.max_trials=1", *local, f"tracking.uri='{address}'", cwd=home)]
+        variables = {"TMPDIR": str(temporary)}
+        first = ["-m", *keys, "sweep.max_trials=1", *local, f"tracking.uri='{address}'"]
+        done = [processes.run(*first, cwd=home, environment=variables)]
         assert done[0].returncode == 0, done[0].stdout + done[0].stderr
         resume = ["-m", "sweep.resume=latest", "sweep.max_trials=2", *on_dask]
         for words in (resume, ["compare"], ["promote", "best", "--force"]):
-            done.append(processes.run(*words, cwd=home, environment={"MLFLOW_TRACKING_URI": address}))
+            done.append(processes.run(*words, cwd=home, environment=variables | {"MLFLOW_TRACKING_URI": address}))
             assert done[-1].returncode == 0, done[-1].stdout + done[-1].stderr
+        assert list(temporary.iterdir()) == []
         variables = {"MLFLOW_TRACKING_URI": server.uri, secrets.USER: "alice", secrets.PASSWORD: f"{CANARY}-wrong"}
         refused = processes.run("compare", cwd=home, environment=variables)
     assert (refused.returncode, refused.stdout, "Traceback" in refused.stderr) == (1, "", False)

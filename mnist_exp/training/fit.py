@@ -129,7 +129,7 @@ def evaluate(model: "keras.Model", part: ImageSet, class_names: tuple[str, ...])
     """Returns the answers of a compiled model for these images, with the loss that Keras's `evaluate` reports."""
     import tensorflow as tf
 
-    @tf.function(jit_compile=model.jit_compile, reduce_retracing=True)
+    @tf.function(jit_compile=model.jit_compile, reduce_retracing=True, autograph=False)
     def answer(images: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = model(images, training=False)
         loss = model.compute_loss(images, targets, probabilities, training=False)
