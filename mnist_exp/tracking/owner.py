@@ -106,15 +106,21 @@ def end_dead_runs(store: Store) -> None:
     """Sets runs of this host to KILLED that are RUNNING in the store and whose process is gone."""
     with store_errors(store.uri):
         for run in list_runs(store, f"attributes.status = 'RUNNING' and tags.{tags.HOST} = '{socket.gethostname()}'"):
-            if is_unfinished_copy(run.tags):
+            # Asked again: another process may have claimed a sweep since the runs were listed.
+            if not (_lost_its_process(run) and _lost_its_process(run := fetch_run(store, run.id))):
                 continue
             owner = newest_owner(run)
-            if owner and state_of(owner.process) == "dead":
-                store.client.set_tag(run.id, owner.released_tag, "its process was gone")
-            elif owner or not {tags.PID, tags.STARTED} <= run.tags.keys() or state_of(run.tags) != "dead":
-                continue
-            store.client.set_tag(run.id, tags.ENDED_BY, "its process was gone")
+            ended = [tags.ENDED_BY, *([owner.released_tag] if owner else [])]
+            store.set_tags(run.id, dict.fromkeys(ended, "its process was gone"))  # as another process may do just now
             store.client.set_terminated(run.id, "KILLED")
+
+
+def _lost_its_process(run: StoredRun) -> bool:
+    """Whether a run is RUNNING without a process, as far as can be seen from here."""
+    owner = newest_owner(run)
+    process = owner.process if owner else run.tags
+    is_running = run.status == "RUNNING" and not is_unfinished_copy(run.tags)
+    return is_running and {tags.PID, tags.STARTED} <= process.keys() and state_of(process) == "dead"
 
 
 def _place(process: Mapping[str, str]) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import psutil
@@ -229,3 +231,34 @@ def test_an_error_of_an_interrupted_parent_does_not_stay(store: Store, sweep: Sw
     again = SweepRun.resume(store, "mine")
     again.take_over()
     assert "error" not in fetch_run(store, sweep.id).tags
+
+
+def test_several_processes_may_end_the_same_dead_runs_at_once(store: Store) -> None:
+    """As two commands do that are started after a crash, on a database that does not lock what it has read."""
+    sweeps = [SweepRun.create(store, "test", f"s{number}", RECORD) for number in range(8)]
+    runs = [store.client.create_run(store.experiment_id("test"), tags={**process_tags(), **GONE}) for _ in range(8)]
+    for sweep in sweeps:
+        claim_as(store, sweep, **GONE)
+    together = Barrier(4)
+
+    def end() -> None:
+        together.wait()
+        end_dead_runs(store)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(end) for _ in range(4)]:
+            done.result()
+    ids = [*(run.info.run_id for run in runs), *(sweep.id for sweep in sweeps)]
+    assert {fetch_run(store, run_id).status for run_id in ids} == {"KILLED"}
+    assert all("released/2" in sweep.fetch().tags for sweep in sweeps)
+
+
+def test_a_sweep_that_was_claimed_since_the_runs_were_listed_is_left_alone(
+    store: Store, sweep: SweepRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_as(store, sweep, **GONE)
+    listed = list_runs(store)
+    claim_as(store, sweep)
+    monkeypatch.setattr(owner, "list_runs", lambda *args: listed)
+    end_dead_runs(store)
+    assert (sweep.fetch().status, "ended_by" in sweep.fetch().tags) == ("RUNNING", False)
