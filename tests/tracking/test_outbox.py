@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -156,24 +157,35 @@ def test_a_resumed_run_first_sends_what_the_process_before_has_not(
     assert not record.folder.exists()
 
 
-def test_a_model_is_delivered_without_the_process_that_trained_it(
-    store: Store, record: MlflowRun, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def model() -> Any:
     import keras
+
+    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+
+
+@pytest.fixture
+def with_model(store: Store, record: MlflowRun, model: Any, monkeypatch: pytest.MonkeyPatch) -> MlflowRun:
+    """A run whose model the store has refused."""
 
     def refuse(*args: object) -> None:
         raise OSError("no space left on device")
 
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     with monkeypatch.context() as during:
         during.setattr(store.client, "log_model_artifacts", refuse)
         record.log_model(model, {"class_names": ["a", "b", "c"]})
-        record.end("FINISHED")
     assert record.refused == ("model (no space left on device)",)
+    return record
+
+
+def test_a_model_is_delivered_without_the_process_that_trained_it(
+    store: Store, with_model: MlflowRun, model: Any, folder: Path
+) -> None:
+    pretend_dead(store, with_model)
     (done,) = deliver_runs(store, folder)
-    assert (done.status, done.is_whole) == ("FINISHED", True)
-    pixels = np.zeros((2, 4, 4, 1), np.uint8)
-    assert np.array_equal(load_model(store.uri, record.id).predict(pixels, verbose=0), model.predict(pixels, verbose=0))
+    assert (done.delivered, done.is_whole) == (1, True)
+    found, pixels = load_model(store.uri, with_model.id), np.zeros((2, 4, 4, 1), np.uint8)
+    assert np.array_equal(found.predict(pixels, verbose=0), model.predict(pixels, verbose=0))
 
 
 @pytest.mark.parametrize(("kind", "left"), [("trial", False), ("execution", False), ("run", True)])
@@ -202,21 +214,6 @@ def test_calls_of_a_dead_trial_are_kept_without_its_checkpoints(
     assert not record.checkpoints.exists()
     (done,) = deliver_runs(store, folder)
     assert (done.is_whole, record.folder.exists()) == (True, False)
-
-
-@pytest.fixture
-def with_model(store: Store, record: MlflowRun, monkeypatch: pytest.MonkeyPatch) -> MlflowRun:
-    """A run whose model the store has refused."""
-    import keras
-
-    def refuse(*args: object) -> None:
-        raise OSError("no space left on device")
-
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
-    with monkeypatch.context() as during:
-        during.setattr(store.client, "log_model_artifacts", refuse)
-        record.log_model(model, {"class_names": ["a", "b", "c"]})
-    return record
 
 
 def test_killed_while_it_describes_the_model_a_run_can_still_deliver_it(
