@@ -74,6 +74,7 @@ class Round:
     trained: int = 0
     resumes: int = 0
     disturbed: bool = False
+    doubled: bool = False  # two processes have resumed the sweep at the same moment
 
     @property
     def mlruns(self) -> Path:
@@ -201,6 +202,7 @@ def double_start(game: Round, parent: processes.Process) -> None:
     parent.wait(30)
     if game.status() in (None, "FINISHED"):
         return
+    game.doubled = True
     both = [game.resume(), game.resume()]
     ends = sorted((str(game.end(one)), OWNED in one.stderr) for one in both)
     if ends != [("0", False), ("1", True)]:
@@ -497,13 +499,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="only this round")
     parser.add_argument("--only", help="only this kind of disturbance")
-    parser.add_argument("--double-starts", type=int, metavar="N", help="N rounds, each a double start")
+    parser.add_argument("--double-starts", type=int, metavar="N", help="double starts only, until there were N")
     parser.add_argument("--json", type=Path, help="also write the table here")
     chosen = parser.parse_args()
     names = ["double start"] if chosen.double_starts else possible(chosen.executor, chosen.server)
     names = [chosen.only] if chosen.only else names
     rows: dict[str, Counter] = defaultdict(Counter)
-    until, number = time.monotonic() + 60 * chosen.minutes, chosen.round or 0
+    until, number, doubled = time.monotonic() + 60 * chosen.minutes, chosen.round or 0, 0
     with ExitStack() as stack:
         processes.Process.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         services: dict = {}
@@ -513,7 +515,7 @@ def main() -> int:
             services["dask"] = stack.enter_context(Dask(processes.Process.folder))
             (processes.Process.folder / "my_net.py").write_text(NET)
             add_workers(services)
-        while number < chosen.double_starts if chosen.double_starts else time.monotonic() < until:
+        while doubled < chosen.double_starts if chosen.double_starts else time.monotonic() < until:
             # Every kind once, in another order each time.
             name = random.Random(f"{chosen.seed}/{number // len(names)}").sample(names, len(names))[number % len(names)]
             with round_of(number, chosen, name, services) as game:
@@ -528,7 +530,7 @@ def main() -> int:
             print(f"round {number} {name}: {game.trials} trials, {game.resumes} resumes, {seconds:.0f} s", flush=True)
             for text in game.violations:
                 print(f"VIOLATION --seed {chosen.seed} --round {number} {name}: {text} ({game.folder})", flush=True)
-            number += 1
+            number, doubled = number + 1, doubled + game.doubled
             if chosen.round is not None:
                 break
     print(table(rows))
