@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.find import experiment_name
 from mnist_exp.tracking.stored_run import Outcome as State
-from mnist_exp.tracking.stored_run import TrialRun, read_metric_history
+from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
 COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
@@ -47,6 +47,7 @@ class TrialRecorder:
     step: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
+    _time: float = 0.0  # at which the trial that was counted last has ended
 
     def __post_init__(self) -> None:
         self._experiment = experiment_name(self.record.store, self.record.run)
@@ -105,38 +106,44 @@ class TrialRecorder:
         self.record.ownership.check()  # else two processes would log the metrics of the same trial
         number, score = proposal.number, outcome.score
         state: State = "failed" if score is None else "pruned" if outcome.pruned else "complete"
-        self.counts[state] += 1
         rung, status = asdict(proposal.rung) if proposal.rung else None, "FAILED" if score is None else "FINISHED"
-        trial = TrialRun(self._started[number], number, proposal.values, rung, status, state, score)
+        ended = fetch_run(self.record.store, self._started[number]).ended
+        trial = TrialRun(self._started[number], number, proposal.values, rung, status, state, score, ended=ended)
         self.display.end(trial, str(outcome.failure or "diverged" * outcome.diverged))
-        metrics = self._totals
-        if score is not None:
-            metrics["trial/score"] = score
-            if best := self._keep(trial):
-                metrics["best/score"] = best.score or 0.0
-            if self._prunes:
-                self.pruner.add(outcome.curve, self._definition(self.study.configs.of(proposal.values)))
+        if score is not None and self._prunes:
+            self.pruner.add(outcome.curve, self._definition(self.study.configs.of(proposal.values)))
+        metrics = self._count(trial)
         self.step += 1
-        self.record.log(metrics, step=self.step)
+        self.record.log(metrics, self.step, when=self._time)
 
-    def recall(self, trial: TrialRun) -> None:
-        """Takes note of a trial that an earlier process ended."""
-        self.counts[trial.outcome] += 1
-        self.display.ended[trial.number] = trial
-        if trial.score is not None:
-            self._keep(trial)
-            if self._prunes:  # nothing else reads curves
+    def recall(self, trials: Sequence[TrialRun]) -> None:
+        """Takes note of the trials that earlier processes ended, and logs those that the sweep has not counted.
+
+        Such a process was killed between the end of a trial and its count. If it was only suspended and goes on, it
+        logs the same metrics with the same time, of which the store keeps one.
+        """
+        logged = self.record.fetch().metrics
+        counted = sum(logged.get(key, 0.0) for key in self._totals)
+        if len(trials) > counted:
+            self.record.ownership.check()
+        for place, trial in enumerate(sorted(trials, key=lambda trial: trial.ended or 0.0)):
+            self.display.ended[trial.number] = trial
+            if trial.has_score and self._prunes:  # nothing else reads curves
                 curve = self.record.curve(trial.run_id, self.study.objective.metric)
                 self.pruner.add(tuple(curve), self._definition(self.study.configs.of(trial.values)))
+            metrics = self._count(trial)
+            if place >= counted:
+                self.step += 1
+                self.record.log(metrics, self.step, when=self._time)
 
-    def catch_up(self) -> None:
-        """Logs the counts if an earlier process was killed after a trial had ended and before the sweep counted it."""
-        logged = self.record.fetch().metrics
-        if sum(self.counts.values()) > sum(logged.get(key, 0.0) for key in self._totals):
-            best = {"best/score": self.best.score or 0.0} if self.best else {}
-            self.record.ownership.check()
-            self.step += 1
-            self.record.log(self._totals | best, step=self.step)
+    def _count(self, trial: TrialRun) -> dict[str, float]:
+        """Counts a trial that has ended, and returns the metrics of the sweep after it."""
+        self.counts[trial.outcome] += 1
+        self._time = max(self._time, trial.ended or 0.0)
+        if trial.score is None or not trial.has_score:
+            return self._totals
+        best = self._keep(trial)
+        return self._totals | {"trial/score": trial.score} | ({"best/score": best.score or 0.0} if best else {})
 
     @property
     def _totals(self) -> dict[str, float]:
@@ -195,13 +202,13 @@ def search(
     if trials:
         steps = read_metric_history(record.store, record.id, f"trials/{COUNTED['complete']}")
         recorder.step = max((step for step, _ in steps), default=0)
-    pending = deque[Proposal]()
+    pending, ended = deque[Proposal](), []
     for trial in trials:
         if trial.outcome == "pending":
             pending.append(Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None))
         else:
-            recorder.recall(trial)
-    recorder.catch_up()
+            ended.append(trial)
+    recorder.recall(ended)
     sampler = create_sampler(study)
     sampler.restore(trials)
     engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))

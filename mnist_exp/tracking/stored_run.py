@@ -78,6 +78,7 @@ class TrialRun:
 
     status: MLflow's status.
     outcome: `pending` if the trial has to run again; a complete or pruned trial has a score.
+    ended: seconds since 1970; None as long as the run is not over.
     """
 
     run_id: str
@@ -91,6 +92,7 @@ class TrialRun:
     error: str = ""
     epochs: int = 0
     seconds: float = 0.0
+    ended: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -130,6 +132,7 @@ def to_trial_run(run: StoredRun) -> TrialRun:
         error=values.get(tags.ERROR, ""),
         epochs=int(values.get(tags.EPOCHS, 0)),
         seconds=run.seconds or 0.0,
+        ended=run.ended,
         metrics=run.metrics,
         tags=values,
     )

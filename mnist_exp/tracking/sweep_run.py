@@ -158,12 +158,15 @@ class SweepRun:
         by_step = dict(read_metric_history(self.store, run_id, metric))
         return [by_step[step] for step in sorted(by_step)]
 
-    def log(self, metrics: Mapping[str, float], step: int = 0, facts: Mapping[str, str] | None = None) -> None:
-        """Logs metrics and tags of the sweep itself."""
+    def log(
+        self, metrics: Mapping[str, float], step: int = 0, facts: Mapping[str, str] | None = None,
+        when: float | None = None,
+    ) -> None:  # fmt: skip
+        """Logs metrics and tags of the sweep itself. when: the time of the metrics, in seconds since 1970; else now."""
         from mlflow.entities import Metric, RunTag
 
-        now = int(time.time() * 1000)
-        points = [Metric(key, value, now, step) for key, value in metrics.items()]
+        milliseconds = round((time.time() if when is None else when) * 1000)
+        points = [Metric(key, value, milliseconds, step) for key, value in metrics.items()]
         run_tags = [RunTag(key, value) for key, value in (facts or {}).items()]
         with store_errors(self.store.uri):
             self.store.client.log_batch(self.id, points, tags=run_tags)

@@ -203,3 +203,5 @@ def test_killed_before_the_sweep_counts_its_last_trial_a_resumed_one_counts_it(t
     scores = [trial.score for trial in SweepRun.find(store, parent.id).trials()]
     assert parent.metrics["trials/scored"] == len(scores) == EXPECTED["grid"]
     assert parent.metrics["best/score"] == max(scores)
+    logged = read_metric_history(store, parent.id, "trial/score")
+    assert logged == list(enumerate(scores, start=1)), "the one that was not counted has its score as well"
