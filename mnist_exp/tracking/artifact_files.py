@@ -14,8 +14,6 @@ from mlflow.utils.uri import is_local_uri
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking.store import Store
 
-DESCRIPTION = "MLmodel"  # holds the ids of the model and of its run
-
 
 class Folder:
     """The artifacts below a URI of a store, without the file that MLflow adds whenever it loads a registered model."""

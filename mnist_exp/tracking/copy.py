@@ -31,10 +31,10 @@ from mlflow.models import Model
 
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.artifact_files import DESCRIPTION, Folder, send_files
+from mnist_exp.tracking.artifact_files import Folder, send_files
 from mnist_exp.tracking.copy_registered import RegisteredCopy, own_tags
 from mnist_exp.tracking.find import iterate_pages
-from mnist_exp.tracking.registry import find_model
+from mnist_exp.tracking.registry import DESCRIPTION, find_model
 from mnist_exp.tracking.sqlite import count_points
 from mnist_exp.tracking.store import Store, local_database, point_mlflow_at, store_errors
 

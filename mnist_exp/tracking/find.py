@@ -112,7 +112,7 @@ def find_finished(store: Store, wanted: str, experiment: str | None = None) -> F
 
     Raises TrackingError if the run did not finish: it has no model.
     """
-    found = find(store, wanted, experiment, RUNS)
+    found = find(store, wanted, experiment)
     if wanted == "latest":
         return _find_latest_finished(store, experiment, found.run)
     _check_finished(found.run)

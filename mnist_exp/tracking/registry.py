@@ -25,7 +25,8 @@ CHAMPION = "champion"  # the alias of the chosen version
 NO_MODEL_OR_ALIAS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for each of them
 REQUIREMENTS = ("keras", "tensorflow", "numpy", "mlflow")
 # In the folder of a model.
-DESCRIPTION, KERAS_FILE, CODE = "MLmodel", Path("data", "model.keras"), "code"
+DESCRIPTION = "MLmodel"  # holds the ids of the model and of its run
+KERAS_FILE, CODE = Path("data", "model.keras"), "code"
 SERVING_LOADER = Path("mnist_exp_serving_loader")
 OWN_CODE = serving_loader.OWN_CODE  # the key of the metadata
 
