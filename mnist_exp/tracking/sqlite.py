@@ -19,6 +19,7 @@ from mnist_exp.tracking import tags
 
 DATABASE = "mlflow.db"
 NETWORK = ("nfs", "cifs", "smb", "afs", "9p", "lustre", "ceph", "glusterfs", "gpfs", "beegfs", "webdav", "fuse.sshfs")
+PATIENCE = 30  # seconds for which to wait for other writers
 OTHER_FOLDER = "choose another folder with tracking.folder=PATH"
 
 
@@ -85,12 +86,16 @@ def uri_of(database: Path) -> str:
 def check_database(database: Path) -> None:
     """Raises TrackingError if the file is damaged, cannot be written, or belongs to another version of MLflow."""
     try:
-        with closing(sqlite3.connect(database, timeout=30)) as connection:
+        with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or (None,)
             # A lock does not show that the file can be written.
             connection.execute("UPDATE alembic_version SET version_num = version_num")
             connection.rollback()
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            rule = f"has been locked by another process for {PATIENCE} s"
+            remedy = "let that process go on, if it is suspended, or end it"
+            raise TrackingError(Problem(str(database), rule, remedy=remedy)) from error
         rule = f"must be a SQLite database of MLflow that can be written ({error})"
         raise TrackingError(Problem(str(database), rule, remedy=OTHER_FOLDER)) from error
     except sqlite3.DatabaseError as error:

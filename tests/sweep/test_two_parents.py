@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,17 @@ def assert_each_trial_counts_once(tracking: Tracking) -> None:
     assert not [run for run in runs if run.status == "RUNNING"]
 
 
+def suspend(process: Process, database: Path) -> None:
+    """Suspends the process at a moment at which it does not hold SQLite's lock, which would stop every other one."""
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(database, timeout=1)) as connection, suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_of_two_that_start_in_the_same_moment_one_runs_the_sweep(tracking, sweep, attempt: int) -> None:
     moment = time.time() + 1.5
@@ -83,7 +96,7 @@ def test_of_two_that_start_in_the_same_moment_one_runs_the_sweep(tracking, sweep
 def test_one_that_was_suspended_finds_out_that_another_has_taken_the_sweep(tracking, sweep) -> None:
     first = call(resume_at, 0.0, tracking, False, cwd=Path(tracking.folder))
     first.wait_for(lambda: sum(trial.outcome == "complete" for trial in sweep.trials()) > 1)
-    os.kill(first.pid, signal.SIGSTOP)
+    suspend(first, Path(tracking.folder, "mlflow.db"))
     second = call(resume_at, 0.0, tracking, True, cwd=Path(tracking.folder))
     second.wait_for(lambda: sum(trial.outcome == "complete" for trial in sweep.trials()) > 4)
     os.kill(first.pid, signal.SIGCONT)

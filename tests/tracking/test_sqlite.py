@@ -159,6 +159,16 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         create_database(tmp_path / "mlruns" / "mlflow.db")
 
 
+def test_a_store_that_another_process_has_locked(tmp_path: Path, new_database: Path, monkeypatch) -> None:
+    database = Path(shutil.copy(new_database, tmp_path))
+    monkeypatch.setattr(sqlite, "PATIENCE", 1)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TrackingError, match=r"has been locked by another process for 1 s; let that process go on"):
+            check_database(database)
+    check_database(database)
+
+
 @pytest.mark.skipif(bool(OBEYING) and not shutil.which("setpriv"), reason="root obeys no file mode")
 @pytest.mark.parametrize(
     ("function", "rule"),
