@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.getreports("skipped")
     if count := sum(LEFT_OUT in str(report.longrepr) for report in skipped):
         terminalreporter.write_sep("=", "second group")
-        terminalreporter.write_line(f'{count} tests were left out. Run them with: pytest -n0 -m "servers or slow"')
+        terminalreporter.write_line(f'{count} tests were left out. Run them with: pytest -m "servers or slow"')
         terminalreporter.write_line("They need Debian's packages postgresql, slurm-wlm and chromium.")
 
 
