@@ -92,7 +92,8 @@ def check_database(database: Path) -> None:
             connection.execute("UPDATE alembic_version SET version_num = version_num")
             connection.rollback()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        # The first byte of the code is its kind; an error of the module itself has none.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
             rule = f"has been locked by another process for {PATIENCE} s"
             remedy = "let that process go on, if it is suspended, or end it"
             raise TrackingError(Problem(str(database), rule, remedy=remedy)) from error

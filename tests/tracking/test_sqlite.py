@@ -159,6 +159,15 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         create_database(tmp_path / "mlruns" / "mlflow.db")
 
 
+def test_a_version_that_is_no_text_is_a_line(tmp_path: Path, new_database: Path) -> None:
+    database = Path(shutil.copy(new_database, tmp_path))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = CAST(x'ff' AS TEXT)")
+        connection.commit()
+    with pytest.raises(TrackingError, match=r"must be a SQLite database of MLflow .*Could not decode"):
+        check_database(database)
+
+
 def test_a_store_that_another_process_has_locked(tmp_path: Path, new_database: Path, monkeypatch) -> None:
     database = Path(shutil.copy(new_database, tmp_path))
     monkeypatch.setattr(sqlite, "PATIENCE", 1)
