@@ -20,8 +20,11 @@ from mnist_exp.config.schema import Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.optimizers import build_optimizer
-from mnist_exp.training.compiled import BatchOrder, choose_mode, prepare_fit
-from mnist_exp.training.fit import build_loss, encode_labels
+from mnist_exp.training.batches import BatchOrder
+from mnist_exp.training.evaluate import encode_labels
+from mnist_exp.training.fit import build_loss
+from mnist_exp.training.modes import choose_mode
+from mnist_exp.training.program import Data, get_program
 
 
 def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
@@ -35,13 +38,14 @@ def plain_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, setting
 
 
 def our_epoch(splits: Splits, targets: np.ndarray, model: keras.Model, settings: Training) -> Callable[[], None]:
-    """The same through mnist_exp.training.compiled."""
-    order = BatchOrder(len(targets), settings.batch_size, seed=0)
-    mode = choose_mode(model, settings.compiled_epoch)
-    batches, new_order = prepare_fit(model, splits.train.images, targets, order, mode)
+    """The same as a compiled program, which validates on one image."""
+    order, images = BatchOrder(len(targets), settings.batch_size, seed=0), splits.train.images
+    data = Data.of((images, targets), (images[:1], targets[:1]), 1)
+    program = get_program(model, data, order, choose_mode(model, settings.compiled_epoch))
 
     def epoch() -> None:
-        model.fit(batches, shuffle=False, callbacks=[new_order], verbose=0)
+        model.reset_metrics()
+        list(program.train(order, data))
 
     return epoch
 

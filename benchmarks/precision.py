@@ -16,7 +16,8 @@ import numpy as np
 
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
-from mnist_exp.training.compiled import BatchOrder, prepare_fit
+from mnist_exp.training.batches import BatchOrder
+from mnist_exp.training.program import Data, get_program
 
 IMAGES, BATCH = 128 * 40, 128
 
@@ -28,12 +29,14 @@ def prepared(policy: str) -> Callable[[], float]:
     images, labels = rng.integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8), rng.integers(0, 10, IMAGES)
     keras.config.set_dtype_policy(policy)
     model = config.build("model", image_shape=(28, 28, 1), classes=10)
-    model.compile("adamw", "sparse_categorical_crossentropy")
-    batches, new_order = prepare_fit(model, images, labels, BatchOrder(IMAGES, BATCH, 0), "windows")
+    model.compile("adamw", keras.losses.SparseCategoricalCrossentropy())
+    order, data = BatchOrder(IMAGES, BATCH, 0), Data.of((images, labels), (images[:1], labels[:1]), 1)
+    program = get_program(model, data, order, "windows")
 
     def epoch() -> float:
         begun = time.perf_counter()
-        model.fit(batches, shuffle=False, callbacks=[new_order], verbose=0)
+        model.reset_metrics()
+        list(program.train(order, data))
         return time.perf_counter() - begun
 
     epoch()

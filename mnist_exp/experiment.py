@@ -21,7 +21,8 @@ from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking.active_run import ActiveRun, Timer
 from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
 from mnist_exp.training.contract import check_model
-from mnist_exp.training.fit import check_accuracy, evaluate, fit, prepare_keras
+from mnist_exp.training.evaluate import check_accuracy, evaluate
+from mnist_exp.training.fit import fit, prepare_keras
 from mnist_exp.training.model_files import export
 
 if TYPE_CHECKING:
@@ -135,19 +136,20 @@ def exits_as_errors() -> Iterator[None]:
         raise error.with_traceback(end.__traceback__) from None  # the last line is that of the user's code
 
 
-def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener) -> Result:
+def train_and_evaluate(
+    config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener, draw: bool = True
+) -> Result:
     """Trains and evaluates a run that exists in the store. A sweep's worker calls this for each trial.
 
-    splits: has no test set in a trial, so that the trial cannot use it.
+    splits: has no test set in a trial, so that the trial cannot use it. draw: all figures, else confusion matrices.
     """
     listener.on_start(active)
     settings = config.settings(Training)
     with active.timer("imports"):
-        import tensorflow  # noqa: F401
+        prepare_keras(config.seed, settings)
     with active.timer("tracking"):
         log_start(active, config, splits)
     with active.timer("building"):
-        prepare_keras(config.seed, settings)
         model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
         optimizer = build_optimizer(config, settings.steps(len(splits.train)))
         check_model(model, splits.train.images, len(splits.class_names), active.folder)
@@ -162,13 +164,17 @@ def train_and_evaluate(config: RunConfig, splits: Splits, active: ActiveRun, lis
         return listener.on_epoch(epoch, metrics)
 
     with active.timer("training"):
-        history = fit(model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch)
+        history, validation = fit(
+            model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch
+        )
     listener.on_evaluation()
     with active.timer("evaluation"):
-        evaluations = {name: evaluate(model, part, splits.class_names) for name, part in splits.scored.items()}
+        evaluations = {"val": validation}
+        if splits.test:
+            evaluations["test"] = evaluate(model, splits.test, splits.class_names)
         check_accuracy(history, evaluations)  # Keras must have reported the same
     with active.timer("artifacts"):
-        run_files.write(active.artifacts, run_files.RunResults(model, splits, history, evaluations))
+        run_files.write(active.artifacts, run_files.RunResults(model, splits, history, evaluations), draw)
     with active.timer("tracking"):
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:

@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,8 +22,12 @@ SAVE, LAY_OUT = Figure.savefig, ConstrainedLayoutEngine.execute
 LEFT_OUT = "it needs a server, a browser or minutes"
 
 
-def pytest_configure() -> None:
-    """Lets processes that the tests start answer Ctrl-C, also if a shell has started pytest in the background."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets processes that the tests start answer Ctrl-C, also if a shell has started pytest in the background.
+
+    Compiled programs are kept for the next tests, and not in the user's own cache folder.
+    """
+    os.environ["XDG_CACHE_HOME"] = str(config.rootpath / ".pytest_cache" / "user")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

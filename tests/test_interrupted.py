@@ -19,7 +19,7 @@ from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.training import contract
 
-ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]")
+ENDLESS = ("training=smoke", "training.epochs=100000", "model.widths=[8]", "training.program_cache=false")
 SIGNALS = {"interrupted": (signal.SIGINT, 130), "terminated": (signal.SIGTERM, 143)}
 
 

@@ -112,8 +112,8 @@ def test_after_sigkill_a_run_goes_on_to_the_same_weights(root: Path, run: Callab
     assert (killed.status, killed.metrics["train/loss"] > 0) == ("RUNNING", True)
     folder = Path(killed.tags["folder"])
     assert len(json.loads((folder / "checkpoints" / "state.json").read_text())["epochs"]) == 3
-    weights = (folder / "checkpoints" / "epoch-00003.weights.h5").read_bytes()
-    (folder / "checkpoints" / "epoch-00004.weights.h5").write_bytes(weights[: len(weights) // 2])
+    weights = (folder / "checkpoints" / "epoch-00003.npy").read_bytes()
+    (folder / "checkpoints" / "epoch-00004.npy").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(TrackingError, match="the run must be an id, a name or latest"):
         run("training.resume=another")
     killed = fetch_run(store, killed.id)

@@ -72,8 +72,15 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """A hash of the values that affect training. Values that only say where a run is recorded are left out."""
-        kept = {key: value for key, value in self.values.items() if key not in ("tracking", "name")}
+        """A hash of the values that affect training, the same for runs of every version."""
+        labels = {*keys_with(Flag.LABEL), "tracking"} - {"training.resume"}  # null, in the hashes of every version
+        kept = {
+            key: {name: one for name, one in value.items() if f"{key}.{name}" not in labels}
+            if isinstance(value, Mapping)
+            else value
+            for key, value in self.values.items()
+            if key not in labels
+        }
         return _digest(kept)[:16]
 
     def settings(self, kind: type[S]) -> S:

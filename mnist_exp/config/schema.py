@@ -22,7 +22,7 @@ class Flag(Enum):
     """Further properties of a key."""
 
     RESUME = "may be given when a run or a sweep is resumed"
-    LABEL = "names a run or says where it is kept: not swept, compared or written to best.yaml"
+    LABEL = "names a run or says where things are kept: not swept, hashed, compared or written to best.yaml"
     SECRET = "an address that may hold a password: recorded and printed without it, never put into a problem"
     PATH = "a file or folder: ~ is expanded"
 
@@ -112,6 +112,7 @@ class Training(Section):
     compiled_epoch: Literal["auto", "on", "off"]
     precision: Literal["float32", "mixed_bfloat16"]
     deterministic: bool
+    program_cache: Annotated[bool, Flag.RESUME, Flag.LABEL] = True
     resume: Annotated[str | None, Flag.RESUME, Flag.LABEL]
 
     def images_used(self, available: int) -> int:

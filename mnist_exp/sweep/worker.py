@@ -97,8 +97,6 @@ def run_trial(job: Job) -> Outcome:
 
 
 def _run_trial(job: Job) -> Outcome:
-    import keras
-
     from mnist_exp.tracking.mlflow_run import MlflowRun
 
     on_start.get()()
@@ -107,7 +105,6 @@ def _run_trial(job: Job) -> Outcome:
     with long_retries():
         store = open_once(job.address, Path(settings.folder).resolve())
     _freeze_libraries()
-    keras.backend.clear_session()  # the model of the trial before
     with (
         hide_library_output() as output,
         MlflowRun.take_over_run(store, Path(settings.folder), job.run_id, job.name) as active,
@@ -132,7 +129,7 @@ def _train_once(
     if job.continues:
         with long_retries(), download(store, job.continues, CHECKPOINT) as checkpoint:
             shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
-    result = train_and_evaluate(config, splits, active, listener)
+    result = train_and_evaluate(config, splits, active, listener, draw=False)
     if job.keeps_checkpoint:
         shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
     return _conclude(active, [(result, listener)])
@@ -151,7 +148,7 @@ def _train_seeds(
         child = type(active).create_run(store, Path(settings.folder), settings.experiment, name, facts)
         child.timer = active.timer
         with child:
-            result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener)
+            result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener, draw=False)
         done.append((replace(result, undelivered=child.undelivered), listener))
         if listener.pruned:
             break

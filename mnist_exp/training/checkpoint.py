@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from mnist_exp.evaluation.history import STATE, History
 from mnist_exp.training.callbacks import learning_rate
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the weights of the last and the best epoch on disk, with optimizer, random states and history.
+    """Keeps all variables after the last and the best epoch on disk, as plain arrays in their order, and the history.
+
+    These are the weights, the state of the optimizer and the random states. Before version 0.1.0 it was Keras's file of
+    weights, which is still read.
 
     The state file is replaced last and only complete files belong to it. So if the process is killed at any moment,
     the checkpoint can be used. This must be the last callback, because it records the decisions of the others.
@@ -33,14 +37,15 @@ class Checkpoint(keras.callbacks.Callback):
         state = json.loads(path.read_text())
         self.history = History(state["epochs"])
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(self._weights(len(self.history.epochs)))
-        for variable, value in zip(_random_states(model), state["random_states"], strict=True):
-            variable.assign(value)
+        self._load(model, len(self.history.epochs))
+        if states := state.get("random_states"):  # Keras's file does not hold them
+            for variable, value in zip(_random_states(model), states, strict=True):
+                variable.assign(value)
         return epochs if state["stopped"] else len(self.history.epochs)
 
     def load_best(self, model: keras.Model) -> None:
         """Loads the weights of the best epoch into the model."""
-        model.load_weights(self._weights(self.history.best_epoch(self.monitor)))
+        self._load(model, self.history.best_epoch(self.monitor))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         rate = learning_rate(self.model)
@@ -52,24 +57,38 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.history.epochs.append({name: float(value) for name, value in (logs or {}).items()})
-        path = self._weights(epoch + 1)
-        self.model.save_weights(path)
+        with self._arrays(epoch + 1).open("wb") as file:  # no npz: Ctrl-C while one is written raises another error
+            for variable in _variables(self.model):
+                np.save(file, variable.numpy())
         state = {
             "epochs": self.history.epochs,
             "stopped": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.others),
-            "random_states": [variable.numpy().tolist() for variable in _random_states(self.model)],
         }
         temporary = self.folder / f"{STATE}.new"
         temporary.write_text(json.dumps(state))
         temporary.replace(self.folder / STATE)
-        needed = {path, self._weights(self.history.best_epoch(self.monitor))}
-        for old in set(self.folder.glob("*.weights.h5")) - needed:
-            old.unlink()
+        needed = {epoch + 1, self.history.best_epoch(self.monitor)}
+        for old in self.folder.glob("epoch-*"):
+            if int(old.name[6:11]) not in needed:
+                old.unlink()
 
-    def _weights(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:05d}.weights.h5"
+    def _load(self, model: keras.Model, epoch: int) -> None:
+        path = self._arrays(epoch)
+        if not path.exists():
+            model.load_weights(path.with_suffix(".weights.h5"))
+            return
+        with path.open("rb") as file:
+            for variable in _variables(model):
+                variable.assign(np.load(file))
+
+    def _arrays(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:05d}.npy"
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _random_states(model: keras.Model) -> list[keras.Variable]:
-    """Returns the states of dropout and augmentation, which Keras does not save with the weights."""
+    """Returns the states of dropout and augmentation."""
     return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]

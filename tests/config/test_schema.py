@@ -70,6 +70,7 @@ def test_every_key_is_explained_in_one_file_of_its_group(group: str) -> None:
 def test_the_flags_are_those_that_commands_rely_on() -> None:
     assert set(keys_with(Flag.RESUME, "training", "tracking")) == {
         "training.epochs",
+        "training.program_cache",
         "training.resume",
         "tracking.enabled",
         "tracking.uri",
@@ -87,6 +88,7 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
     }
     assert set(keys_with(Flag.LABEL)) == {
         "name",
+        "training.program_cache",
         "training.resume",
         "tracking.enabled",
         "tracking.uri",

@@ -15,6 +15,7 @@ from mnist_exp.errors import TrainingError
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.training import fit as training
+from mnist_exp.training.evaluate import check_accuracy, encode_labels, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,16 @@ def fit(splits, folder, seed=0, dropout=0.2, rate=0.01, **keys):
         (6, 6, 1), 4, widths=[8], activation="relu", dropout=dropout, batch_norm=False, augmentation=none
     )
     heard = []
-    history = training.fit(
+    history, _ = training.fit(
         model, keras.optimizers.Adam(rate), splits, settings(**keys), seed, folder,
         on_epoch=lambda epoch, metrics: heard.append((epoch, metrics)),
     )  # fmt: skip
     return model, history, heard
+
+
+def assert_same(some, other):
+    assert some.loss == pytest.approx(other.loss, rel=1e-6)
+    assert np.abs(some.probabilities - other.probabilities).max() < 1e-6
 
 
 def weights_of(model):
@@ -127,7 +133,7 @@ def test_a_training_that_had_stopped_early_is_not_taken_up_again(splits, tmp_pat
 def test_a_half_written_checkpoint_is_passed_over(splits, tmp_path):
     """Killed between the weights and the state: the state names complete files only."""
     fit(splits, tmp_path, epochs=2, **OFF)
-    (tmp_path / "epoch-00003.weights.h5").write_bytes(b"half")
+    (tmp_path / "epoch-00003.npy").write_bytes(b"half")
     (tmp_path / "state.json.new").write_text("{")
     _, history, heard = fit(splits, tmp_path, epochs=4, **OFF)
     assert len(history.epochs) == 4
@@ -136,8 +142,8 @@ def test_a_half_written_checkpoint_is_passed_over(splits, tmp_path):
 
 def test_checkpoints_keep_the_last_and_the_best_epoch_only(splits, tmp_path):
     _, history, _ = fit(splits, tmp_path, epochs=6, **OFF)
-    kept = {path.name for path in tmp_path.glob("*.h5")}
-    assert kept == {f"epoch-{epoch:05d}.weights.h5" for epoch in (6, history.best_epoch("val_accuracy"))}
+    kept = {path.name for path in tmp_path.glob("epoch-*")}
+    assert kept == {f"epoch-{epoch:05d}.npy" for epoch in (6, history.best_epoch("val_accuracy"))}
     assert len(json.loads((tmp_path / "state.json").read_text())["epochs"]) == 6
 
 
@@ -179,13 +185,13 @@ def test_an_accuracy_that_keras_does_not_confirm_is_an_error(monkeypatch):
     probabilities = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
     evaluations = {"val": Evaluation(np.array([0, 1, 1, 0]), probabilities, ("a", "b"))}
     history = History([{"val_accuracy": 1.0}], used_epoch=1)
-    training.check_accuracy(history, evaluations)
+    check_accuracy(history, evaluations)
     with pytest.raises(RuntimeError, match=r"gives an accuracy of 1\.0, but Keras reports 0\.75"):
-        training.check_accuracy(History([{"val_accuracy": 0.75}], used_epoch=1), evaluations)
+        check_accuracy(History([{"val_accuracy": 0.75}], used_epoch=1), evaluations)
 
     monkeypatch.setattr(keras.metrics, "sparse_categorical_accuracy", lambda labels, _: np.full(len(labels), 0.5))
     with pytest.raises(RuntimeError, match=r"Keras reports 0\.5"):
-        training.check_accuracy(history, evaluations)
+        check_accuracy(history, evaluations)
 
 
 def custom(*, penalty=None, softmax=True):
@@ -216,9 +222,9 @@ def test_val_loss_is_what_keras_evaluates_and_val_cross_entropy_the_same_in_ever
 ):
     """After the training, too, and for the model as it is stored."""
     model, chosen = custom(**net), settings(**keys, **OFF)
-    history = training.fit(model, keras.optimizers.Adam(rate), splits, chosen, 0, tmp_path)
+    history, found = training.fit(model, keras.optimizers.Adam(rate), splits, chosen, 0, tmp_path)
     part = splits.validation
-    found = training.evaluate(model, part, splits.class_names)
+    assert_same(found, evaluate(model, part, splits.class_names))
     assert found.loss == pytest.approx(history.used["val_loss"], rel=1e-6)
     assert found.cross_entropy == pytest.approx(history.used["val_cross_entropy"], rel=1e-6)
     assert (found.loss - found.cross_entropy > 1e-3) == bool("penalty" in net or "label_smoothing" in keys)
@@ -226,16 +232,16 @@ def test_val_loss_is_what_keras_evaluates_and_val_cross_entropy_the_same_in_ever
         assert (found.probabilities[np.arange(len(part)), part.labels] == 0).any()
     model.save(tmp_path / "model.keras")
     stored = keras.models.load_model(tmp_path / "model.keras")
-    targets = training.encode_labels(part.labels, stored.loss, 4)
+    targets = encode_labels(part.labels, stored.loss, 4)
     assert stored.evaluate(part.images, targets, verbose=0)[0] == pytest.approx(found.loss, rel=1e-6)
 
 
 def test_a_net_without_a_softmax_has_its_cross_entropy_at_the_end_only(splits, tmp_path):
     """Keras clips its probabilities, so what it reports of an epoch is another number."""
     model = custom(softmax=False)
-    history = training.fit(model, keras.optimizers.Adam(0.01), splits, settings(**OFF), 0, tmp_path)
+    history, found = training.fit(model, keras.optimizers.Adam(0.01), splits, settings(**OFF), 0, tmp_path)
     assert "val_cross_entropy" not in history.used
-    found = training.evaluate(model, splits.validation, splits.class_names)
+    assert_same(found, evaluate(model, splits.validation, splits.class_names))
     assert found.logits is None
     assert found.cross_entropy == pytest.approx(history.used["val_loss"], rel=1e-5)  # nothing is clipped here
 
@@ -249,8 +255,8 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(splits, tmp_path
 def test_a_training_that_a_sweep_has_stopped_goes_on_when_it_is_continued(splits, tmp_path):
     """A promoted trial of Hyperband trains, also if its parent was pruned."""
     model, keys = custom(), settings(**OFF)
-    stopped = training.fit(
+    stopped, _ = training.fit(
         model, keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path, on_epoch=lambda epoch, metrics: epoch == 2
     )
     assert len(stopped.epochs) == 2
-    assert len(training.fit(custom(), keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path).epochs) == 4
+    assert len(training.fit(custom(), keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path)[0].epochs) == 4

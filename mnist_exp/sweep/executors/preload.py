@@ -13,7 +13,7 @@ import signal
 
 LIBRARIES = ["tensorflow", "keras", "mlflow.keras", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"]
 LIBRARIES += ["sklearn.datasets", "sklearn.metrics", "matplotlib.backends.backend_agg"]
-LIBRARIES += ["mnist_exp.evaluation.run_files", "mnist_exp.training.checkpoint", "mnist_exp.training.compiled"]
+LIBRARIES += ["mnist_exp.evaluation.run_files", "mnist_exp.training.checkpoint", "mnist_exp.training.loop"]
 LIBRARIES += ["mnist_exp.models", "mnist_exp.tracking.environment", "mnist_exp.tracking.mlflow_run"]
 LIBRARIES += ["mnist_exp.sweep.worker"]
 PARENT_NAMES = frozenset(os.environ)  # before any library adds a variable of its own

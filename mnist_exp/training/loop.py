@@ -1,0 +1,103 @@
+"""The loop over epochs: with a compiled program, or batch by batch with Keras's own `fit`."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from mnist_exp.config.schema import Training
+from mnist_exp.data.dataset import ImageSet
+from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.training.batches import Batches, BatchOrder
+from mnist_exp.training.evaluate import EVALUATION_BATCH, encode_labels, evaluate
+from mnist_exp.training.modes import Mode
+from mnist_exp.training.program import Data, get_program
+from mnist_exp.training.program_cache import open_cache
+
+
+class PlainLoop:
+    """Trains with `fit`."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        train: ImageSet,
+        validation: ImageSet,
+        class_names: tuple[str, ...],
+        settings: Training,
+        seed: int,
+    ) -> None:
+        self.model, self.validation, self.class_names = model, validation, class_names
+        self.order = BatchOrder(len(train), settings.batch_size, seed)
+        self.train = train.images, self._encode(train)
+        self.checked = validation.images, self._encode(validation)
+
+    def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
+        begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.order.begin(epoch))
+        self.model.fit(
+            Batches(*self.train, self.order),
+            epochs=epochs,
+            initial_epoch=first,
+            shuffle=False,  # the order is drawn
+            validation_data=self.checked,
+            validation_batch_size=EVALUATION_BATCH,
+            callbacks=[begin, *callbacks],
+            verbose=0,
+        )
+
+    def evaluate(self) -> Evaluation:
+        """Returns what the model, with its weights as they are now, answers for the validation images."""
+        return evaluate(self.model, self.validation, self.class_names)
+
+    def _encode(self, part: ImageSet) -> np.ndarray:
+        return encode_labels(part.labels, self.model.loss, len(self.class_names))
+
+
+class ProgramLoop(PlainLoop):
+    """Trains with a compiled program. Callbacks are called as by `fit`, with a window for a batch."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        train: ImageSet,
+        validation: ImageSet,
+        class_names: tuple[str, ...],
+        settings: Training,
+        seed: int,
+        mode: Mode,
+    ) -> None:
+        super().__init__(model, train, validation, class_names, settings, seed)
+        self.data = Data.of(self.train, self.checked, EVALUATION_BATCH)
+        cache = open_cache() if settings.program_cache else None
+        self.program = get_program(model, self.data, self.order, mode, cache)
+
+    def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
+        model, steps = self.model, self.program.count_windows(self.order)
+        heard = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps, verbose=0)
+        model.stop_training = False
+        heard.on_train_begin()
+        for epoch in range(first, epochs):
+            model.reset_metrics()
+            heard.on_epoch_begin(epoch)
+            self.order.begin(epoch)
+            logs: dict[str, float] = {}
+            for number, logs in enumerate(self.program.train(self.order, self.data)):
+                heard.on_train_batch_end(number, logs)
+            heard.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        heard.on_train_end(logs)
+
+    def evaluate(self) -> Evaluation:
+        """Returns what the model, with its weights as they are now, answers for the validation images."""
+        answers = self.program.evaluate(self.order, self.data)
+        return Evaluation(
+            self.validation.labels,
+            answers.probabilities,
+            self.class_names,
+            logits=answers.logits,
+            loss=answers.metrics["loss"],
+        )
