@@ -13,7 +13,7 @@ from mnist_exp.config.help import register_help
 from mnist_exp.errors import ConfigError, Problem, UserError, sentence
 from mnist_exp.secrets import hide
 
-COMMANDS = ("compare", "demo", "export", "predict", "promote", "reproduce", "store", "sweep", "ui")
+COMMANDS = ("compare", "demo", "export", "figures", "predict", "promote", "reproduce", "store", "sweep", "ui")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -13,9 +13,10 @@ from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import TrackingError
+from mnist_exp.evaluation.predictions import digests_of
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.stored_run import fetch_run, read_metric_history
-from mnist_exp.training.fit import encode_labels
+from mnist_exp.training.evaluate import encode_labels
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_the_model_comes_back_and_takes_raw_pixels(done, artifacts):
     with np.load(artifacts / "predictions.npz") as kept:
         assert np.array_equal(kept["test_predicted"], probabilities.argmax(axis=1))
         assert np.abs(kept["test_probabilities"].astype(np.float32) - probabilities).max() < 1e-3
-        assert np.array_equal(kept["test_digests"], splits.test.digests)
+        assert np.array_equal(kept["test_digests"], digests_of(splits.test))
         assert np.array_equal(kept["val_labels"], splits.validation.labels)
 
 

@@ -6,6 +6,7 @@ again before it is loaded.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
@@ -78,7 +79,8 @@ def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
     """Loads a `.keras` file that names these objects. Keras refuses Lambda layers and objects that it does not know."""
     import keras
 
-    with keras.saving.custom_object_scope(dict(objects)):
+    with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # a stored one has not begun
         return keras.models.load_model(path, safe_mode=True)
 
 

@@ -1,6 +1,8 @@
 """The metrics of a training, epoch by epoch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from mnist_exp.config.objective import Objective
 
@@ -17,6 +19,13 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
     used_epoch: int = 0
     mode: str = "off"
+
+    @classmethod
+    def from_curves(cls, values: Mapping[str, Any]) -> Self:
+        """Returns the history with these curves and `used_epoch`, as in a run's history.json."""
+        curves = {name: curve for name, curve in values.items() if name != "used_epoch"}
+        epochs = [dict(zip(curves, row, strict=True)) for row in zip(*curves.values(), strict=True)]
+        return cls(epochs, values["used_epoch"])
 
     @property
     def used(self) -> dict[str, float]:

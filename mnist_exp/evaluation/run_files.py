@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL.Image import Image
 
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import figures
 from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
+from mnist_exp.evaluation.matrix_image import confusion_image
 from mnist_exp.evaluation.metrics import Evaluation, format_scores
 from mnist_exp.evaluation.plots import save
 from mnist_exp.evaluation.predictions import write_predictions
@@ -20,6 +23,7 @@ from mnist_exp.evaluation.predictions import write_predictions
 if TYPE_CHECKING:
     import keras
 
+FIGURES, CONFUSION = "figures/", "figures/confusion_{words}.png"
 SPLITS = {"val": "validation", "test": "test"}  # names of splits in metrics, and in words
 
 
@@ -56,26 +60,48 @@ FILES: dict[str, Callable[[RunResults], str | Figure]] = {
 FILES_OF_SPLIT: dict[str, Callable[[Evaluation, str], str | Figure]] = {
     "reports/{name}.txt": lambda evaluation, words: evaluation.report(),
     "reports/{name}.json": lambda evaluation, words: _to_json(evaluation.report_json()),
-    "figures/confusion_{words}.png": lambda evaluation, words: figures.confusion_matrix(evaluation, words.capitalize()),
+    CONFUSION: lambda evaluation, words: figures.confusion_matrix(evaluation, words.capitalize()),
 }
 
 
-def write(folder: Path, run: RunResults) -> None:
-    """Writes every file of the run below `folder`."""
+def write(folder: Path, run: RunResults, draw: bool = True) -> None:
+    """Writes every file of the run below `folder`. draw: all figures; else confusion matrices alone, in little time."""
     write_predictions(folder / "predictions.npz", run.splits, run.evaluations)
-    for path, make in FILES.items():
-        _write(folder / path, make(run))
+    for path, make in _all_files(run).items():
+        if not path.startswith(FIGURES):
+            _write(folder / path, make())
+    if draw:
+        draw_figures(folder, run)
+        return
     for name, evaluation in run.evaluations.items():
-        for path, make_of_split in FILES_OF_SPLIT.items():
-            _write(folder / path.format(name=name, words=SPLITS[name]), make_of_split(evaluation, SPLITS[name]))
+        title = f"{SPLITS[name].capitalize()}, {len(evaluation.labels):,} images"
+        _write(folder / CONFUSION.format(words=SPLITS[name]), confusion_image(evaluation, title))
 
 
-def _write(path: Path, content: str | Figure) -> None:
+def draw_figures(folder: Path, run: RunResults) -> list[str]:
+    """Draws every figure of the run below `folder`. Returns their paths in it."""
+    figures = {path: make for path, make in _all_files(run).items() if path.startswith(FIGURES)}
+    for path, make in figures.items():
+        _write(folder / path, make())
+    return list(figures)
+
+
+def _all_files(run: RunResults) -> dict[str, Callable[[], str | Figure]]:
+    found: dict[str, Callable[[], str | Figure]] = {path: partial(make, run) for path, make in FILES.items()}
+    for name, evaluation in run.evaluations.items():
+        words = SPLITS[name]
+        found |= {p.format(name=name, words=words): partial(m, evaluation, words) for p, m in FILES_OF_SPLIT.items()}
+    return found
+
+
+def _write(path: Path, content: str | Figure | Image) -> None:
     path.parent.mkdir(exist_ok=True)
     if isinstance(content, str):
         path.write_text(content, encoding="utf-8")
-    else:
+    elif isinstance(content, Figure):
         save(content, path)
+    else:
+        content.save(path)
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The winner of a sweep: chosen on validation images, checked, scored on the test set, and written as best.yaml."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.evaluation.predictions import digests_of
 from mnist_exp.sweep.study import Study
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_run
@@ -108,9 +109,13 @@ def _winning_config(study: Study, record: SweepRun, best: TrialRun) -> RunConfig
 
 
 def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float:
-    """Evaluates the model of the best trial on the test set and records it. Returns what `_difference` does."""
+    """Evaluates the model of the best trial on the test set and records it. Returns what `_difference` does.
+
+    Before, it draws the figures of the trial, on its validation images.
+    """
     from mnist_exp.tracking.registry import load_model
-    from mnist_exp.training.fit import evaluate
+    from mnist_exp.tracking.run_figures import draw_run
+    from mnist_exp.training.evaluate import evaluate
 
     model_run = best.model_run_id
     splits, model = load_splits(config), load_model(record.store.uri, model_run)
@@ -121,6 +126,7 @@ def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float
         remedy = "its files were changed, or this machine computes otherwise; the test set was not opened"
         raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(difference, 4), remedy))
     assert splits.test is not None
+    draw_run(record.store, fetch_run(record.store, model_run), replace(splits, test=None), model)
     step = record.open_test_set(model_run)
     evaluation = evaluate(model, splits.test, splits.class_names)
     test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
@@ -135,7 +141,7 @@ def _difference(record: SweepRun, best: TrialRun, probabilities: np.ndarray, val
     It is the total variation distance, from 0 to 1, as a mean over the images; infinite if other images were stored.
     """
     stored = read_run(record.store, fetch_run(record.store, best.model_run_id)).predictions or {}
-    if not np.array_equal(stored.get("val_digests", ()), validation.digests):
+    if not np.array_equal(stored.get("val_digests", ()), digests_of(validation)):
         return float("inf")
     before = stored["val_probabilities"].astype(np.float64)
     return float(np.abs(probabilities - before).sum(axis=1).mean() / 2)

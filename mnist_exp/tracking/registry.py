@@ -50,15 +50,30 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
     places = places_of(objects)
     description = Model(metadata={**metadata, **({OWN_CODE: places} if places else {})})
     shutil.rmtree(folder, ignore_errors=True)  # of a call that failed
-    mlflow.keras.save_model(
-        model,
-        str(folder),
-        mlflow_model=description,
-        signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
-        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-    )
+    with _without_slots(model):
+        mlflow.keras.save_model(
+            model,
+            str(folder),
+            mlflow_model=description,
+            signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        )
     _add_code(folder, description, places)
     return load_keras(folder / KERAS_FILE, objects)
+
+
+@contextmanager
+def _without_slots(model: "keras.Model") -> Iterator[None]:
+    """Puts an optimizer that has not begun into the place of the model's: its state is two thirds of the file."""
+    trained = getattr(model, "optimizer", None)
+    if trained is None:
+        yield
+        return
+    model.optimizer = type(trained).from_config(trained.get_config())
+    try:
+        yield
+    finally:
+        model.optimizer = trained
 
 
 def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> None:

@@ -62,7 +62,7 @@ class MadeUpStore:
 
     def _log_predictions(self, run: str, right: np.ndarray) -> None:
         path = self.folder / "predictions.npz"
-        digests = np.array([f"{number:032x}" for number in range(len(right))], "S32")
+        digests = np.array([f"{number:012x}{0:020x}" for number in range(len(right))], "S32")
         arrays = {"val_labels": np.ones(len(right), np.int16), "val_predicted": right.astype(np.int16)}
         np.savez(path, **arrays, val_digests=digests)
         self.client.log_artifact(run, str(path))

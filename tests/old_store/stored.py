@@ -41,14 +41,20 @@ def names_of(client: MlflowClient, run: Run) -> SimpleNamespace:
     """The names that others may rely on: of tags, metrics, parameters, artifacts and the files of the model."""
     run = client.get_run(run.info.run_id)
     models = [client.get_logged_model(output.model_id) for output in (run.outputs.model_outputs if run.outputs else [])]
+    is_in_sweep = run.data.tags["kind"] in ("trial", "execution")
     return SimpleNamespace(
         tags=set(run.data.tags),
         metrics=set(run.data.metrics),
         parameters=set(run.data.params),
-        artifacts=files_below(run.info.artifact_uri),
+        artifacts=files_below(run.info.artifact_uri) - (OF_WINNERS if is_in_sweep else set()),
         model=set().union(*(files_below(model.artifact_location) for model in models)) - {"registered_model_meta"},
         inputs={key for data in run.inputs.dataset_inputs for key in json.loads(data.dataset.profile)},
     )
+
+
+# Figures that every trial had. Now the winner has them, and each trial for which the command `figures` draws them.
+OF_WINNERS = {f"figures/{name}.png" for name in ("samples", "learning_curves", "predictions", "confident_mistakes")}
+OF_WINNERS |= {f"figures/{name}.png" for name in ("per_class", "architecture")}
 
 
 def file_of(run: Run, path: str) -> Path:

@@ -11,7 +11,6 @@ from test_kills import Silent
 from mnist_exp import experiment
 from mnist_exp.config.objective import Objective
 from mnist_exp.data.load import load_splits
-from mnist_exp.evaluation import run_files as artifacts
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import MedianPruner
@@ -25,13 +24,6 @@ from mnist_exp.tracking.sweep_run import SweepRun
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
 QUICK = ["dataset.limit=300", "training.compiled_epoch=off"]
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for files in (artifacts.FILES, artifacts.FILES_OF_SPLIT):  # figures take most of a short trial
-        for path in [path for path in files if path.startswith("figures")]:
-            monkeypatch.delitem(files, path)
 
 
 @pytest.fixture
