@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from mnist_exp.config.schema import Sweep
+from mnist_exp.signals import raise_received
 from mnist_exp.sweep.executors.base import Preempted, TrialExecutor
 from mnist_exp.sweep.trial import WAIT, Failure, Job, Outcome, Proposal
 
@@ -93,6 +94,7 @@ class Engine:
     def run(self) -> None:
         """Runs trials until none is left or the sweep is stopped."""
         while True:
+            raise_received()
             self.recorder.check()
             self.executor.refresh()
             for proposal, deaths in self._next():

@@ -12,6 +12,7 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import TrackingError
 from mnist_exp.secrets import hide
+from mnist_exp.signals import receive
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
@@ -174,7 +175,7 @@ def stoppable(engine: Engine, display: SweepDisplay) -> Iterator[None]:
 
     def stop(signum: int, frame: Any) -> None:
         if engine.stopping:
-            raise KeyboardInterrupt
+            receive(signum)
         engine.stopping = True
         display.stopping()
 

@@ -4,17 +4,19 @@ import functools
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psutil
 
 from mnist_exp.errors import Problem, TrackingError, sentence
 from mnist_exp.log import warn_user
+from mnist_exp.signals import deferred
 from mnist_exp.tracking import tags
 
 DATABASE = "mlflow.db"
@@ -76,6 +78,26 @@ def find_network_disk(database: Path) -> str | None:
         return None
     kind = max(disks, key=lambda disk: len(disk.mountpoint)).fstype.lower() if disks else ""
     return kind if kind.startswith(NETWORK) or kind.removeprefix("fuse.").startswith(NETWORK) else None
+
+
+def finish_transactions(store: Any) -> None:
+    """Makes signals wait for the end of each transaction of one of MLflow's stores.
+
+    One that is interrupted within SQLAlchemy's own work stays open, and locks the file against the record of its end.
+    """
+    begin = store.ManagedSessionMaker
+    if not isinstance(begin, _Whole):  # MLflow keeps its stores for as long as the process lives
+        store.ManagedSessionMaker = _Whole(begin)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    begin: Callable[..., AbstractContextManager[Any]]
+
+    @contextmanager
+    def __call__(self, **keys: Any) -> Iterator[Any]:
+        with deferred(), self.begin(**keys) as session:
+            yield session
 
 
 def uri_of(database: Path) -> str:

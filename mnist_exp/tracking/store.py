@@ -14,7 +14,14 @@ from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.secrets import hide, move_credentials, with_credentials
-from mnist_exp.tracking.sqlite import DATABASE, check_database, create_database, uri_of, warn_of_network_disk
+from mnist_exp.tracking.sqlite import (
+    DATABASE,
+    check_database,
+    create_database,
+    finish_transactions,
+    uri_of,
+    warn_of_network_disk,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,6 +139,8 @@ def open_store(uri: str | None, folder: Path) -> Store:
         if file is not None:
             # MLflow keeps connections for as long as the process lives, also to a file that was deleted since.
             client._tracking_client.store.engine.dispose()
+            for part in (client._tracking_client, client._get_registry_client()):
+                finish_transactions(part.store)
         client.search_experiments(max_results=1)
     return Store(chosen, artifacts, client, file)
 

@@ -9,6 +9,7 @@ import keras
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Training
 from mnist_exp.errors import Problem, TrainingError
+from mnist_exp.signals import raise_received
 
 
 class ReportProgress(keras.callbacks.Callback):
@@ -25,6 +26,7 @@ class ReportProgress(keras.callbacks.Callback):
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        raise_received()
         loss = float((logs or {}).get("loss", 0.0))
         self._check("the loss", loss)
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)

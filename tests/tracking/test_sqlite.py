@@ -12,10 +12,12 @@ from types import SimpleNamespace
 import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from processes import at_call, call, die
+from sqlalchemy import text
 from sqlalchemy.engine.default import DefaultDialect
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.log import hide_library_output
+from mnist_exp.signals import Terminated, raise_on_signals
 from mnist_exp.tracking import sqlite
 from mnist_exp.tracking.active_run import STATE
 from mnist_exp.tracking.find import find_run
@@ -247,3 +249,31 @@ def test_an_interrupted_run_is_resumed_from_its_folder_in_the_moved_store(tmp_pa
     store = open_store(None, new)
     assert MlflowRun.resume_run(store, "stopped").folder == new / "running" / active.folder.name
     assert find_run(store, "stopped").tags["mlflow.note.content"] == str(old / "running")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("part", ["_tracking_client", "_get_registry_client"])
+def test_a_signal_waits_for_the_end_of_a_transaction_and_the_next_one_does_not(
+    tmp_path: Path, new_database: Path, part: str
+) -> None:
+    shutil.copy(new_database, tmp_path)
+    for _ in range(2):  # the second time MLflow has the same object
+        found = getattr(open_store(None, tmp_path).client, part)
+        mlflow_store = (found if part == "_tracking_client" else found()).store
+    database = tmp_path / "mlflow.db"
+    done = []
+
+    def write(name: str, signals: int) -> None:
+        with mlflow_store.ManagedSessionMaker(read_only=False) as session:
+            session.execute(text("insert into registered_models (name) values (:name)"), {"name": name})
+            for number in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append((name, number))
+
+    for name, signals in (("a", 1), ("b", 2)):
+        with pytest.raises(Terminated), raise_on_signals():
+            write(name, signals)
+    assert done == [("a", 0), ("b", 0)]
+    with closing(sqlite3.connect(database, timeout=0)) as other:
+        assert other.execute("select name from registered_models").fetchall() == [("a",)]
+        other.execute("insert into registered_models (name) values ('c')")  # no lock was left

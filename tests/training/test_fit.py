@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+import sys
 from dataclasses import replace
 
 import keras
@@ -14,6 +17,7 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.errors import TrainingError
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.signals import raise_on_signals
 from mnist_exp.training import fit as training
 from mnist_exp.training.evaluate import check_accuracy, encode_labels, evaluate
 
@@ -260,3 +264,28 @@ def test_a_training_that_a_sweep_has_stopped_goes_on_when_it_is_continued(splits
     )
     assert len(stopped.epochs) == 2
     assert len(training.fit(custom(), keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path)[0].epochs) == 4
+
+
+class Interrupting:
+    """Receives Ctrl-C in its destructor, where Python drops an exception and goes on, as in a weak reference's."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:  # the handler runs between two of these
+            pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("mode", ["off", "on"])
+def test_ctrl_c_that_python_swallows_ends_the_training_at_its_next_step(splits, tmp_path, mode):
+    heard = []
+
+    def on_epoch(epoch, metrics):
+        heard.append(epoch)
+        if epoch == 2:
+            Interrupting()
+
+    keys = settings(compiled_epoch=mode)
+    with pytest.raises(KeyboardInterrupt), raise_on_signals():
+        training.fit(custom(), keras.optimizers.Adam(0.01), splits, keys, 0, tmp_path, on_epoch=on_epoch)
+    assert heard == [1, 2]
