@@ -163,10 +163,9 @@ def train_and_evaluate(
         log_epoch(active, epoch, metrics)
         return listener.on_epoch(epoch, metrics)
 
-    with active.timer("training"):
-        history, validation = fit(
-            model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch
-        )
+    history, validation = fit(
+        model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch, active.timer
+    )
     listener.on_evaluation()
     with active.timer("evaluation"):
         evaluations = {"val": validation}

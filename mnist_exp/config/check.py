@@ -180,20 +180,21 @@ def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
     direction = Objective.from_metric(metric).direction
     if sweep.get("direction") != direction:
         yield Problem("sweep.direction", f"must be {direction} for {metric}", sweep.get("direction"))
-    if "median" in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
-        known = f"{', '.join(EVERY_EPOCH[:-1])} or {EVERY_EPOCH[-1]}"
-        rule = f"must be {known} with sweep.pruner=median, which needs a score after every epoch"
-        yield Problem("sweep.objective", rule, metric)
+    for pruner in ("median", "asha"):
+        if pruner in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
+            known = f"{', '.join(EVERY_EPOCH[:-1])} or {EVERY_EPOCH[-1]}"
+            rule = f"must be {known} with sweep.pruner={pruner}, which needs a score after every epoch"
+            yield Problem("sweep.objective", rule, metric)
     if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")):
         for key in ("sampler", "algorithm"):
             if sweep.get(key) not in (None, "auto", "random", "hyperband"):
                 rule = "must be auto or random with Hyperband, which draws its configurations at random"
                 yield Problem(f"sweep.{key}", rule, sweep[key])
     for key in ("pruner", "pruning"):
-        if sweep.get("algorithm") == "hyperband" and sweep.get(key) == "median":
+        if sweep.get("algorithm") == "hyperband" and sweep.get(key) in ("median", "asha"):
             rule = f"must be off{' or hyperband' * (key == 'pruner')} with sweep.algorithm=hyperband"
-            yield Problem(f"sweep.{key}", rule, "median", "a sweep has one pruner")
-    for old, key, default in (("algorithm", "sampler", "auto"), ("pruning", "pruner", "off")):
-        if sweep.get(old) is not None and sweep.get(key, default) != default:
+            yield Problem(f"sweep.{key}", rule, sweep[key], "a sweep has one pruner")
+    for old, key in (("algorithm", "sampler"), ("pruning", "pruner")):
+        if sweep.get(old) is not None and sweep.get(key, "auto") not in ("auto", "off"):
             rule = f"must be null beside sweep.{key}={sweep[key]}, which replaces it"
             yield Problem(f"sweep.{old}", rule, sweep[old])

@@ -155,14 +155,16 @@ class Sweep(Section):
     objective: Metric
     direction: Literal["max", "min"]
     sampler: Literal["auto", "grid", "random", "tpe"] = "auto"
-    pruner: Literal["off", "median", "hyperband"] = "off"
+    pruner: Literal["auto", "off", "median", "asha", "hyperband"] = "off"
     algorithm: Literal["auto", "grid", "random", "tpe", "hyperband"] | None = None
     pruning: Literal["median", "off"] | None = None
     max_trials: Annotated[Count | None, Flag.RESUME]
+    max_epochs: Annotated[Count | None, Flag.RESUME] = None
     executions: Count
     pruning_epochs: Count
     pruning_trials: Count
-    factor: Annotated[int, Ge(2)]
+    factor: Annotated[int, Ge(2)] | None
+    first_rung: Count = 1
     iterations: Count
     max_consecutive_failures: Count
     trial_timeout: Annotated[Positive | None, Flag.RESUME]
@@ -183,6 +185,11 @@ class Sweep(Section):
     def median(self) -> bool:
         """Whether trials below the median of their finished siblings end early."""
         return "median" in (self.pruner, self.pruning)
+
+    @property
+    def asha(self) -> bool:
+        """Whether trials that are not among the best at a rung end there."""
+        return self.pruner == "asha"
 
 
 class Executor(Section):

@@ -65,8 +65,11 @@ class SweepDisplay(Console):
         self.total, self._curve_of = total, curve_of
         self._objective = objective = study.objective
         trials = "trials until none is left" if total is None else f"{total} trials"
+        if most := study.settings.max_epochs:
+            trials = f"{'trials' if total is None else trials} until {most} epochs are trained"
         pace = f"{width} at a time" if width else "as many as there are workers"
-        self.say("sweep", f"{study.name}: {study.algorithm}, {trials}, {pace}")
+        pruner = "" if study.settings.pruner in ("off", "hyperband") else f" with {study.settings.pruner}"
+        self.say("sweep", f"{study.name}: {study.algorithm}{pruner}, {trials}, {pace}")
         keys = dict.fromkeys(parameter.key for parameter in study.space.parameters)
         self.say("space", ", ".join(keys))
         goal = f"{objective.direction}imize {objective.metric}"

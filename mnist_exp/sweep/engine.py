@@ -24,8 +24,8 @@ class Sampler(Protocol):
     def ask(self) -> Proposal | Literal["wait"] | None:
         """Returns the next trial, None if there is none, or WAIT if a running trial must end first."""
 
-    def tell(self, number: int, score: float | None) -> None:
-        """Takes the score of a trial; None: it failed."""
+    def tell(self, number: int, score: float | None, pruned_at: int | None = None) -> None:
+        """Takes the score of a trial; None: it failed. pruned_at: the epoch at which it was ended early."""
 
 
 class Recorder(Protocol):
@@ -71,9 +71,9 @@ class Running:
 class Engine:
     """Asks the sampler, submits trials, tells their scores. `stop_reason` says afterwards how it ended.
 
-    pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far. failures: the
-    last trials in a row that failed alike. undelivered: the folders of the runs of a trial of
-    which the store has not taken everything, by its number.
+    pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far. epochs: those
+    that ended trials have trained. failures: the last trials in a row that failed alike. undelivered: the folders of
+    the runs of a trial of which the store has not taken everything, by its number.
     """
 
     settings: Sweep
@@ -83,8 +83,9 @@ class Engine:
     recorder: Recorder
     pending: deque[Proposal] = field(default_factory=deque)
     proposed: int = 0
+    epochs: int = 0
     stopping: bool = False
-    stop_reason: Literal["done", "exhausted", "timeout", "stopped", "failures"] = "done"
+    stop_reason: Literal["done", "exhausted", "timeout", "epochs", "stopped", "failures"] = "done"
     running: dict[Future, Running] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     undelivered: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -154,6 +155,8 @@ class Engine:
             self.stop_reason = "stopped"
         elif self.settings.timeout is not None and time.monotonic() - self._begun > self.settings.timeout:
             self.stop_reason = "timeout"
+        elif self.settings.max_epochs is not None and self.epochs >= self.settings.max_epochs:
+            self.stop_reason = "epochs"
         elif len(self.failures) >= self.settings.max_consecutive_failures:
             self.stop_reason = "failures"
         else:
@@ -185,7 +188,8 @@ class Engine:
         self.failures = [*before, failure] if failure else []
         if outcome.undelivered:
             self.undelivered[proposal.number] = outcome.undelivered
-        self.sampler.tell(proposal.number, outcome.score)
+        self.epochs += outcome.epochs
+        self.sampler.tell(proposal.number, outcome.score, len(outcome.curve) if outcome.pruned else None)
         self.recorder.ended(proposal, outcome)
 
     def _kill_overdue(self) -> None:

@@ -28,6 +28,7 @@ WHY = {
     "done": "every planned trial has run",
     "exhausted": "every combination was tried",
     "timeout": "sweep.timeout is over",
+    "epochs": "the epochs of sweep.max_epochs are trained",
 }
 
 

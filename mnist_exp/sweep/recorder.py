@@ -16,6 +16,7 @@ from mnist_exp.signals import receive
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
+from mnist_exp.sweep.pruners import asha
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.study import Study
@@ -76,6 +77,7 @@ class TrialRecorder:
             self.record.supersede(run_id, "the sweep was taken over")
             raise
         self._started[number] = run_id
+        factor = settings.factor or asha.FACTOR
         self.display.begin(number, run_id, proposal.values)
         return Job(
             number=number,
@@ -89,6 +91,9 @@ class TrialRecorder:
             address=self.record.store.address,  # not what a worker would choose
             medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
             pruning_epochs=settings.pruning_epochs,
+            sweep=self.record.id,
+            rungs=asha.rungs(config.settings(Training).epochs, settings.first_rung, factor) if settings.asha else (),
+            factor=factor,
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
             seconds=settings.trial_timeout,
@@ -212,7 +217,10 @@ def search(
     recorder.recall(ended)
     sampler = create_sampler(study)
     sampler.restore(trials)
-    engine = Engine(study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials))
+    engine = Engine(
+        study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials),
+        epochs=sum(trial.trained_epochs for trial in ended),
+    )  # fmt: skip
     token = is_cancelled.set(lambda: record.ownership.is_lost)  # read by a trial in this process, executor=inline
     with stoppable(engine, display):
         try:

@@ -74,13 +74,15 @@ class Condition:
 class Parameter:
     """One key that a sweep chooses, always or under a condition.
 
-    key: a config group or a dotted key. source: the file or command line it was written in.
+    key: a config group or a dotted key. source: the file or command line it was written in. best: where good values
+    lie, as its author believes; None if nothing is known.
     """
 
     key: str
     values: Choices | Numbers
     source: str
     when: Condition | None = None
+    best: Any = None
 
     @property
     def name(self) -> str:

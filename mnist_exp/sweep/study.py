@@ -15,6 +15,7 @@ from mnist_exp.config.schema import Sweep
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.secrets import hide
+from mnist_exp.sweep.auto import choose_algorithm, choose_pruner
 from mnist_exp.sweep.space import Space
 from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
 from mnist_exp.sweep.syntax import read_space
@@ -32,7 +33,8 @@ class Study:
     """A checked study.
 
     algorithm: grid, random, tpe or hyperband. digest: of the data set. stored: the format of values in the store.
-    definitions: the version of the metrics that trials are scored by, which is that of the sweep's beginning.
+    definitions: the version of the metrics that trials are scored by, which is that of the sweep's beginning. why: the
+    reason for the pruner, if the command line left it to us.
     """
 
     name: str
@@ -43,11 +45,17 @@ class Study:
     digest: str
     stored: StoredValues = field(default_factory=StoredValues)
     definitions: int = DEFINITIONS
+    why: str = ""
 
     @property
     def objective(self) -> Objective:
         """What the sweep optimizes."""
         return Objective(self.settings.objective, self.settings.direction)
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of the longest training."""
+        return max(int(base.config.training.epochs) for base in self.configs.bases.values())
 
     @property
     def space(self) -> Space:
@@ -124,12 +132,14 @@ def define_study(composed: Composed) -> Study:
     if problems:
         raise ConfigError(problems)
     _check_objective(settings, configs)
-    algorithm = _choose_algorithm(settings, configs.space)
+    algorithm = choose_algorithm(settings, configs.space)
     if algorithm == "grid":
         next(configs.space.combinations())  # raises for an interval
     _check_end(algorithm, settings, configs.space)
     name, digest = settings.name or study_name or "sweep", load_splits(configs.first()).digest
-    return Study(name, settings, algorithm, configs, composed.overrides, digest)
+    study = Study(name, settings, algorithm, configs, composed.overrides, digest)
+    pruner, why = choose_pruner(settings, algorithm, study.epochs)
+    return replace(study, settings=settings.model_copy(update={"pruner": pruner}), why=why)
 
 
 def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str, Any]]:
@@ -161,19 +171,11 @@ def _check_recorded_path(path: str | None) -> None:
         raise ConfigError(Problem("sweep.save_best", rule, path, "give sweep.save_best=PATH again, or null"))
 
 
-def _choose_algorithm(settings: Sweep, space: Space) -> str:
-    if settings.hyperband:
-        return "hyperband"
-    sampler = settings.sampler if settings.algorithm is None else settings.algorithm
-    if sampler != "auto":
-        return sampler
-    return "grid" if space.finite and settings.max_trials is None else "tpe"
-
-
 def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
-    if algorithm in ("random", "tpe") and settings.max_trials is None and not space.finite:
+    limited = settings.max_trials is not None or settings.max_epochs is not None
+    if algorithm in ("random", "tpe") and not limited and not space.finite:
         rule = f"must be given for sweep.sampler={algorithm} over intervals, which has no end of its own"
-        raise ConfigError(Problem("sweep.max_trials", rule, None, "give sweep.max_trials=50, for example"))
+        raise ConfigError(Problem("sweep.max_trials", rule, None, "give sweep.max_trials=50, or sweep.max_epochs=500"))
 
 
 def _check_objective(settings: Sweep, configs: TrialConfigs) -> None:

@@ -17,6 +17,7 @@ from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
 
 FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.resume")
 COMMAND_LINE = "the command line"
+BEST = "best="  # begins a tag that says where good values lie: tag('best=1e-3', log, interval(1e-4, 1e-1))
 
 
 def read_space(
@@ -85,7 +86,8 @@ class _Reader:
             if override.key_or_group != key:  # +key
                 remedy = "write model: {width: 8}, too"
                 raise ConfigError(Problem(place, "must be in the config before the file chooses it", remedy=remedy))
-            parameter = Parameter(key, _values(override, place, self.configs), source, when)
+            values = _values(override, place, self.configs)
+            parameter = Parameter(key, values, source, when, _best(override, values, place))
             if any(key == fixed or key.startswith((f"{fixed}.", f"{fixed}/")) for fixed in FIXED):
                 raise ConfigError(Problem(place, "is the same for all trials of a sweep", remedy="give it one value"))
             if parameter.name in self.parameters:
@@ -181,8 +183,8 @@ def _overlap(one: Condition | None, other: Condition) -> bool:
 def _values(override: Override, place: str, configs: Source) -> Choices | Numbers:
     """Returns what a sweep override allows. Raises ConfigError."""
     sweep, text, key = override.value(), override.get_value_string(), override.key_or_group
-    if isinstance(sweep, Sweep) and (other := sweep.tags - {"log"}):
-        raise ConfigError(Problem(place, "must have no tag but log", ", ".join(sorted(other))))
+    if isinstance(sweep, Sweep) and (other := [tag for tag in sorted(sweep.tags) if not _is_known(tag)]):
+        raise ConfigError(Problem(place, "must have no tag but log and 'best=VALUE'", ", ".join(other)))
     match sweep:
         case Glob():
             if names := sweep.filter(choices_of(key, configs)):
@@ -190,7 +192,7 @@ def _values(override: Override, place: str, configs: Source) -> Choices | Number
             known = ", ".join(choices_of(key, configs)) or "none, it is not a config group"
             raise ConfigError(Problem(place, f"must match a choice ({known})", text))
         case ChoiceSweep():
-            if sweep.tags:
+            if "log" in sweep.tags:
                 raise ConfigError(Problem(place, "must be an interval or a range to be tagged with log", text))
             values = list({format_value(v): v for v in (_value_of(key, one) for one in sweep.list)}.values())
             if key in GROUPS and not all(isinstance(value, str) for value in values):
@@ -203,6 +205,29 @@ def _values(override: Override, place: str, configs: Source) -> Choices | Number
         case RangeSweep():
             return _range(sweep, text, place, key)
     raise ConfigError(_no_sweep(place, sweep))
+
+
+def _is_known(tag: str) -> bool:
+    return tag == "log" or tag.startswith(BEST)
+
+
+def _best(override: Override, allowed: Choices | Numbers, place: str) -> Any:
+    """Returns the value of the tag 'best=VALUE', None without one. Raises ConfigError if the sweep cannot take it."""
+    texts = [tag.removeprefix(BEST) for tag in getattr(override.value(), "tags", ()) if tag.startswith(BEST)]
+    if not texts:
+        return None
+    try:
+        values = [read_value(override.key_or_group, text) for text in texts]
+    except HydraException:
+        values = []
+    if isinstance(allowed, Choices):
+        holds = [value in allowed for value in values]
+    else:
+        numbers = [value for value in values if type(value) in (int, float)]
+        holds = [allowed.low <= number <= allowed.high for number in numbers]
+    if holds != [True]:
+        raise ConfigError(Problem(place, "must name one of its values as best", ", ".join(sorted(texts))))
+    return values[0]
 
 
 def _interval(sweep: IntervalSweep, text: str, place: str) -> Numbers:

@@ -38,9 +38,10 @@ class Job:
 
     run_id: its run, which exists already. digest: of the data set that the sweep began with. definitions: the version
     of the metrics that the sweep scores by. medians: of the finished trials' objective, epoch by epoch; a trial below
-    them is pruned. continues: the run whose checkpoint it continues. keeps_checkpoint: whether another trial may
-    continue its own. seconds: how long it may take. address: of the store, with its credentials, which the config does
-    not hold; it is not part of the text that Dask writes to its logs.
+    them is pruned. rungs: the epochs after which it is pruned unless it is among the best 1/factor of what the rung has
+    seen; sweep: the id of the sweep's run, which knows that. continues: the run whose checkpoint it continues.
+    keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take. address: of the store,
+    with its credentials, which the config does not hold; it is not part of the text that Dask writes to its logs.
     """
 
     number: int
@@ -54,6 +55,9 @@ class Job:
     address: str = field(repr=False)
     medians: tuple[float, ...] = ()
     pruning_epochs: int = 0
+    sweep: str = ""
+    rungs: tuple[int, ...] = ()
+    factor: int = 0
     continues: str | None = None
     keeps_checkpoint: bool = False
     seconds: float | None = None
@@ -81,9 +85,9 @@ class Failure:
 class Outcome:
     """The result of a trial: a score or a failure.
 
-    curve: the objective epoch by epoch. undelivered: the folders of its runs of which the store has not taken all.
-    diverged: whether a training of the trial ended much worse than guessing. It has a score as any other, so that the
-    sampler learns from it.
+    curve: the objective epoch by epoch. epochs: those that were trained, of all seeds together. undelivered: the
+    folders of its runs of which the store has not taken all. diverged: whether a training of the trial ended much worse
+    than guessing. It has a score as any other, so that the sampler learns from it.
     """
 
     score: float | None = None
@@ -91,5 +95,6 @@ class Outcome:
     pruned: bool = False
     diverged: bool = False
     curve: tuple[float, ...] = ()
+    epochs: int = 0
     failure: Failure | None = None
     undelivered: tuple[str, ...] = ()

@@ -18,13 +18,15 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import DataError, Problem, TrainingError, UserError
+from mnist_exp.errors import DataError, Problem, TrackingError, TrainingError, UserError
 from mnist_exp.experiment import Listener, Result, exits_as_errors, train_and_evaluate
-from mnist_exp.log import hide_library_output
+from mnist_exp.log import hide_library_output, log_line
+from mnist_exp.sweep.pruners.asha import goes_on
 from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.log_run import log_start
+from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.store import Store, long_retries, open_store
 from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 
@@ -44,12 +46,16 @@ class Cancelled(BaseException):
 
 
 class TrialListener(Listener):
-    """Watches one training, and ends it if the trial is cancelled, takes too long or is worse than the median."""
+    """Watches one training, and ends it if the trial is cancelled, takes too long or is worse than others.
 
-    def __init__(self, job: Job, deadline: float | None) -> None:
-        self.job, self.deadline = job, deadline
+    rungs: those of the sweep; None if this training is not compared there.
+    """
+
+    def __init__(self, job: Job, deadline: float | None, rungs: Rungs | None = None) -> None:
+        self.job, self.deadline, self.rungs = job, deadline, rungs
         self.best: float | None = None
         self.pruned = False
+        self.epochs = 0  # that were trained here, without those of a continued checkpoint
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         if is_cancelled.get()():
@@ -59,6 +65,7 @@ class TrialListener(Listener):
             raise TrainingError(Problem("a trial", rule))
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        self.epochs += 1
         objective, medians = self.job.objective, self.job.medians
         value = metrics.get(objective.keras_name)
         if value is not None:
@@ -66,7 +73,18 @@ class TrialListener(Listener):
                 self.best = value
             is_known = self.job.pruning_epochs < epoch <= len(medians)
             self.pruned = is_known and objective.is_better(medians[epoch - 1], self.best)
+            if self.rungs and epoch in self.job.rungs:
+                self.pruned = not self._goes_on(self.rungs, epoch, value)
         return self.pruned
+
+    def _goes_on(self, rungs: Rungs, epoch: int, value: float) -> bool:
+        """Whether the trial is among the best of its rung. It goes on if the store is away, which decides nothing."""
+        job = self.job
+        try:
+            return rungs.decide(epoch, job.number, value, lambda seen: goes_on(value, seen, job.factor, job.objective))
+        except TrackingError as error:
+            log_line(f"the rung at epoch {epoch} is left out: {error}")
+            return True
 
     def score(self, result: Result) -> float:
         """The objective of the weights that were kept; of a pruned training its best epoch."""
@@ -125,7 +143,7 @@ def _run_trial(job: Job) -> Outcome:
 def _train_once(
     job: Job, config: RunConfig, active: "MlflowRun", store: Store, splits: Splits, deadline: float | None
 ) -> Outcome:
-    listener = TrialListener(job, deadline)
+    listener = TrialListener(job, deadline, Rungs(store, job.sweep))
     if job.continues:
         with long_retries(), download(store, job.continues, CHECKPOINT) as checkpoint:
             shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
@@ -144,7 +162,8 @@ def _train_seeds(
     settings = config.settings(Tracking)
     facts = {tags.KIND: "execution", tags.PARENT: job.run_id}
     for seed in range(config.seed, config.seed + job.executions):
-        listener, name = TrialListener(job, deadline), f"{job.name}-s{seed}"
+        rungs = None if done else Rungs(store, job.sweep)  # the first seed decides for the trial
+        listener, name = TrialListener(job, deadline, rungs), f"{job.name}-s{seed}"
         child = type(active).create_run(store, Path(settings.folder), settings.experiment, name, facts)
         child.timer = active.timer
         with child:
@@ -173,7 +192,9 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
     curve = tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False)))
     active.log_metrics({SCORE: score, **spread}, step=0)
     marks = {tags.PRUNED: pruned, tags.DIVERGED: diverged}
-    active.log_tags({tags.EPOCHS: str(len(curve)), **{tag: "true" for tag, holds in marks.items() if holds}})
+    epochs = sum(listener.epochs for _, listener in done)
+    counts = {tags.EPOCHS: str(len(curve)), tags.TRAINED: str(epochs)}
+    active.log_tags({**counts, **{tag: "true" for tag, holds in marks.items() if holds}})
     undelivered = tuple(result.undelivered for result, _ in done if result.undelivered)
     return Outcome(
         score=score,
@@ -181,6 +202,7 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
         pruned=pruned,
         diverged=diverged,
         curve=curve,
+        epochs=epochs,
         undelivered=undelivered,
     )
 

@@ -79,6 +79,7 @@ class TrialRun:
     status: MLflow's status.
     outcome: `pending` if the trial has to run again; a complete or pruned trial has a score.
     ended: seconds since 1970; None as long as the run is not over.
+    epochs: of its curve. trained_epochs: of all seeds together, without those of the trial that it continues.
     """
 
     run_id: str
@@ -91,6 +92,7 @@ class TrialRun:
     spread: float | None = None
     error: str = ""
     epochs: int = 0
+    trained_epochs: int = 0
     seconds: float = 0.0
     ended: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -131,6 +133,7 @@ def to_trial_run(run: StoredRun) -> TrialRun:
         spread=run.metrics.get(SPREAD),
         error=values.get(tags.ERROR, ""),
         epochs=int(values.get(tags.EPOCHS, 0)),
+        trained_epochs=int(values.get(tags.TRAINED, values.get(tags.EPOCHS, 0))),
         seconds=run.seconds or 0.0,
         ended=run.ended,
         metrics=run.metrics,

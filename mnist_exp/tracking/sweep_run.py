@@ -268,15 +268,3 @@ def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:
     """Returns those of the config hashes that a finished trial has."""
     with store_errors(store.uri):
         return {run.tags[tags.CONFIG_HASH] for run in list_runs(store, f"{TRIALS} and {FINISHED}")} & set(hashes)
-
-
-def seconds_per_epoch(store: Store, digest: str, model: str) -> list[float]:
-    """Returns the seconds per epoch of finished runs and trials with this data set and choice of model."""
-    elapsed = "wall_seconds/elapsed"
-    with store_errors(store.uri):
-        runs = list_runs(store, f"params.`dataset.digest` = '{digest}' and params.model = '{model}'")
-    return [
-        run.metrics[elapsed] / int(run.params["training.epochs"])
-        for run in runs
-        if run.is_finished and elapsed in run.metrics
-    ]

@@ -16,6 +16,7 @@ SWEEP, TRIAL = "sweep", "trial"  # the id of the sweep's run, the number of the 
 VALUES, RUNG = "values", "rung"  # JSON
 CONFIG_HASH = "config_hash"
 EPOCHS, PRUNED = "epochs", "pruned"
+TRAINED = "trained_epochs"  # of all seeds together, without those of the trial that it continues
 MODEL_RUN = "model_run"  # the id of the execution that holds the model
 SUPERSEDED = "superseded"  # why the run does not count
 

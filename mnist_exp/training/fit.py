@@ -1,6 +1,7 @@
 """Fits a model to the training images of a data set."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def fit(
     folder: Path,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
     on_epoch: Callable[[int, dict[str, float]], bool | None] = lambda epoch, metrics: None,
+    timed: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext(),
 ) -> tuple[History, Evaluation]:
     """Trains the model in place. Returns its history, and what it answers for the validation images after it.
 
@@ -51,33 +53,36 @@ def fit(
 
     folder: of the checkpoints; if it holds one, the training is resumed from it, with the state of the optimizer.
     on_step: gets (epoch, step, steps). on_epoch: gets (epoch, metrics) and returns True to stop the training. Epochs
-    and steps are counted from 1. Raises TrainingError if the loss is not finite.
+    and steps are counted from 1. timed: measures the parts `compiling` and `training`. Raises TrainingError if the loss
+    is not finite.
     """
     from mnist_exp.training.callbacks import ReportProgress, patience_callbacks
     from mnist_exp.training.checkpoint import Checkpoint
     from mnist_exp.training.loop import PlainLoop, ProgramLoop
     from mnist_exp.training.modes import choose_mode
 
-    mode = choose_mode(model, settings.compiled_epoch)
-    train = sample(splits.train, settings.images_used(len(splits.train)), seed)
-    metrics, name_metrics = cross_entropy_per_epoch(model, settings, train.images[:1])
-    # In a program it is the program that chooses XLA.
-    jit_compile = "auto" if mode == "off" else False
-    model.compile(optimizer, build_loss(settings), metrics=["accuracy", *metrics], jit_compile=jit_compile)
-    patience = patience_callbacks(settings)
-    checkpoint = Checkpoint(folder, settings.checkpoint_monitor, patience)
-    first = checkpoint.restore(model, settings.epochs)
-    callbacks = [*name_metrics, *patience, ReportProgress(on_step, on_epoch), checkpoint]
-    given = model, train, splits.validation, splits.class_names, settings, seed
-    loop = PlainLoop(*given) if mode == "off" else ProgramLoop(*given, mode)
-    if first < settings.epochs:
-        loop.fit(first, settings.epochs, callbacks)
-    history = checkpoint.history
-    history.used_epoch, history.mode = len(history.epochs), mode
-    if settings.weights == "best":
-        checkpoint.load_best(model)
-        history.used_epoch = history.best_epoch(settings.checkpoint_monitor)
-    return history, loop.evaluate()
+    with timed("compiling"):
+        mode = choose_mode(model, settings.compiled_epoch)
+        train = sample(splits.train, settings.images_used(len(splits.train)), seed)
+        metrics, name_metrics = cross_entropy_per_epoch(model, settings, train.images[:1])
+        # In a program it is the program that chooses XLA.
+        jit_compile = "auto" if mode == "off" else False
+        model.compile(optimizer, build_loss(settings), metrics=["accuracy", *metrics], jit_compile=jit_compile)
+        patience = patience_callbacks(settings)
+        checkpoint = Checkpoint(folder, settings.checkpoint_monitor, patience)
+        first = checkpoint.restore(model, settings.epochs)
+        callbacks = [*name_metrics, *patience, ReportProgress(on_step, on_epoch), checkpoint]
+        given = model, train, splits.validation, splits.class_names, settings, seed
+        loop = PlainLoop(*given) if mode == "off" else ProgramLoop(*given, mode)
+    with timed("training"):
+        if first < settings.epochs:
+            loop.fit(first, settings.epochs, callbacks)
+        history = checkpoint.history
+        history.used_epoch, history.mode = len(history.epochs), mode
+        if settings.weights == "best":
+            checkpoint.load_best(model)
+            history.used_epoch = history.best_epoch(settings.checkpoint_monitor)
+        return history, loop.evaluate()
 
 
 def build_loss(settings: Training) -> Any:

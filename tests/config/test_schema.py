@@ -80,6 +80,7 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
     }
     assert set(keys_with(Flag.RESUME, "sweep")) == {
         "sweep.max_trials",
+        "sweep.max_epochs",
         "sweep.trial_timeout",
         "sweep.take_over",
         "sweep.timeout",

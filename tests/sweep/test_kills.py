@@ -28,7 +28,7 @@ from mnist_exp.tracking.sweep_run import SweepRun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 
-EXPECTED = {"grid": 12, "random": 10, "tpe": 10, "hyperband": (4 + 2 + 1) + (3 + 2) + 3}
+EXPECTED = {"grid": 12, "random": 10, "tpe": 10, "asha": 10, "hyperband": (4 + 2 + 1) + (3 + 2) + 3}
 
 
 class Silent(SweepDisplay):
@@ -79,6 +79,26 @@ def check(algorithm: str, study: Study, tracking: Tracking) -> None:
         assert len({values for values, _ in done}) == len(done)
     else:
         assert len(set(done)) == len(done)
+    if algorithm == "asha":
+        check_rungs(tracking)
+
+
+def check_rungs(tracking: Tracking) -> None:
+    """Every trial did at each rung what is recorded there, also where its first process was killed after that."""
+    store = connect(tracking)
+    record = SweepRun.find(store, "latest")
+    ended = set()
+    for epoch in (1, 2, 4):
+        decisions = read_metric_history(store, record.id, f"rung/{epoch}/goes_on")
+        scores = read_metric_history(store, record.id, f"rung/{epoch}")
+        assert len(decisions) == len(scores) == len({number for number, _ in decisions})  # none was made again
+        reached = {trial.number for trial in record.trials() if trial.epochs >= epoch}
+        assert {number for number, _ in decisions} == reached
+        ended |= {(number, epoch) for number, decision in decisions if not decision}
+    pruned = {(trial.number, trial.epochs) for trial in record.trials() if trial.outcome == "pruned"}
+    assert pruned == ended
+    assert {trial.epochs for trial in record.trials() if trial.outcome == "complete"} == {8}
+    assert pruned
 
 
 @pytest.mark.parametrize("algorithm", list(EXPECTED))

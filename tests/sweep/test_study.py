@@ -345,3 +345,30 @@ def test_the_number_of_trials_is_known_where_it_has_an_end() -> None:
     assert total(defined(*GRID, "seed=1,2,3")) == 6
     assert total(defined(*GRID, "sweep.max_trials=9")) == 2
     assert total(defined(*INTERVAL, "sweep.max_trials=9")) == 9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pruner", "why"),
+    [
+        ([*GRID, "training.epochs=9"], "off", "a grid compares all of its trials"),
+        ([*INTERVAL, "sweep.max_trials=9", "training.epochs=9"], "asha", "the best nets with the fewest"),
+        ([*INTERVAL, "sweep.max_epochs=90", "training.epochs=9", "sweep.sampler=random"], "asha", "the best nets"),
+        ([*INTERVAL, "sweep.max_trials=9", "training.epochs=2"], "off", "2 epochs are too short"),
+        (
+            [*INTERVAL, "sweep.max_trials=9", "training.epochs=9", "sweep.objective=val/macro_f1"],
+            "off",
+            "val/macro_f1 is known at the end of a training only",
+        ),
+        ([*INTERVAL, "sweep.max_trials=9", "training.epochs=9", "sweep.pruner=median"], "median", ""),
+        ([*INTERVAL, "sweep.max_trials=9", "training.epochs=9", "sweep.pruning=off"], "off", ""),
+        ([*INTERVAL, "sweep.algorithm=hyperband", "training.epochs=9"], "off", ""),
+    ],
+)
+def test_a_pruner_that_is_left_open_is_chosen_and_the_choice_is_recorded(
+    overrides: list[str], pruner: str, why: str
+) -> None:
+    study = defined(*overrides)
+    assert study.settings.pruner == pruner
+    assert why in study.why
+    assert bool(why) is bool(study.why)
+    assert again(study).settings.pruner == pruner

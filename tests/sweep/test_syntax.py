@@ -141,7 +141,12 @@ def test_a_key_that_is_added_goes_by_its_own_name() -> None:
             "tag(log, choice(1, 2))",
             "must be an interval or a range to be tagged with log, but got 'tag(log, choice(1, 2))'",
         ),
-        ("tag(lin, interval(0, 1))", "must have no tag but log, but got 'lin'"),
+        ("tag(lin, interval(0, 1))", "must have no tag but log and 'best=VALUE', but got 'lin'"),
+        ("tag('best=2', interval(0, 1))", "must name one of its values as best, but got '2'"),
+        ("tag('best=gelu', choice(relu, tanh))", "must name one of its values as best, but got 'gelu'"),
+        ("tag('best=', interval(0, 1))", "must name one of its values as best, but got ''"),
+        ("tag('best=0.1', 'best=0.2', interval(0, 1))", "must name one of its values as best, but got '0.1, 0.2'"),
+        ("tag('best=low', interval(0, 1))", "must name one of its values as best, but got 'low'"),
         ("glob(*)", "must match a choice (none, it is not a config group), but got 'glob(*)'"),
         (
             "32",

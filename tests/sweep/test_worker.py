@@ -18,8 +18,9 @@ from mnist_exp.sweep.recorder import TrialRecorder, search
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.store import connect
-from mnist_exp.tracking.stored_run import download, fetch_run
+from mnist_exp.tracking.stored_run import download, fetch_run, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
@@ -128,6 +129,23 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
     assert run.metrics["score_spread"] == pytest.approx(outcome.spread)
     best = max(below, key=lambda run: run.metrics["val/accuracy"])
     assert run.tags["model_run"] == best.id
+
+
+@pytest.mark.parametrize(("others", "trained"), [(0.0, [4, 4]), (1.0, [2])], ids=["among the best", "not"])
+def test_the_first_of_several_seeds_is_compared_at_a_rung(job, tracking, others, trained):
+    store = connect(tracking)
+    rungs = Rungs(store, job.sweep)
+    rungs.decide(2, 7, others, lambda seen: True)
+    outcome = run_trial(replace(job, executions=2, rungs=(2,), factor=4))
+    assert outcome.pruned is (others == 1.0)
+    below = sorted(list_runs(store, "tags.kind = 'execution'"), key=lambda run: run.params["seed"])
+    assert [len(read_metric_history(store, run.id, "val/accuracy")) for run in below] == trained
+    assert {run.params["training.epochs"] for run in below} == {"4"}  # that of the full training
+    assert outcome.epochs == sum(trained) == int(run_of(job, tracking).tags["trained_epochs"])
+    assert len(outcome.curve) == trained[0] == int(run_of(job, tracking).tags["epochs"])
+    ((number, score),) = [point for point in read_metric_history(store, job.sweep, "rung/2") if point[0] != 7]
+    assert number == job.number
+    assert score == pytest.approx(dict(read_metric_history(store, below[0].id, "val/accuracy"))[2])
 
 
 def test_a_promoted_trial_goes_on_as_one_training_in_one_piece(tracking):

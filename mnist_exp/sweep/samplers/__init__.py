@@ -1,5 +1,6 @@
 """The samplers that a study can name."""
 
+from mnist_exp.sweep.samplers import hyperband
 from mnist_exp.sweep.samplers.base import GridSampler, RandomSampler, Sampler
 from mnist_exp.sweep.samplers.hyperband import HyperbandSampler
 from mnist_exp.sweep.samplers.tpe import TpeSampler
@@ -12,7 +13,6 @@ def create_sampler(study: Study) -> Sampler:
     """Returns the sampler that a study names, before its first proposal."""
     given = study.space, study.objective, study.settings.seed
     if study.algorithm == "hyperband":
-        epochs = max(base.config.training.epochs for base in study.configs.bases.values())
-        factor, iterations = study.settings.factor, study.settings.iterations
-        return HyperbandSampler(*given, max_epochs=epochs, factor=factor, hyperband_iterations=iterations)
+        factor, iterations = study.settings.factor or hyperband.FACTOR, study.settings.iterations
+        return HyperbandSampler(*given, max_epochs=study.epochs, factor=factor, hyperband_iterations=iterations)
     return SAMPLERS[study.algorithm](*given)

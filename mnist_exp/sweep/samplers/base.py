@@ -30,6 +30,7 @@ class Sampler(keras_tuner.Oracle):
 
     def __init__(self, space: Space, objective: Objective, seed: int, **more: Any) -> None:
         self.space, self.sweep_seed, self._worst = space, seed, objective.worst
+        self.pruned_at: dict[str, int] = {}
         self._choices = {p.name: p.grid for p in space.parameters if p.values.enumerable}
         self._codes = {
             name: {format_value(value): code for code, value in enumerate(values)}
@@ -48,9 +49,14 @@ class Sampler(keras_tuner.Oracle):
             return self._proposal(trial)
         return WAIT if trial.status == "IDLE" else None
 
-    def tell(self, number: int, score: float | None) -> None:
-        """Takes the score of a trial; None: it failed. A score that is not a number counts as a failure."""
+    def tell(self, number: int, score: float | None, pruned_at: int | None = None) -> None:
+        """Takes the score of a trial; None: it failed. A score that is not a number counts as a failure.
+
+        pruned_at: the epoch at which it was ended early.
+        """
         trial = self.trials[_id(number)]
+        if pruned_at is not None:
+            self.pruned_at[trial.trial_id] = pruned_at
         failed = score is None or math.isnan(score)
         self.update_trial(trial.trial_id, {SCORE: self._worst if failed else score})
         trial.status = "COMPLETED"
@@ -70,7 +76,8 @@ class Sampler(keras_tuner.Oracle):
             self._place(trial)
         for recorded in trials:
             if recorded.outcome != "pending":
-                self.tell(recorded.number, None if recorded.outcome == "failed" else recorded.score)
+                pruned_at = recorded.epochs if recorded.outcome == "pruned" else None
+                self.tell(recorded.number, None if recorded.outcome == "failed" else recorded.score, pruned_at)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Answers KerasTuner's request for a new trial."""

@@ -9,6 +9,8 @@ from mnist_exp.sweep.samplers.base import Sampler
 from mnist_exp.sweep.space import Values
 from mnist_exp.sweep.trial import Proposal, Rung
 
+FACTOR = 3  # unless sweep.factor says otherwise
+
 
 class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband (Li et al. 2018): many short trainings, the better ones continued.
@@ -23,6 +25,18 @@ class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
         brackets = range(self._get_num_brackets())
         sizes = [self._get_size(b, rung) for b in brackets for rung in range(self._get_num_rounds(b))]
         return int(self.hyperband_iterations * sum(sizes))
+
+    @property
+    def reached(self) -> dict[int, float]:
+        """The number of trials that train to each epoch at which a rung ends, in all brackets."""
+        rungs = [
+            (self._get_epochs(bracket, rung - 1) if rung else 0, self._get_epochs(bracket, rung), size)
+            for bracket in range(self._get_num_brackets())
+            for rung in range(self._get_num_rounds(bracket))
+            if (size := self.hyperband_iterations * self._get_size(bracket, rung))
+        ]
+        ends = {end for _, end, _ in rungs}
+        return {epoch: float(sum(size for begun, end, size in rungs if begun < epoch <= end)) for epoch in ends}
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Answers KerasTuner's request for a new trial."""

@@ -1,20 +1,23 @@
 """Optuna's TPE sampler inside a KerasTuner oracle."""
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
-from keras_tuner.src.engine.trial import Trial
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.sweep.samplers.base import Sampler
+from mnist_exp.sweep.samplers.hints import draw
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-HISTORY = 200  # trials that TPE looks at: half the best, half the newest; all of 1,000 would cost 70 ms a proposal
+FIRST = 10  # trials that are drawn, where the space says what is good
+CROWD = 3  # trials that run beside the new one: from then on, TPE knows little of what it has proposed last, and
+DRAWN = 0.2  # this share of the trials is drawn
+ATTEMPTS = 5  # at a combination that no trial had
 
 
 class TpeSampler(Sampler):
@@ -23,18 +26,53 @@ class TpeSampler(Sampler):
     def __init__(self, space: Space, objective: Objective, seed: int) -> None:
         super().__init__(space, objective, seed)
         self._distributions = {parameter.name: _distribution(parameter) for parameter in space.parameters}
-        self._ended: dict[str, optuna.trial.FrozenTrial] = {}
+        self._study = self._create_study([])
+        self._numbers: dict[str, int] = {}  # of trials in Optuna's study, by their id here
+        self._running: set[str] = set()  # those that run, as far as Optuna knows
 
     def _draw(self) -> Values | None:
-        study = self._create_study(self._ended.get(t.trial_id) or self._freeze(t) for t in self._considered())
-        for attempt in range(5):
-            study.sampler = _sampler(self._seed_state + attempt)
-            asked = study.ask()
+        rng, beside = np.random.default_rng(self._seed_state), len(self.ongoing_trials)
+        hinted = any(parameter.best is not None for parameter in self.space.parameters)
+        if (hinted and len(self.trials) < FIRST) or (beside >= CROWD and rng.random() < DRAWN):
+            for _ in range(ATTEMPTS):
+                codes = self._encode(self.space.sample(partial(draw, rng=rng)))
+                if not self._duplicate(codes):
+                    return codes
+        self._tell_optuna()
+        for attempt in range(ATTEMPTS):
+            self._seed(self._seed_state + attempt)
+            asked = self._study.ask()
             codes = self._encode(self.space.sample(partial(self._suggest, asked)))
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)  # which TPE does not look at
+            self._study.tell(asked, state=optuna.trial.TrialState.FAIL)  # which TPE does not look at
             if not self._duplicate(codes):
                 return codes
         return self._new_or_next(self._random_values())
+
+    def _seed(self, number: int) -> None:
+        """Makes the next proposal follow from the trials and this number. A new sampler would look at all again."""
+        sampler = self._study.sampler
+        assert isinstance(sampler, optuna.samplers.TPESampler)
+        for part in (sampler, sampler._random_sampler):
+            part._rng.rng.seed(number % 2**32)
+
+    def _tell_optuna(self) -> None:
+        """Tells Optuna of the trials that have begun and ended since the last time."""
+        states = optuna.trial.TrialState
+        for key, trial in self.trials.items():
+            if key not in self._numbers:
+                self._numbers[key] = len(self._study.get_trials(deepcopy=False))
+                self._study.add_trial(self._create_trial(trial.hyperparameters.values, state=states.RUNNING))
+                self._running.add(key)
+        for key in sorted(self._running - {trial.trial_id for trial in self.ongoing_trials.values()}):
+            number, score, epoch = self._numbers[key], self.trials[key].score, self.pruned_at.get(key)
+            if math.isinf(score):
+                self._study.tell(number, state=states.PRUNED)  # without a value TPE counts it as the worst
+            elif epoch:
+                optuna.Trial(self._study, number).report(score, epoch)
+                self._study.tell(number, state=states.PRUNED)
+            else:
+                self._study.tell(number, score)
+            self._running.remove(key)
 
     def create_study(self, scores: Sequence[tuple[Values, float]]) -> optuna.Study:
         """Returns a study of Optuna with finished trials of these values."""
@@ -51,41 +89,16 @@ class TpeSampler(Sampler):
         return asked.suggest_float(name, numbers.low, numbers.high, log=numbers.log)
 
     def _create_study(self, trials: Iterable[optuna.trial.FrozenTrial]) -> optuna.Study:
-        study = optuna.create_study(direction="maximize" if self.objective.direction == "max" else "minimize")
+        sampler = optuna.samplers.TPESampler()
+        study = optuna.create_study(
+            direction="maximize" if self.objective.direction == "max" else "minimize", sampler=sampler
+        )
         study.add_trials(trials)
         return study
-
-    def _considered(self) -> list[Trial]:
-        """All running trials and at most HISTORY of the others: half the best, half the newest."""
-        ended = [trial for trial in self.trials.values() if trial.status != "RUNNING"]
-        if len(ended) > HISTORY:
-            best = sorted(ended, key=lambda t: t.score, reverse=self.objective.direction == "max")[: HISTORY // 2]
-            chosen = {trial.trial_id for trial in [*best, *ended[-HISTORY // 2 :]]}
-            ended = [trial for trial in ended if trial.trial_id in chosen]
-        return [*ended, *(trial for trial in self.trials.values() if trial.status == "RUNNING")]
-
-    def _freeze(self, trial: Trial) -> optuna.trial.FrozenTrial:
-        states = optuna.trial.TrialState
-        given: dict[str, Any] = {"state": states.COMPLETE, "value": trial.score}
-        if trial.status == "RUNNING":
-            given = {"state": states.RUNNING}
-        elif math.isinf(trial.score):
-            given = {"state": states.PRUNED}  # without a value TPE counts it as the worst
-        frozen = self._create_trial(trial.hyperparameters.values, **given)
-        if trial.status != "RUNNING":
-            self._ended[trial.trial_id] = frozen
-        return frozen
 
     def _create_trial(self, codes: Values, **given: Any) -> optuna.trial.FrozenTrial:
         distributions = {name: self._distributions[name] for name in codes}
         return optuna.trial.create_trial(params=codes, distributions=distributions, **given)
-
-
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """Returns TPE that models parameters together, by condition, and takes account of pending trials."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
