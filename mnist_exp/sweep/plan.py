@@ -1,20 +1,34 @@
 """sweep.plan=true: lists what would run and starts nothing."""
 
-import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.data.load import load_splits
+from mnist_exp.data.splits import Splits
 from mnist_exp.sweep.display import SweepDisplay, format_values
+from mnist_exp.sweep.forecast import predict, probe, seconds_of, work_of
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import format_duration
-from mnist_exp.tracking.store import connect, local_database, locate
-from mnist_exp.tracking.sweep_run import seconds_per_epoch, trained_before
+from mnist_exp.tracking.costs import Cost, read_costs
+from mnist_exp.tracking.store import Store, connect, local_database, locate
+from mnist_exp.tracking.sweep_run import trained_before
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One of the first trials."""
+
+    config: RunConfig
+    parameters: int
+    batch_size: int
+
 
 SHOWN = 20  # trials that are listed
 LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
@@ -24,15 +38,19 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
     """Lists the first trials with their parameters, how many there would be, and how long they would take."""
     count = total(study)
     display.begin_sweep(study, count, workers, lambda run_id: [])
+    if study.why:
+        display.say("pruner", study.why)
     chosen = list(islice(_values(study), LOOKED_AT))
     configs = [study.configs.of(values) for values in chosen]
     splits = load_splits(study.configs.first())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("values")
+    planned = []
     for values, config in zip(chosen[:SHOWN], configs, strict=False):
         model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
-        table.add_row(f"{model.count_params():,}", format_values(values))
+        planned.append(Planned(config, model.count_params(), config.settings(Training).batch_size))
+        table.add_row(f"{planned[-1].parameters:,}", format_values(values))
     display.console.print(table)
     if study.algorithm != "grid":
         display.say("", "the first proposals, before any score is known")
@@ -40,21 +58,38 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
         display.say("", f"and {count - SHOWN} more")
     database = local_database(locate(tracking.uri, Path(tracking.folder).resolve()))
     if database and not database.exists():  # a plan creates no store
-        display.say("time", "unknown: the store holds no run yet")
+        _say_time(study, [], planned, splits, workers, display)
         return
     store = connect(tracking)
     if study.algorithm == "grid":
         done = trained_before(store, (config.hash for config in configs))
         display.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")
+    _say_time(study, _known(study, store), planned, splits, workers, display)
+
+
+def _say_time(
+    study: Study, known: Sequence[Cost], planned: Sequence[Planned], splits: Splits, workers: int, display: SweepDisplay
+) -> None:
+    """Says how long the trials will take, from known ones or from a short training of the first one."""
+    if known:
+        costs = [predict(known, one.parameters, one.batch_size) for one in planned]
+        why = f"{len(known)} runs of these models on this data"
+    else:
+        display.say("probe", "training one of them for a moment: the store holds no run of these models on this data")
+        middle = sorted(planned, key=lambda one: one.parameters)[len(planned) // 2]
+        costs, why = [probe(middle.config, splits)], f"a short training of {middle.parameters:,} parameters"
+    count = total(study) or study.settings.max_epochs  # a trial takes one epoch at least
+    assert count is not None  # else the sweep would have no end
+    work = work_of(study, count)
+    seconds = seconds_of(work, costs, study.settings.executions, workers or 1)
+    at_most = "at most " * study.settings.median
+    display.say("work", str(work))
+    display.say("time", f"{at_most}about {format_duration(seconds)} for the trials, by {why}")
+
+
+def _known(study: Study, store: Store) -> list[Cost]:
     choices = {base.choices["model"] for base in study.configs.bases.values()}
-    known = [seconds for model in choices for seconds in seconds_per_epoch(store, study.digest, model)]
-    if not known or count is None:
-        display.say("time", "unknown: the store holds no run of these models on this data")
-        return
-    epochs = sum(config.settings(Training).epochs for config in configs) / len(configs)
-    seconds = statistics.median(known) * epochs * count * study.settings.executions / workers
-    trained = f"{len(known)} runs of these models on this data"
-    display.say("time", f"about {format_duration(seconds)} of training, by {trained}")
+    return [cost for model in sorted(choices) for cost in read_costs(store, study.digest, model)]
 
 
 def _values(study: Study) -> Iterator[Any]:

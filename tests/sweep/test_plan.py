@@ -31,7 +31,8 @@ def test_a_plan_lists_what_would_run_and_starts_nothing(tmp_path, monkeypatch, c
     dense = 64 * 8 + 8 + 8 * 10 + 10
     deeper = 64 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10
     assert [row[0] for row in rows] == [f"{dense:,}"] * 2 + [f"{deeper:,}"] * 2
-    assert "unknown: the store holds no run yet" in out
+    assert "work 4 trials, 8 epochs: 4 to epoch 2" in " ".join(out.split())
+    assert f"by a short training of {deeper:,} parameters" in " ".join(out.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -42,7 +43,7 @@ def test_a_plan_knows_what_was_trained_before_and_how_long_it_takes(tmp_path: Pa
     runs = len(list_runs(store_in(tmp_path), ""))
     out = planned(capsys, monkeypatch, *SWEPT)
     assert "2 of them were trained in an earlier sweep of this store" in out
-    assert "of training, by 4 runs of these models on this data" in out
+    assert "for the trials, by 4 runs of these models on this data" in " ".join(out.split())
     assert len(list_runs(store_in(tmp_path), "")) == runs
 
 
@@ -60,5 +61,14 @@ def test_a_plan_creates_no_store_where_another_one_is_named(tmp_path: Path, monk
     (tmp_path / "mlruns" / DATABASE).touch()
     other = tmp_path / "other.db"
     out = planned(capsys, monkeypatch, *SWEPT, f"tracking.uri=sqlite:///{other}")
-    assert "unknown: the store holds no run yet" in out
+    assert "the store holds no run of these models" in " ".join(out.split())
     assert not other.exists()
+
+
+def test_a_median_makes_it_at_most_and_a_timeout_makes_it_that(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path, *SWEPT[:3], "model.widths=[8],[32]")
+    space = (*SWEPT[:3], "model.dropout=interval(0,0.5)", "training.epochs=3")
+    assert "at most about" in planned(capsys, monkeypatch, *space, "sweep.max_trials=30", "sweep.pruner=median")
+    out = planned(capsys, monkeypatch, *space, "sweep.max_trials=30", "sweep.max_epochs=30", "sweep.pruner=off")
+    assert "10 trials, 30 epochs: 10 to epoch 3" in " ".join(out.split())

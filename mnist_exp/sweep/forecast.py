@@ -1,0 +1,120 @@
+"""How long the trials of a sweep will take: from trials of the store that are alike, else from a short training."""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.schema import Training
+from mnist_exp.data.splits import Splits
+from mnist_exp.sweep.pruners import asha
+from mnist_exp.sweep.study import Study
+from mnist_exp.tracking.costs import Cost
+
+NEAREST = 3  # known trainings that predict another
+PROBED = (20, 120)  # batches of an epoch of the two short trainings of a probe
+RECORDING = 0.5  # seconds of a trial in which it is recorded, which a probe does not do
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a sweep will train. reached: how many trials are expected to reach the end of each rung, by its epoch."""
+
+    trials: int
+    reached: dict[int, float]
+
+    @property
+    def epochs(self) -> float:
+        """The expected number of epochs of all trials."""
+        before, total = 0, 0.0
+        for epoch, trials in sorted(self.reached.items()):
+            total += (epoch - before) * trials
+            before = epoch
+        return total
+
+    def __str__(self) -> str:
+        rungs = ", ".join(f"{trials:.0f} to epoch {epoch}" for epoch, trials in sorted(self.reached.items()))
+        return f"{self.trials} trials, {self.epochs:.0f} epochs: {rungs}"
+
+
+def work_of(study: Study, trials: int) -> Work:
+    """Returns what so many trials of a study are expected to train.
+
+    At a rung of ASHA scores are taken to come in random order. A median that ends trials is not reckoned with.
+    """
+    settings, epochs = study.settings, study.epochs
+    if study.algorithm == "hyperband":
+        from mnist_exp.sweep.samplers import create_sampler
+        from mnist_exp.sweep.samplers.hyperband import HyperbandSampler
+
+        sampler = create_sampler(study)
+        assert isinstance(sampler, HyperbandSampler)
+        return Work(trials, sampler.reached)
+    reached = {epochs: float(trials)}
+    if settings.asha:
+        arriving = float(trials)
+        for rung in asha.rungs(epochs, settings.first_rung, settings.factor or asha.FACTOR):
+            reached[rung] = arriving
+            arriving = asha.expected(arriving, settings.factor or asha.FACTOR)
+        reached[epochs] = arriving
+    limited = Work(trials, reached)
+    if settings.max_epochs is not None and limited.epochs > settings.max_epochs:
+        share = settings.max_epochs / limited.epochs
+        return Work(math.ceil(trials * share), {epoch: count * share for epoch, count in reached.items()})
+    return limited
+
+
+def predict(known: Sequence[Cost], parameters: int, batch_size: int) -> Cost:
+    """Returns what a training with so many parameters and this batch is likely to cost."""
+    from sklearn.neighbors import KNeighborsRegressor
+
+    def place(parameters: int, batch_size: int) -> tuple[float, float]:
+        return math.log2(parameters), math.log2(batch_size)
+
+    places = [place(cost.parameters, cost.batch_size) for cost in known]
+    nearest = KNeighborsRegressor(min(NEAREST, len(known)), weights="distance")
+    nearest.fit(np.array(places), np.array([(cost.beside, cost.epoch) for cost in known]))
+    ((beside, epoch),) = nearest.predict(np.array([place(parameters, batch_size)]))
+    return Cost(parameters, batch_size, float(beside), float(epoch))
+
+
+def probe(config: RunConfig, splits: Splits) -> Cost:
+    """Trains a config for a few batches and returns what all of them would cost."""
+    from mnist_exp.optimizers import build_optimizer
+    from mnist_exp.training.fit import fit, prepare_keras
+
+    settings = config.settings(Training)
+    steps = math.ceil(settings.images_used(len(splits.train)) / settings.batch_size)
+    begun, seconds = time.perf_counter(), list[float]()
+    probed = [min(steps, batches) for batches in PROBED]
+    for batches in probed:
+        short = settings.model_copy(update={"batches": batches, "epochs": 2})
+        prepare_keras(config.seed, settings)
+        model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
+        ends: list[float] = []
+
+        def on_epoch(epoch: int, metrics: dict[str, float], ends: list[float] = ends) -> None:
+            ends.append(time.perf_counter())
+
+        with tempfile.TemporaryDirectory() as folder:
+            fit(
+                model, build_optimizer(config, short.steps(len(splits.train))), splits, short, config.seed,
+                Path(folder), on_epoch=on_epoch,
+            )  # fmt: skip
+        seconds.append(ends[1] - ends[0])
+        beside, begun = ends[0] - begun, time.perf_counter()
+    step = max(0.0, seconds[1] - seconds[0]) / max(1, probed[1] - probed[0])
+    epoch = seconds[1] + step * (steps - probed[1])
+    return Cost(model.count_params(), settings.batch_size, beside + RECORDING, epoch)
+
+
+def seconds_of(work: Work, costs: Sequence[Cost], executions: int, workers: int) -> float:
+    """Returns the expected wall time of the trials. costs: of trials of the sweep, as a sample."""
+    beside, epoch = (statistics.fmean(getattr(cost, name) for cost in costs) for name in ("beside", "epoch"))
+    return (work.trials * beside + work.epochs * epoch) * executions / min(workers, work.trials)
