@@ -105,7 +105,7 @@ class Table:
         with np.load(path) as arrays:
             words = {name: str(arrays[name]) for name in ("net", "dataset", "made_on")}
             numbers = {name: arrays[name] for name in ("right", "loss", "seconds")}
-        return cls(**words, images=int(arrays["images"]), **numbers)
+            return cls(**words, images=int(arrays["images"]), **numbers)
 
     def write(self, path: Path) -> None:
         temporary = path.with_suffix(".new.npz")
