@@ -4,6 +4,7 @@ python benchmarks/campaign.py --minutes 10                          one trial af
 python benchmarks/campaign.py --minutes 10 --executor local         two worker processes and their fork server
 python benchmarks/campaign.py --minutes 10 --executor dask          a scheduler and two workers on 127.0.0.1
 python benchmarks/campaign.py --minutes 10 --server                 through MLflow's server, which is killed, too
+python benchmarks/campaign.py --pruner asha --only "parent SIGKILL" sweeps whose trials end at rungs
 python benchmarks/campaign.py --double-starts 30                    two processes resume one sweep at the same moment
 python benchmarks/campaign.py --seed 7 --round 12                   one round again
 
@@ -64,6 +65,7 @@ class Round:
     seed: int
     executor: str
     server: bool
+    pruner: str | None
     chance: random.Random
     folder: Path
     services: dict = field(default_factory=dict)
@@ -291,18 +293,21 @@ def possible(executor: str, server: bool) -> list[str]:
     return [name for name in names if executor == "local" or not name.startswith("fork server")]
 
 
-def search_space(chance: random.Random) -> list[str]:
-    """The keys of a sweep of 4 to 7 trials, some of which fail."""
+def search_space(chance: random.Random, pruner: str | None) -> list[str]:
+    """The keys of a sweep of 4 to 7 trials, some of which fail; with `asha` of 8 trials, most of which it ends."""
     widths = chance.sample([4, 8, 12, 13, 16, 20, 24, 32], chance.choice([4, 5, 6]))
     grid = "+model.width=" + ",".join(map(str, widths))
     sampled = ["+model.width=range(4,40)", "sweep.sampler=random", f"sweep.max_trials={chance.choice([4, 5, 6])}"]
     hyperband = ["+model.width=8,12,16,20,24,32", "sweep.sampler=random", "sweep.pruner=hyperband"]
-    return [*OWN, *chance.choice([[grid], sampled, hyperband]), f"training.epochs={chance.choice([3, 4])}"]
+    asha = ["+model.width=range(4,40)", "sweep.pruner=asha", "sweep.factor=2", "sweep.max_trials=8"]
+    choices = [[grid], [*sampled, "sweep.pruner=off"], hyperband, asha]
+    chosen = asha if pruner == "asha" else chance.choice(choices)
+    return [*OWN, *chosen, f"training.epochs={chance.choice([3, 4])}"]
 
 
 def play(game: Round, name: str) -> None:
     """One round."""
-    arguments = search_space(game.chance)
+    arguments = search_space(game.chance, game.pruner)
     parent = game.start(*arguments)
     epochs, pause, limit = game.chance.randint(0, 16), game.chance.uniform(0, 2), game.chance.choice([PATIENCE, 8])
     game.wait(parent, limit * game.chance.random() if limit < PATIENCE else limit, lambda: game.epochs() >= epochs)
@@ -384,6 +389,7 @@ def check_store(uri: str, sessions: dict[int, int], answer: str) -> None:
         wrong += check_trials(sweep, counted, histories)
         wrong += check_parent(sweep, counted, histories[sweep.info.run_id])
         wrong += check_owners(sweep, counted, sessions)
+        wrong += check_rungs(counted, histories[sweep.info.run_id])
     for run in runs:
         wrong += check_points(run, histories[run.info.run_id])
     trained = sum("train/loss" in run.data.metrics for run in of_kind["trial"])
@@ -429,7 +435,7 @@ def check_parent(sweep, counted: list, histories: dict) -> Iterator[str]:
     """Steps increase, the last counts are those of the trials, and every opening of the test set is counted."""
     for key, points in histories.items():
         in_order = [point.step for point in sorted(points, key=lambda point: point.timestamp)]
-        if not key.startswith("test/") and in_order != sorted(set(in_order)):
+        if not key.startswith(("test/", "rung/")) and in_order != sorted(set(in_order)):
             yield f"the steps of {key} do not increase: {in_order}"
     newest = {key: max(points, key=lambda point: point.step).value for key, points in histories.items()}
     counts = {key: value for key, value in newest.items() if key.startswith("trials/")}
@@ -443,6 +449,25 @@ def check_parent(sweep, counted: list, histories: dict) -> Iterator[str]:
         yield f"openings of the test set: {opened}"
     if sorted(set(scored)) != sorted(opened):
         yield f"test metrics at the steps {scored}, openings {sorted(opened)}"
+
+
+def check_rungs(counted: list, histories: dict) -> Iterator[str]:
+    """Each trial that counts did at each rung what is recorded there."""
+    decisions = {
+        (point.step, int(key.split("/")[1])): bool(point.value)
+        for key, points in histories.items()
+        if key.startswith("rung/") and key.endswith("/goes_on")
+        for point in points
+    }
+    for run in counted:
+        number, epochs = int(run.data.tags["trial"]), int(run.data.tags.get("epochs", 0))
+        if run.info.status != "FINISHED":
+            continue
+        for (trial, epoch), goes_on in decisions.items():
+            if trial == number and epochs >= epoch and goes_on == (epochs == epoch):
+                yield f"trial {number} has {epochs} epochs, but at epoch {epoch} it was told {goes_on}"
+        if "pruned" in run.data.tags and decisions.get((number, epochs)) is not False:
+            yield f"trial {number} ended at epoch {epochs}, where no rung has ended it"
 
 
 def check_owners(sweep, counted: list, sessions: dict[int, int]) -> Iterator[str]:
@@ -465,7 +490,7 @@ def round_of(number: int, chosen: argparse.Namespace, name: str, services: dict)
 
     folder = Path(tempfile.mkdtemp(prefix=f"campaign-{chosen.seed}-{number}-"))
     chance = random.Random(f"{chosen.seed}/{number}")
-    game = Round(number, chosen.seed, chosen.executor, chosen.server, chance, folder, services)
+    game = Round(number, chosen.seed, chosen.executor, chosen.server, chosen.pruner, chance, folder, services)
     (folder / "my_net.py").write_text(NET)
     game.mlruns.mkdir()
     with ExitStack() as stack:
@@ -496,6 +521,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--executor", choices=["inline", "local", "dask"], default="inline")
     parser.add_argument("--server", action="store_true", help="through MLflow's server")
+    parser.add_argument("--pruner", choices=["asha"], help="only sweeps with this pruner")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="only this round")
     parser.add_argument("--only", help="only this kind of disturbance")

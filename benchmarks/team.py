@@ -51,7 +51,8 @@ def survived(folder: Path, server: Mlflow, dask: Dask) -> int:
     command = [
         sys.executable, "-m", "mnist_exp", "-m", "dataset=digits", f"training.epochs={EPOCHS}", "sweep.name=team",
         "model.dropout=interval(0,0.5)", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
-        f"sweep.max_trials={TRIALS}", "executor=dask", f"executor.address={dask.address}", f"tracking.uri={server.uri}",
+        f"sweep.max_trials={TRIALS}", "sweep.pruner=off",
+        "executor=dask", f"executor.address={dask.address}", f"tracking.uri={server.uri}",
     ]  # fmt: skip
     begun = time.monotonic()
     sweep = subprocess.Popen(command, cwd=folder)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 FIXED = [
     "model=mlp", "dataset=mnist", "dataset.validation=0.2", "dataset.method=tail", "training.epochs=5",
-    "training.batch_size=32", "sweep.sampler=random",
+    "training.batch_size=32", "sweep.sampler=random", "sweep.pruner=off",
 ]  # fmt: skip
 DRAWN = ["optimizer.learning_rate=tag(log,interval(1e-4,1e-2))", "model.dropout=interval(0.1,0.5)"]
 READ = """
