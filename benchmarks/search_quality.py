@@ -1,6 +1,7 @@
-"""How good a search is after a number of trials: TPE against KerasTuner's random and Bayesian search, seed by seed.
+"""How good a search is after a number of trials: TPE against KerasTuner's searches and plain Optuna, seed by seed.
 
 pip install -e ".[bench]" && python benchmarks/search_quality.py --seeds 10
+python benchmarks/search_quality.py --seeds 200 --problem made-up --search tpe optuna
 
 Lower is better in both problems. `made-up`: a formula of numbers, choices, and learning rates under conditions; its
 best is 0.02. `digits`: the validation loss of dense nets after 20 epochs on scikit-learn's digits; each of the 240
@@ -22,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_tuner
 import numpy as np
+import optuna
 
 from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.objective import Objective
@@ -147,34 +149,49 @@ def ours(kind: type[Sampler], problem: Problem, seed: int) -> list[float]:
     return found
 
 
-def compare(name: str, problem: Problem, seeds: Sequence[int]) -> None:
-    searches = {
+def plain_optuna(problem: Problem, seed: int) -> list[float]:
+    """Optuna's own loop: one sampler, seeded once."""
+    study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed))
+    suggest, found = TpeSampler(problem.space, Objective("loss", "min"), 0)._suggest, list[float]()
+    for _ in range(problem.trials):
+        trial = study.ask()
+        found.append(problem.loss(problem.space.sample(partial(suggest, trial))))
+        study.tell(trial, found[-1])
+    return found
+
+
+def compare(name: str, problem: Problem, seeds: Sequence[int], chosen: Sequence[str]) -> None:
+    every = {
         "tpe": lambda seed: ours(TpeSampler, problem, seed),
         "random": lambda seed: ours(RandomSampler, problem, seed),
         "bayesian": lambda seed: bayesian(problem, seed),
+        "optuna": lambda seed: plain_optuna(problem, seed),
     }
+    searches = {search: every[search] for search in chosen}
     best: dict[str, np.ndarray] = {}
     for search, run in searches.items():
         begun = time.perf_counter()
         best[search] = np.array([min(run(seed)) for seed in seeds])
         spent = (time.perf_counter() - begun) / len(seeds) / problem.trials * 1000
         print(f"{name}, {search}: median of the best {statistics.median(best[search]):.4f}, {spent:.0f} ms a trial")
-    for search in ("random", "bayesian"):
-        gained = best[search] - best["tpe"]
+    for search in chosen[1:]:
+        gained = best[search] - best[chosen[0]]
         error = gained.std(ddof=1) / math.sqrt(len(seeds))
         print(
-            f"{name}: tpe is better than {search} on {(gained > 0).sum()} of {len(seeds)} seeds, equal on "
+            f"{name}: {chosen[0]} is better than {search} on {(gained > 0).sum()} of {len(seeds)} seeds, equal on "
             f"{(gained == 0).sum()}, by {gained.mean():.4f} on average (standard error {error:.4f})",
             flush=True,
         )
 
 
+SEARCHES = ("tpe", "random", "bayesian", "optuna")
 PROBLEMS = {"made-up": made_up, "digits": digits}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--search", choices=SEARCHES, nargs="+", default=SEARCHES, help="the first against the others")
     parser.add_argument("--problem", choices=list(PROBLEMS), nargs="+", default=list(PROBLEMS))
     chosen = parser.parse_args()
     for name in chosen.problem:
-        compare(name, PROBLEMS[name](), range(chosen.seeds))
+        compare(name, PROBLEMS[name](), range(chosen.seeds), chosen.search)

@@ -1,6 +1,7 @@
 """The command line. Parses the arguments and calls a command, a run or a sweep. Imports no TensorFlow and no MLflow."""
 
 import errno
+import faulthandler
 import importlib
 import os
 import sys
@@ -21,6 +22,8 @@ def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     sys.path.insert(0, os.getcwd())  # code of the user's own, for the installed script as for python -m
     sys.excepthook = _print_error
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file=2)  # a crash of a library's own code says where it was, in the log of a run
     try:
         return _run(sys.argv[1:])
     except UserError as error:

@@ -253,3 +253,22 @@ def test_a_refused_call_is_named_at_the_end_with_exit_status_1(
         f"mine ({run.id[:8]}): 1 call delivered; the run is FINISHED\n",
     )
     assert not folder.exists()
+
+
+CRASHING = """
+import ctypes
+
+def net(image_shape, classes):
+    ctypes.string_at(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_crash_of_native_code_says_in_the_log_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "my_crash.py").write_text(CRASHING)
+    process = start(*OWN, "model._target_=my_crash.net", cwd=tmp_path)
+    assert process.wait() == -signal.SIGSEGV
+    (log,) = tmp_path.glob("mlruns/running/*/run.log")
+    text = log.read_text(encoding="utf-8")
+    assert "Fatal Python error: Segmentation fault" in text
+    assert 'my_crash.py", line 5 in net' in text

@@ -6,6 +6,7 @@ holds would stay locked for ever. The libraries start three threads, which are p
 OpenBLAS, pyarrow's jemalloc). TensorFlow starts its own with the first operation, in the worker.
 """
 
+import faulthandler
 import gc
 import importlib
 import os
@@ -25,6 +26,7 @@ for _descriptor in (0, 1, 2):
     os.dup2(_nowhere, _descriptor)
 os.close(_nowhere)
 os.environ |= {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+faulthandler.enable(file=2)  # a crash of a library's own code says where it was
 _parent = os.getppid()
 for _library in LIBRARIES:
     try:
