@@ -20,6 +20,9 @@ from mnist_exp.tracking.costs import Cost, read_costs
 from mnist_exp.tracking.store import Store, connect, local_database, locate
 from mnist_exp.tracking.sweep_run import trained_before
 
+SHOWN = 20  # trials that are listed
+LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -28,10 +31,6 @@ class Planned:
     config: RunConfig
     parameters: int
     batch_size: int
-
-
-SHOWN = 20  # trials that are listed
-LOOKED_AT = 1000  # combinations of a grid that are looked for in the store
 
 
 def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) -> None:
@@ -70,7 +69,7 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
 def _say_time(
     study: Study, known: Sequence[Cost], planned: Sequence[Planned], splits: Splits, workers: int, display: SweepDisplay
 ) -> None:
-    """Says how long the trials will take, from known ones or from a short training of the first one."""
+    """Says how long the trials will take, from known ones or from a short training of one of them."""
     if known:
         costs = [predict(known, one.parameters, one.batch_size) for one in planned]
         why = f"{len(known)} runs of these models on this data"
@@ -109,7 +108,7 @@ def _values(study: Study) -> Iterator[Any]:
 
 
 def total(study: Study) -> int | None:
-    """Returns the number of trials; None if only sweep.timeout ends the sweep."""
+    """Returns the number of trials; None if only sweep.max_epochs or sweep.timeout ends the sweep."""
     limits = (size(study), study.settings.max_trials)
     return min((limit for limit in limits if limit is not None), default=None)
 
