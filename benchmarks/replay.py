@@ -24,7 +24,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +43,7 @@ from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.pruners import asha
 from mnist_exp.sweep.samplers.base import RandomSampler, hyperparameters
 from mnist_exp.sweep.samplers.tpe import TpeSampler
-from mnist_exp.sweep.space import Space, Values
+from mnist_exp.sweep.space import Parameter, Space, Values
 from mnist_exp.sweep.trial import Proposal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -192,12 +192,31 @@ class KerasTuner:
         self.oracle.end_trial(trial)
 
 
-def create(name: str, space: Space, epochs: int, seed: int) -> Search:
-    """Creates a search by its name in SEARCHES, or ours:SAMPLER:FACTOR:FIRST, topk:MANY:FEW."""
+def hinted(world: "World", factor: float) -> Space:
+    """The space with a hint for each learning rate: that of the best configuration with it, times a factor."""
+
+    def hint(parameter: Parameter) -> Parameter:
+        if not parameter.key.endswith("learning_rate"):
+            return parameter
+        having = [
+            (values, row) for values, row in zip(world.every, world.curves, strict=True) if parameter.name in values
+        ]
+        best, _ = max(having, key=lambda one: one[1].max())
+        low, *_, high = parameter.grid
+        return replace(parameter, best=min(max(best[parameter.name] * factor, low), high))
+
+    return Space(tuple(map(hint, world.space.parameters)))
+
+
+def create(name: str, world: "World", seed: int) -> Search:
+    """Creates a search by its name in SEARCHES, or ours:SAMPLER:FACTOR:FIRST, hinted:WRONG_BY, topk:MANY:FEW."""
     kind, *rest = name.split(":")
+    space, epochs = world.space, world.epochs
     samplers = {"tpe": TpeSampler, "random": RandomSampler}
     if kind == "ours":
         return Ours(samplers[rest[0]](space, ACCURACY, seed), epochs, *map(int, rest[1:]))
+    if kind == "hinted":
+        return Ours(TpeSampler(hinted(world, float(rest[0])), ACCURACY, seed), epochs, 4)
     if kind == "topk":
         return TopK(RandomSampler(space, ACCURACY, seed), epochs, *map(int, rest))
     if kind == "optuna":
@@ -240,6 +259,7 @@ class World:
     """The curves of one replay, and what they cost."""
 
     space: Space
+    every: list[Values]
     rows: dict[str, int]
     curves: np.ndarray  # accuracy, (configurations, epochs)
     seconds: np.ndarray  # (configurations,), of an epoch
@@ -275,7 +295,8 @@ def world_of(path: Path, epochs: int | None, seed: int) -> World:
     second = np.random.default_rng(seed).random(len(every)) < 0.5
     chosen = (second & (table.seconds[:, 1, -1] > 0)).astype(int)
     curves = table.right[np.arange(len(every)), chosen] / table.images
-    return World(space, {_key(values): number for number, values in enumerate(every)}, curves, seconds, best)
+    rows = {_key(values): number for number, values in enumerate(every)}
+    return World(space, every, rows, curves, seconds, best)
 
 
 @dataclass
@@ -295,7 +316,7 @@ def replay(
     """Runs one search until it has trained as many epochs as the last budget of full trainings, or has none left."""
     warnings.simplefilter("ignore")
     world = world_of(path, epochs, seed)
-    search = create(name, world.space, world.epochs, seed)
+    search = create(name, world, seed)
     limit = budgets[-1] * world.epochs
     best, trained, trials, spent, order = 0.0, 0, 0, 0.0, itertools.count()
     near, missing = (math.inf, math.inf), [100.0] * len(budgets)
