@@ -19,7 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-NETS = {"dense": {"epochs": 5, "batch": 32, "trials": 16}, "conv": {"epochs": 2, "batch": 128, "trials": 4}}
+NETS = {
+    "dense": {"epochs": 5, "batch": 32, "trials": 16, "shape": (128,)},
+    "conv": {"epochs": 2, "batch": 128, "trials": 4, "shape": (32, 64)},
+}
 
 
 def data(path: str):
@@ -30,22 +33,25 @@ def data(path: str):
     return (images[:48000], labels[:48000]), (images[48000:], labels[48000:])
 
 
-def plain_net(net: str, rate: float, dropout: float):
+def plain_net(net: str, shape: tuple[int, ...], rate: float, dropout: float, activation: str = "relu"):
+    """A net as the guides of Keras build it. shape: widths of the dense layers, or filters of the convolutions."""
     import keras
     from keras import layers
 
     model = keras.Sequential([keras.Input((28, 28)), layers.Rescaling(1 / 255)])
     if net == "dense":
         model.add(layers.Flatten())
-        model.add(layers.Dense(128, activation="relu"))
+        for width in shape:
+            model.add(layers.Dense(width, activation=activation))
+            model.add(layers.Dropout(dropout))
     else:
         model.add(layers.Reshape((28, 28, 1)))
-        for filters in (32, 64):
+        for filters in shape:
             model.add(layers.Conv2D(filters, 3, activation="relu"))
             model.add(layers.MaxPooling2D())
         model.add(layers.Flatten())
         model.add(layers.Dense(64, activation="relu"))
-    model.add(layers.Dropout(dropout))
+        model.add(layers.Dropout(dropout))
     model.add(layers.Dense(10, activation="softmax"))
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
@@ -58,7 +64,9 @@ def keras_tuner(path: str, net: str, trials: int) -> float:
     train, validation = data(path)
 
     def build(hp):
-        return plain_net(net, hp.Float("rate", 1e-4, 1e-2, sampling="log"), hp.Float("dropout", 0, 0.5))
+        return plain_net(
+            net, NETS[net]["shape"], hp.Float("rate", 1e-4, 1e-2, sampling="log"), hp.Float("dropout", 0, 0.5)
+        )
 
     def search(count: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +91,7 @@ def optuna_loop(path: str, net: str, trials: int) -> float:
     def objective(trial):
         keras.backend.clear_session()
         rate, dropout = trial.suggest_float("rate", 1e-4, 1e-2, log=True), trial.suggest_float("dropout", 0, 0.5)
-        model = plain_net(net, rate, dropout)
+        model = plain_net(net, NETS[net]["shape"], rate, dropout)
         keys = {"epochs": NETS[net]["epochs"], "batch_size": NETS[net]["batch"], "verbose": 0}
         model.fit(*train, validation_data=validation, **keys)
         return model.evaluate(*validation, verbose=0)[1]

@@ -25,42 +25,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+from sweep_speed import data, plain_net
+
 BUDGET = {"dense": (40, 10), "conv": (20, 4)}  # trials and epochs of RandomSearch
 WIDTHS = ((64,), (128,), (256,), (512,), (128, 64), (256, 128), (512, 256))
 BLOCKS = ((16, 32), (32, 64))
 BATCHES = {"dense": (32, 64, 128, 256), "conv": (64, 128)}
-
-
-def data(path: str):
-    import numpy as np
-
-    with np.load(path) as arrays:
-        images, labels = arrays["x_train"], arrays["y_train"]
-    return (images[:48000], labels[:48000]), (images[48000:], labels[48000:])
-
-
-def plain_net(net: str, shape: tuple[int, ...], rate: float, dropout: float, activation: str):
-    """A net as the guides of Keras build it."""
-    import keras
-    from keras import layers
-
-    model = keras.Sequential([keras.Input((28, 28)), layers.Rescaling(1 / 255)])
-    if net == "dense":
-        model.add(layers.Flatten())
-        for width in shape:
-            model.add(layers.Dense(width, activation=activation))
-            model.add(layers.Dropout(dropout))
-    else:
-        model.add(layers.Reshape((28, 28, 1)))
-        for filters in shape:
-            model.add(layers.Conv2D(filters, 3, activation="relu"))
-            model.add(layers.MaxPooling2D())
-        model.add(layers.Flatten())
-        model.add(layers.Dense(64, activation="relu"))
-        model.add(layers.Dropout(dropout))
-    model.add(layers.Dense(10, activation="softmax"))
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
 
 
 class Reached(BaseException):

@@ -31,7 +31,7 @@ def read_costs(store: Store, digest: str, model: str) -> list[Cost]:
 
 
 def _cost_of(run: StoredRun) -> Cost | None:
-    """The cost of a run; None for a trial with several seeds, which are runs of their own, and for a resumed run."""
+    """The cost of a run; None for a trial with several seeds, which are runs of their own."""
     epochs = int(run.tags.get(tags.TRAINED, run.tags.get(tags.EPOCHS, run.params.get("training.epochs", 0))))
     training, seconds = run.metrics.get(TRAINING), run.seconds
     if training is None or seconds is None or epochs == 0 or tags.PARAMETERS not in run.tags:

@@ -1,10 +1,9 @@
 """What the rungs of a sweep have seen and decided: metrics of its run, with the number of a trial as the step."""
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from mnist_exp.tracking.store import Store, store_errors
+from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import read_metric_history
 
 SCORE, GOES_ON = "rung/{}", "rung/{}/goes_on"  # 1: the trial went on, 0: it ended there
@@ -31,12 +30,5 @@ class Rungs:
                 if trial == number:
                     return bool(value)
         decision = goes_on([value for trial, value in seen.items() if trial != number])
-        self._log({SCORE.format(epoch): score, GOES_ON.format(epoch): float(decision)}, number)
+        self.store.log(self.sweep, {SCORE.format(epoch): score, GOES_ON.format(epoch): float(decision)}, number)
         return decision
-
-    def _log(self, metrics: dict[str, float], number: int) -> None:
-        from mlflow.entities import Metric
-
-        points = [Metric(key, value, round(time.time() * 1000), number) for key, value in metrics.items()]
-        with store_errors(self.store.uri):
-            self.store.client.log_batch(self.sweep, points)

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -82,10 +83,20 @@ class Store:
 
     def set_tags(self, run_id: str, values: Mapping[str, str]) -> None:
         """Sets tags of a run in one request."""
-        from mlflow.entities import RunTag
+        self.log(run_id, {}, 0, values)
 
+    def log(
+        self, run_id: str, metrics: Mapping[str, float], step: int, facts: Mapping[str, str] | None = None,
+        when: float | None = None,
+    ) -> None:  # fmt: skip
+        """Logs metrics and tags of a run in one request. when: the time of the metrics, as `time.time()`; else now."""
+        from mlflow.entities import Metric, RunTag
+
+        milliseconds = round((time.time() if when is None else when) * 1000)
+        points = [Metric(key, value, milliseconds, step) for key, value in metrics.items()]
+        run_tags = [RunTag(key, value) for key, value in (facts or {}).items()]
         with store_errors(self.uri):
-            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in values.items()])
+            self.client.log_batch(run_id, points, tags=run_tags)
 
     def analyze(self) -> None:
         """Lets a local database count its rows: sorting 10,000 runs by a metric took 14 s before and 0.1 s after."""

@@ -5,7 +5,6 @@ of a trial follows from its runs, so every repair after a crash can be repeated.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,13 +162,7 @@ class SweepRun:
         when: float | None = None,
     ) -> None:  # fmt: skip
         """Logs metrics and tags of the sweep itself. when: the time of the metrics, in seconds since 1970; else now."""
-        from mlflow.entities import Metric, RunTag
-
-        milliseconds = round((time.time() if when is None else when) * 1000)
-        points = [Metric(key, value, milliseconds, step) for key, value in metrics.items()]
-        run_tags = [RunTag(key, value) for key, value in (facts or {}).items()]
-        with store_errors(self.store.uri):
-            self.store.client.log_batch(self.id, points, tags=run_tags)
+        self.store.log(self.id, metrics, step, facts, when)
 
     def openings(self) -> list[Opening]:
         """Returns the models that were evaluated on the test set, in this order. Each one counts for good."""

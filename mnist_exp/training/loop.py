@@ -1,6 +1,7 @@
 """The loop over epochs: with a compiled program, or batch by batch with Keras's own `fit`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -15,22 +16,21 @@ from mnist_exp.training.program import Data, get_program
 from mnist_exp.training.program_cache import open_cache
 
 
+@dataclass
 class PlainLoop:
-    """Trains with `fit`."""
+    """Trains a compiled model with `fit`. images: of the training."""
 
-    def __init__(
-        self,
-        model: keras.Model,
-        train: ImageSet,
-        validation: ImageSet,
-        class_names: tuple[str, ...],
-        settings: Training,
-        seed: int,
-    ) -> None:
-        self.model, self.validation, self.class_names = model, validation, class_names
-        self.order = BatchOrder(len(train), settings.batch_size, seed)
-        self.train = train.images, self._encode(train)
-        self.checked = validation.images, self._encode(validation)
+    model: keras.Model
+    images: ImageSet
+    validation: ImageSet
+    class_names: tuple[str, ...]
+    settings: Training
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.order = BatchOrder(len(self.images), self.settings.batch_size, self.seed)
+        self.train = self.images.images, self._encode(self.images)
+        self.checked = self.validation.images, self._encode(self.validation)
 
     def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
@@ -54,23 +54,17 @@ class PlainLoop:
         return encode_labels(part.labels, self.model.loss, len(self.class_names))
 
 
+@dataclass
 class ProgramLoop(PlainLoop):
     """Trains with a compiled program. Callbacks are called as by `fit`, with a window for a batch."""
 
-    def __init__(
-        self,
-        model: keras.Model,
-        train: ImageSet,
-        validation: ImageSet,
-        class_names: tuple[str, ...],
-        settings: Training,
-        seed: int,
-        mode: Mode,
-    ) -> None:
-        super().__init__(model, train, validation, class_names, settings, seed)
+    mode: Mode
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.data = Data.of(self.train, self.checked, EVALUATION_BATCH)
-        cache = open_cache() if settings.program_cache else None
-        self.program = get_program(model, self.data, self.order, mode, cache)
+        cache = open_cache() if self.settings.program_cache else None
+        self.program = get_program(self.model, self.data, self.order, self.mode, cache)
 
     def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
