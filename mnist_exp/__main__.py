@@ -1,7 +1,5 @@
 """python -m mnist_exp"""
 
-import sys
+from mnist_exp.cli import run_process
 
-from mnist_exp.cli import main
-
-sys.exit(main())
+run_process()

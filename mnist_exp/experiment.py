@@ -15,6 +15,7 @@ from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.evaluation import run_files
+from mnist_exp.evaluation.figure_process import FigureProcess
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.log import log_line
 from mnist_exp.optimizers import build_optimizer
@@ -119,10 +120,13 @@ def _run(config: RunConfig, listener: Listener) -> Result:
     timer = Timer()
     with timer("data"):
         splits = load_splits(config)
-    listener.on_data(splits)
     resume = config.settings(Training).resume
-    with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
-        result = train_and_evaluate(config, splits, active, listener)
+    with FigureProcess(splits) as figures:
+        listener.on_data(splits)
+        with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
+            result = train_and_evaluate(config, splits, active, listener, figures)
+            with timer("artifacts"):
+                figures.finish()
     return replace(result, undelivered=active.undelivered, refused=active.refused)  # known when the run has ended
 
 
@@ -137,11 +141,15 @@ def exits_as_errors() -> Iterator[None]:
 
 
 def train_and_evaluate(
-    config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener, draw: bool = True
+    config: RunConfig,
+    splits: Splits,
+    active: ActiveRun,
+    listener: Listener,
+    figures: FigureProcess | None = None,
 ) -> Result:
     """Trains and evaluates a run that exists in the store. A sweep's worker calls this for each trial.
 
-    splits: has no test set in a trial, so that the trial cannot use it. draw: all figures, else confusion matrices.
+    splits: has no test set in a trial, so that the trial cannot use it. figures: draws them; a trial has none.
     """
     listener.on_start(active)
     settings = config.settings(Training)
@@ -173,7 +181,7 @@ def train_and_evaluate(
             evaluations["test"] = evaluate(model, splits.test, splits.class_names)
         check_accuracy(history, evaluations)  # Keras must have reported the same
     with active.timer("artifacts"):
-        run_files.write(active.artifacts, run_files.RunResults(model, splits, history, evaluations), draw)
+        run_files.write(active.artifacts, run_files.RunResults.of(model, splits, history, evaluations), figures)
     with active.timer("tracking"):
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:

@@ -19,8 +19,7 @@ from rich.text import Text
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.config.schema import Training
-from mnist_exp.evaluation.metrics import format_scores
-from mnist_exp.evaluation.run_files import SPLITS
+from mnist_exp.evaluation.metrics import SPLITS, format_scores
 from mnist_exp.experiment import Listener, Result, configure, run
 from mnist_exp.log import LibraryOutput, hide_library_output
 from mnist_exp.secrets import hide

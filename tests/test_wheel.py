@@ -58,7 +58,7 @@ def test_the_wheel_carries_conf_sweeps_and_the_program(wheel: Path) -> None:
         inside = "mnist_exp" if folder.name == "mnist_exp" else f"mnist_exp/{folder.name}"
         assert files
         assert {f"{inside}/{path.relative_to(folder).as_posix()}" for path in files} <= names
-    assert "mnist-exp = mnist_exp.cli:main" in programs
+    assert "mnist-exp = mnist_exp.cli:run_process" in programs
     found = Parser().parsestr(metadata)
     assert (found["Name"], found["License-Expression"]) == ("mnist_exp", "Apache-2.0")
     assert "keras" in str(found.get_all("Requires-Dist"))

@@ -28,6 +28,7 @@ from mnist_exp.commands.select_runs import (
 )  # fmt: skip
 from mnist_exp.commands.tables import print_indented, print_notes, print_table
 from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.evaluation.metrics import SPLITS
 from mnist_exp.evaluation.statistics import CorrectedTest, correct_all, test_pairs
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
@@ -36,7 +37,6 @@ from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
 from mnist_exp.tracking.sweep_run import count_opened
 
-SPLITS = {"val": "validation", "test": "test"}
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "cross_entropy")
 
 

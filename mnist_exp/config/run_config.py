@@ -58,8 +58,7 @@ class RunConfig:
         If a choice does not exist here, as that of a recorded config may not, these are all values.
         """
         try:
-            base = compose([f"{group}={choice}" for group, choice in self.choices.items()])
-            before = dict(flatten(plain(base.config)))
+            before = dict(flatten(plain(_compose_choices(self.choices).config)))
         except ConfigError:
             before = {}
         now = dict(flatten(self.recorded))
@@ -116,10 +115,10 @@ class RunConfig:
 
     def differences(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Returns what sets the config apart from the defaults: choices by group, and values within them by key."""
-        default = compose([])
-        base = compose([f"{group}={choice}" for group, choice in self.choices.items() if group not in BUNDLES])
+        base = _compose_choices({group: choice for group, choice in self.choices.items() if group not in BUNDLES})
         before, now = dict(flatten(plain(base.config))), dict(flatten(self.values))
-        choices = {group: choice for group, choice in self.choices.items() if default.choices.get(group) != choice}
+        defaults = _compose_choices({}).choices
+        choices = {group: choice for group, choice in self.choices.items() if defaults.get(group) != choice}
         return choices, {key: value for key, value in now.items() if key not in before or before[key] != value}
 
     def experiment_file(self, *comments: str) -> str:
@@ -226,6 +225,19 @@ def _resolve(config: DictConfig, key: str, call: re.Match) -> Any:
     copied = copy.deepcopy(config)
     OmegaConf.update(copied, key, call.group())
     return OmegaConf.select(copied, key)
+
+
+def _compose_choices(choices: Mapping[str, str]) -> Composed:
+    """Composes these choices. Those of most runs are the defaults, which are composed once."""
+    defaults = _compose(())
+    return (
+        defaults if choices == defaults.choices else _compose(tuple(f"{key}={value}" for key, value in choices.items()))
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _compose(overrides: tuple[str, ...]) -> Composed:
+    return compose(overrides)
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """The figures of a run, drawn without pyplot and its global state. Sizes are in inches, text in points."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation import plots
+from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.evaluation.metrics import SPLITS, Evaluation
+from mnist_exp.evaluation.run_files import CONFUSION, RunResults
 
 SAMPLES = 10  # images of each split
 COLUMNS = 5  # tiles in a row of predictions
@@ -138,6 +142,33 @@ def originals_and_tiles(pictures: Sequence[tuple[np.ndarray, np.ndarray, str, bo
         colour = plots.RED if marked else plots.INK
         axes.text(x + side + 0.06, y - 0.08, words, size=10, color=colour, ha="center", va="bottom", parse_math=False)
     return figure
+
+
+# Every figure of a run below its artifacts, except confusion matrices. To add a figure, add a line.
+FIGURES: dict[str, Callable[[RunResults], Figure]] = {
+    "figures/samples.png": lambda run: samples(run.splits),
+    "figures/learning_curves.png": lambda run: learning_curves(run.history),
+    "figures/predictions.png": lambda run: predictions(*run.shown),
+    "figures/confident_mistakes.png": lambda run: confident_mistakes(*run.shown),
+    "figures/per_class.png": lambda run: per_class(run.shown[1]),
+    "figures/architecture.png": lambda run: architecture(run.network),
+}
+
+
+def draw_figures(folder: Path, run: RunResults, wanted: Callable[[int], bool] = lambda place: True) -> list[str]:
+    """Draws every figure of the run below `folder`. Returns their paths in it.
+
+    wanted: which of them, by their places from 0 on, so that two processes can share the work.
+    """
+    figures = {path: partial(make, run) for path, make in FIGURES.items()}
+    for name, evaluation in run.evaluations.items():
+        words = SPLITS[name]
+        figures[CONFUSION.format(words=words)] = partial(confusion_matrix, evaluation, words.capitalize())
+    drawn = [path for place, path in enumerate(figures) if wanted(place)]
+    for path in drawn:
+        (folder / path).parent.mkdir(exist_ok=True)
+        plots.save(figures[path](), folder / path)
+    return drawn
 
 
 def _show_answers(images: np.ndarray, evaluation: Evaluation, chosen: np.ndarray, title: str) -> Figure:

@@ -9,6 +9,7 @@ import numpy as np
 
 BINS = 15  # of the calibration error
 LEAST = float(np.finfo(np.float32).tiny)  # 1.2e-38: what TensorFlow computes below it is 0
+SPLITS = {"val": "validation", "test": "test"}  # names of splits in metrics, and in words
 CLASS_METRICS = ("precision", "recall", "f1")
 
 

@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 DPI = 120
+COMPRESSION = 3  # of PNG files: half the time of the default, 6, and a tenth more bytes
 INK, MUTED, LINE = "#222222", "#6b6b6b", "#d9d9d9"
 BLUE, ORANGE, RED = "#2f6db0", "#e08a1e", "#c62828"
 
@@ -46,7 +47,7 @@ def save(figure: Figure, to: Path | IO[bytes]) -> None:
     if layout := figure.get_layout_engine():
         layout.execute(figure)
         figure.set_layout_engine(None)
-    figure.savefig(to, dpi=DPI, format="png")
+    figure.savefig(to, dpi=DPI, format="png", pil_kwargs={"compress_level": COMPRESSION})
 
 
 def draw_matrix(axes: Axes, values: np.ndarray, class_names: Sequence[str]) -> AxesImage:

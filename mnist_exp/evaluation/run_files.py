@@ -3,38 +3,39 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from matplotlib.figure import Figure
-from PIL.Image import Image
 
 from mnist_exp.data.splits import Splits
-from mnist_exp.evaluation import figures
-from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.matrix_image import confusion_image
-from mnist_exp.evaluation.metrics import Evaluation, format_scores
-from mnist_exp.evaluation.plots import save
+from mnist_exp.evaluation.metrics import SPLITS, Evaluation, format_scores
+from mnist_exp.evaluation.network import Network
 from mnist_exp.evaluation.predictions import write_predictions
 
 if TYPE_CHECKING:
     import keras
 
-FIGURES, CONFUSION = "figures/", "figures/confusion_{words}.png"
-SPLITS = {"val": "validation", "test": "test"}  # names of splits in metrics, and in words
+    from mnist_exp.evaluation.figure_process import FigureProcess
+
+CONFUSION = "figures/confusion_{words}.png"
 
 
 @dataclass(frozen=True)
 class RunResults:
     """What the files of a run are made from. evaluations: by the name of the split in metrics; the last is shown."""
 
-    model: "keras.Model"
+    summary: str
+    network: Network
     splits: Splits
     history: History
     evaluations: Mapping[str, Evaluation]
+
+    @classmethod
+    def of(cls, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]) -> Self:
+        """Returns the results of a model."""
+        return cls(summarize(model), Network.of(model), splits, history, evaluations)
 
     @property
     def shown(self) -> tuple[np.ndarray, Evaluation, str]:
@@ -43,65 +44,41 @@ class RunResults:
         return self.splits.scored[name].images, self.evaluations[name], SPLITS[name]
 
 
-# Every file of a run below its artifacts, except predictions.npz. To add a file, add a line: a function of RunResults
-# that returns a text or a figure.
-FILES: dict[str, Callable[[RunResults], str | Figure]] = {
-    "model_summary.txt": lambda run: summarize(run.model),
+# The texts of a run below its artifacts; `figures` lists its figures. To add a file, add a line.
+FILES: dict[str, Callable[[RunResults], str]] = {
+    "model_summary.txt": lambda run: run.summary,
     "history.json": lambda run: _to_json({"used_epoch": run.history.used_epoch, **run.history.curves()}),
-    "figures/samples.png": lambda run: figures.samples(run.splits),
-    "figures/learning_curves.png": lambda run: figures.learning_curves(run.history),
-    "figures/predictions.png": lambda run: figures.predictions(*run.shown),
-    "figures/confident_mistakes.png": lambda run: figures.confident_mistakes(*run.shown),
-    "figures/per_class.png": lambda run: figures.per_class(run.shown[1]),
-    "figures/architecture.png": lambda run: architecture(run.model),
 }
 
-# The same for each split that was evaluated: a function of its evaluation and its name in words.
-FILES_OF_SPLIT: dict[str, Callable[[Evaluation, str], str | Figure]] = {
-    "reports/{name}.txt": lambda evaluation, words: evaluation.report(),
-    "reports/{name}.json": lambda evaluation, words: _to_json(evaluation.report_json()),
-    CONFUSION: lambda evaluation, words: figures.confusion_matrix(evaluation, words.capitalize()),
+# The same for each split that was evaluated.
+FILES_OF_SPLIT: dict[str, Callable[[Evaluation], str]] = {
+    "reports/{name}.txt": lambda evaluation: evaluation.report(),
+    "reports/{name}.json": lambda evaluation: _to_json(evaluation.report_json()),
 }
 
 
-def write(folder: Path, run: RunResults, draw: bool = True) -> None:
-    """Writes every file of the run below `folder`. draw: all figures; else confusion matrices alone, in little time."""
+def write(folder: Path, run: RunResults, figures: "FigureProcess | None" = None) -> None:
+    """Writes every file of the run below `folder`. figures: draws them; without it, small confusion matrices alone."""
     write_predictions(folder / "predictions.npz", run.splits, run.evaluations)
-    for path, make in _all_files(run).items():
-        if not path.startswith(FIGURES):
-            _write(folder / path, make())
-    if draw:
-        draw_figures(folder, run)
-        return
+    texts = {path: make(run) for path, make in FILES.items()}
     for name, evaluation in run.evaluations.items():
-        title = f"{SPLITS[name].capitalize()}, {len(evaluation.labels):,} images"
-        _write(folder / CONFUSION.format(words=SPLITS[name]), confusion_image(evaluation, title))
-
-
-def draw_figures(folder: Path, run: RunResults) -> list[str]:
-    """Draws every figure of the run below `folder`. Returns their paths in it."""
-    figures = {path: make for path, make in _all_files(run).items() if path.startswith(FIGURES)}
-    for path, make in figures.items():
-        _write(folder / path, make())
-    return list(figures)
-
-
-def _all_files(run: RunResults) -> dict[str, Callable[[], str | Figure]]:
-    found: dict[str, Callable[[], str | Figure]] = {path: partial(make, run) for path, make in FILES.items()}
-    for name, evaluation in run.evaluations.items():
-        words = SPLITS[name]
-        found |= {p.format(name=name, words=words): partial(m, evaluation, words) for p, m in FILES_OF_SPLIT.items()}
-    return found
-
-
-def _write(path: Path, content: str | Figure | Image) -> None:
-    path.parent.mkdir(exist_ok=True)
-    if isinstance(content, str):
-        path.write_text(content, encoding="utf-8")
-    elif isinstance(content, Figure):
-        save(content, path)
+        texts |= {path.format(name=name): make(evaluation) for path, make in FILES_OF_SPLIT.items()}
+    for path, text in texts.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    if figures:
+        figures.begin(folder, run)
     else:
-        content.save(path)
+        _draw_confusions(folder, run)
+
+
+def _draw_confusions(folder: Path, run: RunResults) -> None:
+    from mnist_exp.evaluation.matrix_image import confusion_image
+
+    for name, evaluation in run.evaluations.items():
+        path = folder / CONFUSION.format(words=SPLITS[name])
+        path.parent.mkdir(exist_ok=True)
+        confusion_image(evaluation, f"{SPLITS[name].capitalize()}, {len(evaluation.labels):,} images").save(path)
 
 
 def _to_json(values: Mapping[str, Any]) -> str:

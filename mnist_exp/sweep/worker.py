@@ -147,7 +147,7 @@ def _train_once(
     if job.continues:
         with long_retries(), download(store, job.continues, CHECKPOINT) as checkpoint:
             shutil.copytree(checkpoint, active.checkpoints, dirs_exist_ok=True)
-    result = train_and_evaluate(config, splits, active, listener, draw=False)
+    result = train_and_evaluate(config, splits, active, listener)
     if job.keeps_checkpoint:
         shutil.copytree(active.checkpoints, active.artifacts / CHECKPOINT)
     return _conclude(active, [(result, listener)])
@@ -167,7 +167,7 @@ def _train_seeds(
         child = type(active).create_run(store, Path(settings.folder), settings.experiment, name, facts)
         child.timer = active.timer
         with child:
-            result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener, draw=False)
+            result = train_and_evaluate(config.with_values({"seed": seed}), splits, child, listener)
         done.append((replace(result, undelivered=child.undelivered), listener))
         if listener.pruned:
             break

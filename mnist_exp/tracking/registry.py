@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from mnist_exp.config.own_code import find_own_objects, import_own_objects, load_keras, places_of, source_files
 from mnist_exp.errors import Problem, TrackingError
@@ -50,7 +51,9 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
     places = places_of(objects)
     description = Model(metadata={**metadata, **({OWN_CODE: places} if places else {})})
     shutil.rmtree(folder, ignore_errors=True)  # of a call that failed
-    with _without_slots(model):
+    # MLflow would search all installed packages for what requires other versions, which are those just read: 0.4 s.
+    unchecked = patch("mlflow.utils.environment.warn_dependency_requirement_mismatches")
+    with _without_slots(model), unchecked:
         mlflow.keras.save_model(
             model,
             str(folder),

@@ -11,8 +11,9 @@ import numpy as np
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import DataError, Problem, TrackingError
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.evaluation.metrics import SPLITS, Evaluation
 from mnist_exp.evaluation.predictions import digests_of
+from mnist_exp.evaluation.run_files import RunResults
 from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.store import Store, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, download, fetch_run, read_run
@@ -27,7 +28,7 @@ def draw_run(store: Store, run: StoredRun, splits: Splits, model: "keras.Model |
     For a trial with several seeds they are those of its best seed. splits: the data of the run; DataError if they are
     others. model: the trained one, if it is loaded.
     """
-    from mnist_exp.evaluation import run_files
+    from mnist_exp.evaluation.figures import draw_figures
 
     source = run if run.model_run_id == run.id else fetch_run(store, run.model_run_id)
     predictions = read_run(store, source).predictions
@@ -37,14 +38,14 @@ def draw_run(store: Store, run: StoredRun, splits: Splits, model: "keras.Model |
         splits = replace(splits, test=None)
     for name, part in splits.scored.items():
         if not np.array_equal(digests_of(part), predictions[f"{name}_digests"]):
-            rule = f"must be those on which {run.label} was scored, but the {run_files.SPLITS[name]} images are others"
+            rule = f"must be those on which {run.label} was scored, but the {SPLITS[name]} images are others"
             raise DataError(Problem("the data set", rule, remedy="put those data back"))
     with download(store, source.id, "history.json") as path:
         history = History.from_curves(json.loads(path.read_text(encoding="utf-8")))
     evaluations = {name: _evaluation(predictions, name, splits.class_names) for name in splits.scored}
     model = model or load_model(store.uri, source.id)
     with tempfile.TemporaryDirectory() as folder:
-        drawn = run_files.draw_figures(Path(folder), run_files.RunResults(model, splits, history, evaluations))
+        drawn = draw_figures(Path(folder), RunResults.of(model, splits, history, evaluations))
         with store_errors(store.uri):
             store.client.log_artifacts(source.id, folder)
     return drawn

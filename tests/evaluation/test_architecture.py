@@ -7,7 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnist_exp import models
-from mnist_exp.evaluation.architecture import architecture, list_boxes
+from mnist_exp.evaluation.architecture import architecture
+from mnist_exp.evaluation.network import Network, list_boxes
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +67,7 @@ def test_small_layers_share_the_box_of_the_layer_before() -> None:
 def test_no_parameter_is_lost_or_counted_twice(build: Any) -> None:
     model = build()
     assert sum(box.parameters for box in list_boxes(model)) == model.count_params()
-    assert f"{model.count_params():,} parameters" in words(architecture(model))
+    assert f"{model.count_params():,} parameters" in words(architecture(Network.of(model)))
 
 
 def test_a_residual_block_branches_and_joins() -> None:
@@ -78,12 +79,12 @@ def test_a_residual_block_branches_and_joins() -> None:
     }  # fmt: skip
     assert boxes.index(joins[0]) + 1 in joins[1].parents  # past two convolutions
     first, second = joins[0].parents
-    assert f"from {first} and {second}, relu" in words(architecture(resnet()))
+    assert f"from {first} and {second}, relu" in words(architecture(Network.of(resnet())))
 
 
 @pytest.mark.parametrize("build", [mlp, cnn, resnet, shared, nested])
 def test_every_text_lies_within_its_box(build: Any) -> None:
-    figure = architecture(build())
+    figure = architecture(Network.of(build()))
     FigureCanvasAgg(figure).draw()
     boxes = [patch.get_window_extent() for patch in figure.axes[0].patches]
     texts = [text.get_window_extent() for text in figure.axes[0].texts[2:] if text.get_text()]
@@ -105,8 +106,8 @@ def test_a_subclassed_model_is_drawn_without_connections() -> None:
             return self.dense(pixels)
 
     model = Net()
-    assert any("not built yet" in word for word in words(architecture(model)))
+    assert any("not built yet" in word for word in words(architecture(Network.of(model))))
     model(np.zeros((1, 4)))
-    figure = architecture(model)
+    figure = architecture(Network.of(model))
     assert not figure.axes[0].lines
     assert "15 parameters; connections of the layers unknown" in words(figure)

@@ -14,11 +14,12 @@ import signal
 
 LIBRARIES = ["tensorflow", "keras", "mlflow.keras", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"]
 LIBRARIES += ["sklearn.datasets", "sklearn.metrics", "matplotlib.backends.backend_agg"]
-LIBRARIES += ["mnist_exp.evaluation.run_files", "mnist_exp.training.checkpoint", "mnist_exp.training.loop"]
+LIBRARIES += ["mnist_exp.evaluation.matrix_image", "mnist_exp.training.checkpoint", "mnist_exp.training.loop"]
 LIBRARIES += ["mnist_exp.models", "mnist_exp.tracking.environment", "mnist_exp.tracking.mlflow_run"]
 LIBRARIES += ["mnist_exp.sweep.worker"]
 PARENT_NAMES = frozenset(os.environ)  # before any library adds a variable of its own
 
+gc.disable()  # what is imported here stays
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; only the parent answers
 # The terminal belongs to the parent; a trial writes its output to its own log.
 _nowhere = os.open(os.devnull, os.O_RDWR)
@@ -37,3 +38,4 @@ for _library in LIBRARIES:
         os._exit(0)
 gc.collect()
 gc.freeze()  # so that a collection in a worker does not write to, and so copy, the memory it shares with the server
+gc.enable()
