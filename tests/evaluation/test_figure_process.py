@@ -65,7 +65,8 @@ def wait_until_ready(figures: FigureProcess) -> None:
 
 def kill(figures: FigureProcess) -> None:
     wait_until_ready(figures)
-    assert figures._process is not None and figures._process.pid is not None
+    assert figures._process is not None
+    assert figures._process.pid is not None
     os.kill(figures._process.pid, signal.SIGKILL)
     figures._process.join()
 
@@ -118,9 +119,13 @@ def test_what_the_process_could_not_draw_is_drawn_here(
 
 @linux
 def test_an_error_of_the_run_ends_the_process(results: RunResults) -> None:
-    with pytest.raises(ZeroDivisionError), FigureProcess(results.splits) as figures:
-        wait_until_ready(figures)
-        raise ZeroDivisionError
+    def fail() -> None:
+        with FigureProcess(results.splits) as figures:
+            wait_until_ready(figures)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not multiprocessing.active_children()
 
 
