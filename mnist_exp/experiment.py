@@ -124,9 +124,10 @@ def _run(config: RunConfig, listener: Listener) -> Result:
     with FigureProcess(splits) as figures:
         listener.on_data(splits)
         with tracking.start_run(config.settings(Tracking), config.name, resume, timer) as active:
-            result = train_and_evaluate(config, splits, active, listener, figures)
-            with timer("artifacts"):
-                figures.finish()
+            try:
+                result = train_and_evaluate(config, splits, active, listener, figures.begin)
+            finally:
+                figures.finish()  # also if the model cannot be stored
     return replace(result, undelivered=active.undelivered, refused=active.refused)  # known when the run has ended
 
 
@@ -145,11 +146,11 @@ def train_and_evaluate(
     splits: Splits,
     active: ActiveRun,
     listener: Listener,
-    figures: FigureProcess | None = None,
+    draw: run_files.Draw = run_files.draw_confusions,
 ) -> Result:
     """Trains and evaluates a run that exists in the store. A sweep's worker calls this for each trial.
 
-    splits: has no test set in a trial, so that the trial cannot use it. figures: draws them; a trial has none.
+    splits: has no test set in a trial, so that the trial cannot use it. draw: its figures.
     """
     listener.on_start(active)
     settings = config.settings(Training)
@@ -181,7 +182,7 @@ def train_and_evaluate(
             evaluations["test"] = evaluate(model, splits.test, splits.class_names)
         check_accuracy(history, evaluations)  # Keras must have reported the same
     with active.timer("artifacts"):
-        run_files.write(active.artifacts, run_files.RunResults.of(model, splits, history, evaluations), figures)
+        run_files.write(active.artifacts, run_files.RunResults.of(model, splits, history, evaluations), draw)
     with active.timer("tracking"):
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:

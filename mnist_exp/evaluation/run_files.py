@@ -17,8 +17,6 @@ from mnist_exp.evaluation.predictions import write_predictions
 if TYPE_CHECKING:
     import keras
 
-    from mnist_exp.evaluation.figure_process import FigureProcess
-
 CONFUSION = "figures/confusion_{words}.png"
 
 
@@ -44,6 +42,8 @@ class RunResults:
         return self.splits.scored[name].images, self.evaluations[name], SPLITS[name]
 
 
+Draw = Callable[[Path, RunResults], None]
+
 # The texts of a run below its artifacts; `figures` lists its figures. To add a file, add a line.
 FILES: dict[str, Callable[[RunResults], str]] = {
     "model_summary.txt": lambda run: run.summary,
@@ -57,8 +57,8 @@ FILES_OF_SPLIT: dict[str, Callable[[Evaluation], str]] = {
 }
 
 
-def write(folder: Path, run: RunResults, figures: "FigureProcess | None" = None) -> None:
-    """Writes every file of the run below `folder`. figures: draws them; without it, small confusion matrices alone."""
+def write(folder: Path, run: RunResults, draw: Draw) -> None:
+    """Writes every file of the run below `folder`. draw: draws its figures, or begins to."""
     write_predictions(folder / "predictions.npz", run.splits, run.evaluations)
     texts = {path: make(run) for path, make in FILES.items()}
     for name, evaluation in run.evaluations.items():
@@ -66,13 +66,11 @@ def write(folder: Path, run: RunResults, figures: "FigureProcess | None" = None)
     for path, text in texts.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    if figures:
-        figures.begin(folder, run)
-    else:
-        _draw_confusions(folder, run)
+    draw(folder, run)
 
 
-def _draw_confusions(folder: Path, run: RunResults) -> None:
+def draw_confusions(folder: Path, run: RunResults) -> None:
+    """Draws confusion matrices alone, in little time."""
     from mnist_exp.evaluation.matrix_image import confusion_image
 
     for name, evaluation in run.evaluations.items():

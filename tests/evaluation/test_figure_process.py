@@ -26,11 +26,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks saf
 @pytest.fixture
 def results() -> RunResults:
     generator = np.random.default_rng(0)
-    parts = [
+    train, validation, test = (
         ImageSet(generator.integers(0, 256, (12, 8, 8, 1), np.uint8), np.arange(12, dtype=np.int64) % 3)
         for _ in range(3)
-    ]
-    splits = Splits("shapes", *parts, ("a", "b", "c"), "12 shapes", "digest")
+    )
+    splits = Splits("shapes", train, validation, test, ("a", "b", "c"), "12 shapes", "digest")
     evaluations = {
         name: Evaluation(part.labels, generator.dirichlet([1, 1, 1], 12).astype(np.float32), splits.class_names)
         for name, part in splits.scored.items()
