@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
@@ -18,15 +19,16 @@ PATIENCE = 60  # seconds until a process that draws is given up
 class FigureProcess:
     """Draws the figures of one run: part of them in a process, which the context manager ends with its block.
 
-    The process is forked, and so has the images. It loads matplotlib while this one loads TensorFlow; once that is
-    loaded, a fork would copy the locks of its threads. Where there is no second core or no fork, or the process is not
-    ready or fails, this one draws everything.
+    The process is forked, and so has the images. It loads matplotlib while this one loads TensorFlow. A fork would copy
+    the locks of other threads, such as those of TensorFlow and of a notebook. Where there are any, or no second core,
+    or where the process is not ready in time or fails, this one draws everything.
     """
 
     def __init__(self, splits: Splits) -> None:
         self._drawn: tuple[Path, RunResults] | None = None
         self._process: multiprocessing.context.ForkProcess | None = None
-        if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and "tensorflow" not in sys.modules:
+        alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
+        if alone and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
             context = multiprocessing.get_context("fork")
             self._connection, other = context.Pipe()
             self._process = context.Process(target=_draw, args=(other, self._connection, splits), daemon=True)

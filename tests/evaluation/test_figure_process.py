@@ -45,6 +45,7 @@ def no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a run begins on a machine with two cores: tests before this one have loaded TensorFlow."""
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr("threading.active_count", lambda: 1)
 
 
 @pytest.fixture
@@ -148,8 +149,11 @@ def test_the_process_ends_with_a_killed_parent(results: RunResults) -> None:
         time.sleep(0.05)
 
 
-def test_one_core_draws_alone(results: RunResults, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+@pytest.mark.parametrize(("name", "value"), [("os.sched_getaffinity", {0}), ("threading.active_count", 2)])
+def test_one_core_and_a_second_thread_draw_alone(
+    name: str, value: object, results: RunResults, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name, lambda *pid: value, raising=False)
     with FigureProcess(results.splits) as figures:
         assert figures._process is None
         figures.begin(folder / "two", results)
