@@ -1,12 +1,13 @@
 """How long the trials of a sweep will take: from trials of the store that are alike, else from a short training."""
 
 import math
+import random
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +15,22 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Training
 from mnist_exp.data.splits import Splits
 from mnist_exp.sweep.pruners import asha
+from mnist_exp.sweep.space import Parameter, Space
 from mnist_exp.sweep.study import Study
+from mnist_exp.tracking.active_run import Timer
 from mnist_exp.tracking.costs import Cost
 
 NEAREST = 3  # known trainings that predict another
-PROBED = (20, 120)  # batches of an epoch of the two short trainings of a probe
-RECORDING = 0.5  # seconds of a trial in which it is recorded, which a probe does not do
+PROBED = (20, 120)  # batches of an epoch of the short trainings of a probe
+RECORDING = 0.4  # seconds of a trial in which it is evaluated and recorded, which a probe does not do
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a short training tells. cost: of a training whose program is there. compiling: seconds, if it is not."""
+
+    cost: Cost
+    compiling: float
 
 
 @dataclass(frozen=True)
@@ -84,34 +95,63 @@ def predict(known: Sequence[Cost], parameters: int, batch_size: int) -> Cost:
     return Cost(parameters, batch_size, float(beside), float(epoch))
 
 
-def probe(config: RunConfig, splits: Splits) -> Cost:
-    """Trains a config for a few batches and returns what all of them would cost."""
+def probe(config: RunConfig, splits: Splits) -> Probe:
+    """Trains a config three times for some batches and returns what all of them would cost."""
+    settings = config.settings(Training)
+    steps = math.ceil(settings.images_used(len(splits.train)) / settings.batch_size)
+    few, many = (min(steps, batches) for batches in PROBED)
+    first, second, again = (_train(config, splits, batches) for batches in (few, many, many))
+    step = max(0.0, second.epoch - first.epoch) / max(1, many - few)
+    epoch = again.epoch + step * (steps - many)
+    cost = Cost(again.parameters, settings.batch_size, again.beside + RECORDING, epoch)
+    return Probe(cost, max(0.0, second.beside - again.beside))
+
+
+def _train(config: RunConfig, splits: Splits, batches: int) -> Cost:
+    """Trains two epochs of so many batches. The second one counts."""
     from mnist_exp.optimizers import build_optimizer
     from mnist_exp.training.fit import fit, prepare_keras
 
-    settings = config.settings(Training)
-    steps = math.ceil(settings.images_used(len(splits.train)) / settings.batch_size)
-    begun, seconds = time.perf_counter(), list[float]()
-    probed = [min(steps, batches) for batches in PROBED]
-    for batches in probed:
-        short = settings.model_copy(update={"batches": batches, "epochs": 2})
+    settings = config.settings(Training).model_copy(update={"batches": batches, "epochs": 2, "program_cache": False})
+    timer, ends = Timer(), list[float]()
+    with timer("beside"):
         prepare_keras(config.seed, settings)
         model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
-        ends: list[float] = []
+        optimizer = build_optimizer(config, settings.steps(len(splits.train)))
 
-        def on_epoch(epoch: int, metrics: dict[str, float], ends: list[float] = ends) -> None:
-            ends.append(time.perf_counter())
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        ends.append(timer.elapsed("training"))
 
-        with tempfile.TemporaryDirectory() as folder:
-            fit(
-                model, build_optimizer(config, short.steps(len(splits.train))), splits, short, config.seed,
-                Path(folder), on_epoch=on_epoch,
-            )  # fmt: skip
-        seconds.append(ends[1] - ends[0])
-        beside, begun = ends[0] - begun, time.perf_counter()
-    step = max(0.0, seconds[1] - seconds[0]) / max(1, probed[1] - probed[0])
-    epoch = seconds[1] + step * (steps - probed[1])
-    return Cost(model.count_params(), settings.batch_size, beside + RECORDING, epoch)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(model, optimizer, splits, settings, config.seed, Path(folder), on_epoch=on_epoch, timed=timer)
+    beside = timer.seconds["beside"] + timer.seconds["compiling"]
+    return Cost(model.count_params(), settings.batch_size, beside, ends[1] - ends[0])
+
+
+def count_programs(space: Space, trials: int) -> int:
+    """Returns how many different programs so many random trials are likely to need.
+
+    Trials that differ in numbers alone, such as rates, share one.
+    """
+    rng = random.Random(0)
+
+    def choose(parameter: Parameter) -> Any:
+        values = parameter.values
+        if values.enumerable:
+            return rng.choice(parameter.grid)
+        return rng.randint(int(values.low), int(values.high)) if values.whole else 0.0
+
+    sampled = (space.sample(choose) for _ in range(trials))
+    return len({repr([value for value in values.values() if not isinstance(value, float)]) for values in sampled})
+
+
+def ratio_of_survivors(known: Sequence[Cost]) -> float:
+    """Returns how many times as long an epoch takes in these trainings as in the mean of them.
+
+    At a rung larger nets are more often among the best, so most epochs are those of nets that are slower than the mean.
+    """
+    mean = statistics.fmean(cost.epoch for cost in known)
+    return statistics.fmean((cost.epoch for cost in known), [cost.epochs for cost in known]) / mean if mean else 1.0
 
 
 def seconds_of(work: Work, costs: Sequence[Cost], executions: int, workers: int) -> float:

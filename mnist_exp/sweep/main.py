@@ -1,10 +1,12 @@
 """Runs a sweep, from a composed config to the exit status."""
 
+import os
 import shlex
 import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.schema import Executor, Sweep, Tracking
@@ -15,6 +17,7 @@ from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors import create_executor, prepare_executor, width
 from mnist_exp.sweep.executors.base import TrialExecutor
+from mnist_exp.sweep.executors.local import worker_environment
 from mnist_exp.sweep.plan import plan, size, total
 from mnist_exp.sweep.study import Study, check_settings, define_study, resume_study
 from mnist_exp.terminal import DELIVER, command_to_open
@@ -52,7 +55,10 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
     config = check_settings(composed)
     tracking, keys, resume = config.settings(Tracking), config.settings(Executor), config.settings(Sweep).resume
     if config.settings(Sweep).plan:
-        plan(define_study(composed), tracking, width(keys), display)
+        # A short training, too, gets a worker's share of the cores.
+        environment = worker_environment(0, width(keys)) if keys.kind == "local" else {}
+        with patch.dict(os.environ, environment):
+            plan(define_study(composed), tracking, width(keys), display)
         return 0
     prepare_executor(keys)  # the fork server imports its libraries while this process loads the data and the store
     study = define_study(composed) if resume is None else None

@@ -1,7 +1,9 @@
 """sweep.plan=true: lists what would run and starts nothing."""
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.sweep.display import SweepDisplay, format_values
-from mnist_exp.sweep.forecast import predict, probe, seconds_of, work_of
+from mnist_exp.sweep.forecast import count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking.costs import Cost, read_costs
@@ -69,18 +71,24 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
 def _say_time(
     study: Study, known: Sequence[Cost], planned: Sequence[Planned], splits: Splits, workers: int, display: SweepDisplay
 ) -> None:
-    """Says how long the trials will take, from known ones or from a short training of one of them."""
-    if known:
-        costs = [predict(known, one.parameters, one.batch_size) for one in planned]
-        why = f"{len(known)} runs of these models on this data"
-    else:
-        display.say("probe", "training one of them for a moment: the store holds no run of these models on this data")
-        middle = sorted(planned, key=lambda one: one.parameters)[len(planned) // 2]
-        costs, why = [probe(middle.config, splits)], f"a short training of {middle.parameters:,} parameters"
+    """Says how long the trials will take, from known ones or from short trainings of some of them."""
     count = total(study) or study.settings.max_epochs  # a trial takes one epoch at least
     assert count is not None  # else the sweep would have no end
+    alone = math.ceil(count / (workers or 1))  # trials of one worker
+    compiling, why = 0.0, f"{len(known)} runs of these models on this data"
+    if not known:
+        display.say("probe", "training some of them for a moment: the store holds no run of these models on this data")
+        by_size = sorted(planned, key=lambda one: one.parameters)
+        chosen = {one.parameters: one.config for one in (by_size[0], by_size[len(by_size) // 2], by_size[-1])}
+        probes = [probe(config, splits) for config in chosen.values()]
+        known = [one.cost for one in probes]
+        compiling = count_programs(study.space, alone) * statistics.fmean(one.compiling for one in probes)
+        why = f"short trainings of {' and '.join(f'{size:,}' for size in chosen)} parameters"
+    costs = [predict(known, one.parameters, one.batch_size) for one in planned]
+    if study.settings.asha:
+        costs = [replace(cost, epoch=cost.epoch * ratio_of_survivors(known)) for cost in costs]
     work = work_of(study, count)
-    seconds = seconds_of(work, costs, study.settings.executions, workers or 1)
+    seconds = seconds_of(work, costs, study.settings.executions, workers or 1) + compiling
     at_most = "at most " * study.settings.median
     display.say("work", str(work))
     display.say("time", f"{at_most}about {format_duration(seconds)} for the trials, by {why}")

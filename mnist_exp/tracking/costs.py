@@ -13,12 +13,13 @@ TRAINING = "wall_seconds/training"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training took, in seconds. beside: all that is not an epoch. epoch: a mean one, with its validation."""
+    """What a training took, in seconds. beside: all that is not an epoch. epoch: a mean one of `epochs`, validated."""
 
     parameters: int
     batch_size: int
     beside: float
     epoch: float
+    epochs: int = 1
 
 
 def read_costs(store: Store, digest: str, model: str) -> list[Cost]:
@@ -37,4 +38,4 @@ def _cost_of(run: StoredRun) -> Cost | None:
     if training is None or seconds is None or epochs == 0 or tags.PARAMETERS not in run.tags:
         return None
     parameters, batch = int(run.tags[tags.PARAMETERS]), int(run.params["training.batch_size"])
-    return Cost(parameters, batch, max(0.0, seconds - training), training / epochs)
+    return Cost(parameters, batch, max(0.0, seconds - training), training / epochs, epochs)

@@ -10,9 +10,10 @@ from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.config.objective import Objective
 from mnist_exp.data.load import load_splits
-from mnist_exp.sweep.forecast import predict, probe, seconds_of, work_of
+from mnist_exp.sweep.forecast import count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
 from mnist_exp.sweep.pruners.asha import expected, goes_on
 from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.tracking.costs import Cost
 
@@ -82,11 +83,26 @@ def test_the_time_is_that_of_all_trials_on_the_workers():
 def test_a_probe_trains_a_moment_and_answers_for_an_epoch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = check(compose(["dataset=digits", "model=mlp", "model.widths=[8]", "tracking=off"]))
-    cost = probe(config, load_splits(config))
+    probed = probe(config, load_splits(config))
+    cost = probed.cost
     assert (cost.parameters, cost.batch_size) == (
         28 * 28 * 8 + 8 + 8 * 10 + 10,
         config.values["training"]["batch_size"],
     )
     assert cost.epoch > 0
     assert cost.beside > 0
+    assert probed.compiling > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_differ_in_rates_alone_share_a_program():
+    rate = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
+    space = parse({}, "test", (rate, "model.widths=[8],[16]", "training.batch_size=range(32,65,32)"), {})
+    assert count_programs(space, 100) == 4
+    assert count_programs(space, 1) == 1
+
+
+def test_most_epochs_are_those_of_the_nets_that_go_on():
+    known = [Cost(1000, 32, 1.0, 0.1, 1), Cost(2000, 32, 1.0, 0.1, 1), Cost(90_000, 32, 1.0, 0.4, 8)]
+    assert ratio_of_survivors(known) == pytest.approx((0.1 + 0.1 + 8 * 0.4) / 10 / 0.2)
+    assert ratio_of_survivors(known[:2]) == 1
