@@ -15,7 +15,7 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Training
 from mnist_exp.data.splits import Splits
 from mnist_exp.sweep.pruners import asha
-from mnist_exp.sweep.space import Parameter, Space
+from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.sweep.study import Study
 from mnist_exp.tracking.active_run import Timer
 from mnist_exp.tracking.costs import Cost
@@ -137,7 +137,7 @@ def count_programs(space: Space, trials: int) -> int:
 
     def choose(parameter: Parameter) -> Any:
         values = parameter.values
-        if values.enumerable:
+        if isinstance(values, Choices) or values.enumerable:
             return rng.choice(parameter.grid)
         return rng.randint(int(values.low), int(values.high)) if values.whole else 0.0
 

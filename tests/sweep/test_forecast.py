@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 from light_trials import study_of
+from spaces import parse
 
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
@@ -13,7 +14,6 @@ from mnist_exp.data.load import load_splits
 from mnist_exp.sweep.forecast import count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
 from mnist_exp.sweep.pruners.asha import expected, goes_on
 from mnist_exp.sweep.samplers import create_sampler
-from mnist_exp.sweep.syntax import parse
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.tracking.costs import Cost
 

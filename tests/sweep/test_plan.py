@@ -32,7 +32,7 @@ def test_a_plan_lists_what_would_run_and_starts_nothing(tmp_path, monkeypatch, c
     deeper = 64 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10
     assert [row[0] for row in rows] == [f"{dense:,}"] * 2 + [f"{deeper:,}"] * 2
     assert "work 4 trials, 8 epochs: 4 to epoch 2" in " ".join(out.split())
-    assert f"by a short training of {deeper:,} parameters" in " ".join(out.split())
+    assert f"by short trainings of {dense:,} and {deeper:,} parameters" in " ".join(out.split())
     assert list(tmp_path.iterdir()) == []
 
 
