@@ -22,6 +22,7 @@ from mnist_exp.tracking.costs import Cost
 
 NEAREST = 3  # known trainings that predict another
 PROBED = (20, 120)  # batches of an epoch of the short trainings of a probe
+BETWEEN = 0.13  # seconds from the end of a run to the start of the next
 RECORDING = 0.4  # seconds of a trial in which it is evaluated and recorded, which a probe does not do
 
 
@@ -157,4 +158,6 @@ def ratio_of_survivors(known: Sequence[Cost]) -> float:
 def seconds_of(work: Work, costs: Sequence[Cost], executions: int, workers: int) -> float:
     """Returns the expected wall time of the trials. costs: of trials of the sweep, as a sample."""
     beside, epoch = (statistics.fmean(getattr(cost, name) for cost in costs) for name in ("beside", "epoch"))
-    return (work.trials * beside + work.epochs * epoch) * executions / min(workers, work.trials)
+    runs = 1 if executions == 1 else 1 + executions  # each seed is a run of its own below that of the trial
+    alone = (work.trials * beside + work.epochs * epoch) * executions + work.trials * runs * BETWEEN
+    return alone / min(workers, work.trials)

@@ -11,7 +11,7 @@ from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.config.objective import Objective
 from mnist_exp.data.load import load_splits
-from mnist_exp.sweep.forecast import count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
+from mnist_exp.sweep.forecast import BETWEEN, count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
 from mnist_exp.sweep.pruners.asha import expected, goes_on
 from mnist_exp.sweep.samplers import create_sampler
 from mnist_exp.sweep.trial import Proposal
@@ -76,8 +76,12 @@ def test_a_cost_is_that_of_trainings_that_are_alike():
 def test_the_time_is_that_of_all_trials_on_the_workers():
     work = work_of(study_of("grid", "training.epochs=6"), 12)
     costs = [Cost(1, 1, 1.0, 0.5), Cost(1, 1, 3.0, 1.5)]
-    assert seconds_of(work, costs, executions=2, workers=3) == pytest.approx((12 * 2 + 72 * 1) * 2 / 3)
-    assert seconds_of(work, costs, executions=1, workers=100) == pytest.approx(2 + 6)  # no more workers than trials
+    assert seconds_of(work, costs, executions=2, workers=3) == pytest.approx(
+        ((12 * 2 + 72 * 1) * 2 + 12 * 3 * BETWEEN) / 3
+    )
+    assert seconds_of(work, costs, executions=1, workers=100) == pytest.approx(
+        2 + 6 + BETWEEN
+    )  # no more workers than trials
 
 
 def test_a_probe_trains_a_moment_and_answers_for_an_epoch(tmp_path, monkeypatch):
