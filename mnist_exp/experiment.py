@@ -127,7 +127,8 @@ def _run(config: RunConfig, listener: Listener) -> Result:
             try:
                 result = train_and_evaluate(config, splits, active, listener, figures.begin)
             finally:
-                figures.finish()  # also if the model cannot be stored
+                with timer("artifacts"):
+                    figures.finish()  # also if the model cannot be stored
     return replace(result, undelivered=active.undelivered, refused=active.refused)  # known when the run has ended
 
 

@@ -230,9 +230,9 @@ def _resolve(config: DictConfig, key: str, call: re.Match) -> Any:
 def _compose_choices(choices: Mapping[str, str]) -> Composed:
     """Composes these choices. Those of most runs are the defaults, which are composed once."""
     defaults = _compose(())
-    return (
-        defaults if choices == defaults.choices else _compose(tuple(f"{key}={value}" for key, value in choices.items()))
-    )
+    if choices == defaults.choices:
+        return defaults
+    return _compose(tuple(f"{group}={choice}" for group, choice in choices.items()))
 
 
 @functools.lru_cache(maxsize=8)

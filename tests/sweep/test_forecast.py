@@ -76,12 +76,10 @@ def test_a_cost_is_that_of_trainings_that_are_alike():
 def test_the_time_is_that_of_all_trials_on_the_workers():
     work = work_of(study_of("grid", "training.epochs=6"), 12)
     costs = [Cost(1, 1, 1.0, 0.5), Cost(1, 1, 3.0, 1.5)]
-    assert seconds_of(work, costs, executions=2, workers=3) == pytest.approx(
-        ((12 * 2 + 72 * 1) * 2 + 12 * 3 * BETWEEN) / 3
-    )
-    assert seconds_of(work, costs, executions=1, workers=100) == pytest.approx(
-        2 + 6 + BETWEEN
-    )  # no more workers than trials
+    with_seeds = seconds_of(work, costs, executions=2, workers=3)
+    assert with_seeds == pytest.approx(((12 * 2 + 72 * 1) * 2 + 12 * 3 * BETWEEN) / 3)
+    no_more_workers_than_trials = seconds_of(work, costs, executions=1, workers=100)
+    assert no_more_workers_than_trials == pytest.approx(2 + 6 + BETWEEN)
 
 
 def test_a_probe_trains_a_moment_and_answers_for_an_epoch(tmp_path, monkeypatch):
