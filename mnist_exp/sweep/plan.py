@@ -74,7 +74,7 @@ def _say_time(
     """Says how long the trials will take, from known ones or from short trainings of some of them."""
     count = total(study) or study.settings.max_epochs  # a trial takes one epoch at least
     assert count is not None  # else the sweep would have no end
-    alone = math.ceil(count / (workers or 1))  # trials of one worker
+    workers = workers or 1
     compiling, why = 0.0, f"{len(known)} runs of these models on this data"
     if not known:
         display.say("probe", "training some of them for a moment: the store holds no run of these models on this data")
@@ -82,13 +82,16 @@ def _say_time(
         chosen = {one.parameters: one.config for one in (by_size[0], by_size[len(by_size) // 2], by_size[-1])}
         probes = [probe(config, splits) for config in chosen.values()]
         known = [one.cost for one in probes]
+        alone = math.ceil(count / workers)  # trials of one worker
         compiling = count_programs(study.space, alone) * statistics.fmean(one.compiling for one in probes)
-        why = f"short trainings of {' and '.join(f'{size:,}' for size in chosen)} parameters"
+        *smaller, largest = (f"{size:,}" for size in chosen)
+        why = f"short trainings of {' and '.join(filter(None, (', '.join(smaller), largest)))} parameters"
     costs = [predict(known, one.parameters, one.batch_size) for one in planned]
     if study.settings.asha:
-        costs = [replace(cost, epoch=cost.epoch * ratio_of_survivors(known)) for cost in costs]
+        ratio = ratio_of_survivors(known)
+        costs = [replace(cost, epoch=cost.epoch * ratio) for cost in costs]
     work = work_of(study, count)
-    seconds = seconds_of(work, costs, study.settings.executions, workers or 1) + compiling
+    seconds = seconds_of(work, costs, study.settings.executions, workers) + compiling
     at_most = "at most " * study.settings.median
     display.say("work", str(work))
     display.say("time", f"{at_most}about {format_duration(seconds)} for the trials, by {why}")
