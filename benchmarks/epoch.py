@@ -19,8 +19,8 @@ from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.optimizers import build_optimizer
 from mnist_exp.training.batches import BatchOrder
+from mnist_exp.training.build import build_optimizer
 from mnist_exp.training.evaluate import encode_labels
 from mnist_exp.training.fit import build_loss
 from mnist_exp.training.modes import choose_mode

@@ -34,9 +34,9 @@ from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import TrainingError
-from mnist_exp.optimizers import build_optimizer
 from mnist_exp.sweep.syntax import read_space
 from mnist_exp.sweep.trial_configs import TrialConfigs
+from mnist_exp.training.build import build_optimizer
 
 SEEDS = 2
 # Everything is a choice or a range, so that whatever a search proposes is a row of the table.

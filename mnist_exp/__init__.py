@@ -1,7 +1,7 @@
 """Experiment tracking and hyperparameter sweeps for image classifiers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
@@ -14,23 +14,26 @@ if TYPE_CHECKING:
 __all__ = ["load_model", "predict_digit", "run"]
 
 
-def run(*overrides: str, quiet: bool = False) -> "Result":
+def run(*overrides: str, data: Any = None, quiet: bool = False) -> "Result":
     """Trains, evaluates and records one run, as the command line does.
 
-    overrides: such as "model=cnn". quiet: print nothing. Raises a UserError (mnist_exp.errors) if the config, the data
-    or the store cannot be used.
+    overrides: such as "model=cnn". data: images and labels instead of a data set of the config: (images, labels), two
+    such pairs for training and test, arrays named x_train, y_train, ..., or a tf.data pipeline; images are numbers from
+    0 to 255 or from 0 to 1, (n, height, width[, channels]). quiet: print nothing. Raises a UserError
+    (mnist_exp.errors) if the config, the data or the store cannot be used.
     """
     from mnist_exp.config.compose import compose
+    from mnist_exp.data.arrays import GIVEN
     from mnist_exp.experiment import configure
     from mnist_exp.experiment import run as run_experiment
     from mnist_exp.terminal import RunDisplay
 
-    config = configure(compose(overrides))
+    config = configure(compose(overrides if data is None else (*GIVEN, *overrides)))
     if quiet:
-        return run_experiment(config)
+        return run_experiment(config, data=data)
     display = RunDisplay()
     with display.cleared():
-        result = run_experiment(config, display)
+        result = run_experiment(config, display, data)
     display.show_result(result)
     return result
 

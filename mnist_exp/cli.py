@@ -13,12 +13,12 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import NoReturn
 
+from mnist_exp.commands import COMMANDS
 from mnist_exp.config.compose import Composed, compose_command_line, nearest
 from mnist_exp.config.help import register_help
 from mnist_exp.errors import ConfigError, Problem, UserError, sentence
 from mnist_exp.secrets import hide
 
-COMMANDS = ("compare", "demo", "export", "figures", "predict", "promote", "reproduce", "store", "sweep", "ui")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OBJECTS_BETWEEN_COLLECTIONS = 50_000  # Python's 700 let it search the libraries for garbage again and again
 
@@ -80,9 +80,11 @@ def _run(arguments: list[str]) -> int:
     if arguments and arguments[0].isidentifier():
         remedy = nearest(arguments[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
         raise ConfigError(Problem(arguments[0], "is neither a command nor KEY=VALUE", remedy=remedy))
-    if {"-sc", "--shell-completion"} & set(arguments) and sys.argv[0].endswith("__main__.py"):
-        remedy = 'use the installed script: eval "$(mnist-exp -sc install=bash)"'
-        raise ConfigError(Problem("-sc", "cannot complete python -m mnist_exp", remedy=remedy))
+    if {"-sc", "--shell-completion"} & set(arguments):
+        remedy = 'type eval "$(mnist-exp completion bash)", or zsh or fish instead of bash'
+        raise ConfigError(
+            Problem(arguments[0], "is Hydra's completion, which does not know the commands", remedy=remedy)
+        )
     register_help()
     return max(map(_start, compose_command_line()), default=0)
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_exp import tracking
 from mnist_exp.config.check import check
-from mnist_exp.config.compose import Composed
-from mnist_exp.config.resume import check_single, resume_run, wanted_run
+from mnist_exp.config.compose import Composed, by_key, compose
+from mnist_exp.config.resume import RESUME, START, check_single, resume_run, start_from, wanted_run
 from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import General, Tracking, Training
 from mnist_exp.data.load import load_splits
@@ -18,12 +18,11 @@ from mnist_exp.evaluation import run_files
 from mnist_exp.evaluation.figure_process import FigureProcess
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.log import log_line
-from mnist_exp.optimizers import build_optimizer
 from mnist_exp.tracking.active_run import ActiveRun, Timer
-from mnist_exp.tracking.log_run import log_epoch, log_results, log_start
-from mnist_exp.training.contract import check_model
+from mnist_exp.tracking.log_run import log_results, log_start
+from mnist_exp.trainer import Listener, Trainer, format_metrics
 from mnist_exp.training.evaluate import check_accuracy, evaluate
-from mnist_exp.training.fit import fit, prepare_keras
+from mnist_exp.training.fit import prepare_keras
 from mnist_exp.training.model_files import export
 
 if TYPE_CHECKING:
@@ -67,59 +66,59 @@ class Result:
         return load_model(self.uri, self.run_id)
 
 
-class Listener:
-    """Receives the progress of a run. The base class ignores it. Epochs and steps are counted from 1."""
-
-    def on_data(self, splits: Splits) -> None:
-        """The data set was loaded and split."""
-
-    def on_start(self, active: ActiveRun) -> None:
-        """The run exists in the store, and its folder on this machine."""
-
-    def on_model(self, model: "keras.Model", config: RunConfig) -> None:
-        """The model was built. Training starts next."""
-
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
-        """A training step ended."""
-
-    def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool | None:
-        """An epoch ended. Return True to stop the training."""
-
-    def on_evaluation(self) -> None:
-        """Training ended. Evaluation starts next."""
-
-
 def configure(composed: Composed) -> RunConfig:
     """Returns the checked config of a run: as composed, or as recorded by the run named in training.resume.
 
     Raises ConfigError with every problem, TrackingError if the run to be resumed is unknown or cannot be resumed.
     """
     check_single(composed)
+    if (begun := with_parent(composed)) is not composed:
+        composed = compose(begun.overrides, composed.source)
     wanted = wanted_run(composed)
     if wanted is None:
         return check(composed)
-    settings = Tracking(**plain(composed.config.tracking))
-    if not settings.enabled:
-        rule = "needs the tracking store that knows the run"
-        raise ConfigError(Problem("training.resume", rule, "tracking=off", "leave tracking=off out"))
-    run_id, recorded, choices = tracking.read_resumable(settings, wanted)
+    run_id, recorded, choices = tracking.read_resumable(_tracking_for(composed, RESUME), wanted)
     return resume_run(composed, recorded, choices, run_id)
 
 
-def run(config: RunConfig, listener: Listener | None = None) -> Result:
+def with_parent(composed: Composed) -> Composed:
+    """Returns a command line with the net and the id of the run that training.start_from names, if it names one.
+
+    Raises TrackingError if there is no such run, or if it did not finish.
+    """
+    wanted = wanted_run(composed, START)
+    if wanted is None:
+        return composed
+    run_id, values, choices = tracking.read_parent(_tracking_for(composed, START), wanted)
+    overrides = start_from(composed.overrides, run_id, values, choices)
+    chosen = {key: text.partition("=")[2] for key, text in by_key(overrides).items() if key == "model"}
+    return replace(composed, overrides=tuple(overrides), choices={**composed.choices, **chosen})
+
+
+def _tracking_for(composed: Composed, key: str) -> Tracking:
+    settings = Tracking(**plain(composed.config.tracking))
+    if not settings.enabled:
+        rule = "needs the tracking store that knows the run"
+        raise ConfigError(Problem(key, rule, "tracking=off", "leave tracking=off out"))
+    return settings
+
+
+def run(config: RunConfig, listener: Listener | None = None, data: Any = None) -> Result:
     """Trains, evaluates and records one run.
+
+    data: images and labels that take the place of the data set of the config, see `mnist_exp.run`.
 
     Raises a UserError before training if the data or the store cannot be used. If the run fails or is interrupted,
     the store shows it as FAILED or KILLED.
     """
     with exits_as_errors():
-        return _run(config, listener or Listener())
+        return _run(config, listener or Listener(), data)
 
 
-def _run(config: RunConfig, listener: Listener) -> Result:
+def _run(config: RunConfig, listener: Listener, data: Any) -> Result:
     timer = Timer()
     with timer("data"):
-        splits = load_splits(config)
+        splits = load_splits(config, data=data)
     resume = config.settings(Training).resume
     with FigureProcess(splits) as figures:
         listener.on_data(splits)
@@ -154,41 +153,28 @@ def train_and_evaluate(
     splits: has no test set in a trial, so that the trial cannot use it. draw: its figures.
     """
     listener.on_start(active)
-    settings = config.settings(Training)
     with active.timer("imports"):
-        prepare_keras(config.seed, settings)
+        prepare_keras(config.seed, config.settings(Training))
+        from mnist_exp.training.augmentation import show_changes
     with active.timer("tracking"):
         log_start(active, config, splits)
-    with active.timer("building"):
-        model = config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
-        optimizer = build_optimizer(config, settings.steps(len(splits.train)))
-        check_model(model, splits.train.images, len(splits.class_names), active.folder)
-    listener.on_model(model, config)
-
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in splits.parts.items())
-    log_line(f"{active.name}: {splits.name}, {sizes} images; {model.count_params():,} parameters")
-
-    def on_epoch(epoch: int, metrics: Mapping[str, float]) -> bool | None:
-        log_line(f"epoch {epoch}: {_format(metrics)}")
-        log_epoch(active, epoch, metrics)
-        return listener.on_epoch(epoch, metrics)
-
-    history, validation = fit(
-        model, optimizer, splits, settings, config.seed, active.checkpoints, listener.on_step, on_epoch, active.timer
-    )
+    trained, splits = Trainer(config, active, listener).train(splits)
+    model, history = trained.model, trained.history
     listener.on_evaluation()
     with active.timer("evaluation"):
-        evaluations = {"val": validation}
+        evaluations = {"val": trained.validation}
         if splits.test:
             evaluations["test"] = evaluate(model, splits.test, splits.class_names)
-        check_accuracy(history, evaluations)  # Keras must have reported the same
+        check_accuracy(history, evaluations)
     with active.timer("artifacts"):
-        run_files.write(active.artifacts, run_files.RunResults.of(model, splits, history, evaluations), draw)
+        seen = show_changes(config, splits)
+        results = run_files.RunResults.of(model, splits, history, evaluations, seen)
+        run_files.write(active.artifacts, results, draw)
     with active.timer("tracking"):
         metrics = log_results(active, config, model, splits, history, evaluations)
         if name := config.settings(General).export:
             export(model, "h5", active.artifacts / name, list(splits.scored.values())[-1].images[:1000])
-    log_line(f"epoch {history.used_epoch} was used: {_format(metrics)}")
+    log_line(f"epoch {history.used_epoch} was used: {format_metrics(metrics)}")
     return Result(
         name=active.name,
         run_id=active.id,
@@ -202,7 +188,3 @@ def train_and_evaluate(
         seconds=active.seconds,
         uri=active.uri,
     )
-
-
-def _format(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -2,35 +2,13 @@
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from mnist_exp.config.run_config import RunConfig
-from mnist_exp.config.schema import NotNegative, Positive, Schedule, UpToOne
+from mnist_exp.config.schema import NotNegative, Positive, UpToOne
 
 if TYPE_CHECKING:
     from keras.optimizers import Optimizer
     from keras.optimizers.schedules import LearningRateSchedule
 
     Rate: TypeAlias = float | LearningRateSchedule
-
-
-def build_optimizer(config: RunConfig, steps: int) -> "Optimizer":
-    """Builds the optimizer of a config. Its learning rate is scheduled over `steps` batches."""
-    return config.build("optimizer", schedule_learning_rate(config.settings(Schedule), steps))
-
-
-def schedule_learning_rate(settings: Schedule, steps: int) -> "Rate":
-    """Returns the learning rate over `steps` batches: a number, or a cosine that ends at zero.
-
-    settings.warmup: the share of the steps in which the cosine first rises linearly from zero (Loshchilov and Hutter
-    2017).
-    """
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    from keras.optimizers.schedules import CosineDecay
-
-    rising = round(settings.warmup * steps)
-    if not rising:
-        return CosineDecay(settings.learning_rate, steps)
-    return CosineDecay(0.0, steps - rising, warmup_target=settings.learning_rate, warmup_steps=rising)
 
 
 def adam(rate: "Rate", *, beta_1: UpToOne, beta_2: UpToOne, epsilon: Positive) -> "Optimizer":

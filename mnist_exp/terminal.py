@@ -19,13 +19,14 @@ from rich.text import Text
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.config.schema import Training
-from mnist_exp.evaluation.metrics import SPLITS, format_scores
-from mnist_exp.experiment import Listener, Result, configure, run
+from mnist_exp.evaluation.metrics import SPLITS, table_of_scores
+from mnist_exp.experiment import Result, configure, run
 from mnist_exp.log import LibraryOutput, hide_library_output
 from mnist_exp.secrets import hide
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.tracking.active_run import ActiveRun
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
+from mnist_exp.trainer import Listener
 
 if TYPE_CHECKING:
     import keras
@@ -117,6 +118,8 @@ class RunDisplay(Console, Listener):
         self.say("", f"{sizes}; {height}x{width} {colour}, {len(splits.class_names)} classes")
         for where, count in splits.repeated.items():
             self.say("", f"{count:,} identical images in {where}")
+        for note in splits.notes:
+            self.say("note", note)
         self._wait_for("loading the libraries")
 
     def on_start(self, active: ActiveRun) -> None:
@@ -138,6 +141,13 @@ class RunDisplay(Console, Listener):
             self._progress.reset(self._task, total=settings.epochs)
             self._progress.start()
 
+    def on_fold(self, fold: int, folds: int) -> None:
+        self.say("fold", f"{fold} of {folds}")
+        self._started, self._first_epoch = time.perf_counter(), None
+        if self.console.is_interactive:
+            assert self._settings
+            self._progress.reset(self._task, total=self._settings.epochs)
+
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         self._progress.update(self._task, completed=epoch - 1 + step / steps, epoch=epoch, last=self._last_epoch)
 
@@ -157,14 +167,16 @@ class RunDisplay(Console, Listener):
             per_epoch = seconds / (epoch - self._first_epoch + 1)
             self.say("time", f"{_seconds(per_epoch)} s per epoch, about {format_duration(per_epoch * remaining)} left")
 
+    def on_note(self, text: str) -> None:
+        self.say("note", text)
+
     def on_evaluation(self) -> None:
         self._progress.live.stop()
         self._wait_for("evaluating, drawing and saving")
 
     def show_result(self, result: Result) -> None:
         """Prints the table at the end of a run."""
-        rows = [(label, *format_scores(result.metrics, split)) for split, label in SPLITS.items()]
-        self.table(("", "accuracy", "95% interval", "macro F1", "cross-entropy"), rows)
+        self.table(*table_of_scores(result.metrics, list(SPLITS)))
         if result.diverged:
             guessing = f"{math.log(len(result.class_names)):.3g}"
             found = f"the cross-entropy is {result.metrics['val/cross_entropy']:.3g}, that of guessing is {guessing}"

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,3 +176,20 @@ def test_a_diverged_run_is_finished_and_called_diverged(tmp_path, monkeypatch):
     assert (run.status, run.tags["diverged"]) == ("FINISHED", "true")
     assert "**Diverged** The training ended much worse than guessing." in run.tags["mlflow.note.content"]
     assert run.metrics["test/cross_entropy"] > 1e6
+
+
+def test_data_of_a_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sklearn.datasets import load_digits
+
+    import mnist_exp
+
+    monkeypatch.chdir(tmp_path)
+    digits = load_digits()
+    result = mnist_exp.run("training.epochs=3", "dataset.name=mine", data=(digits.images / 16, digits.target))
+    assert result.metrics["val/accuracy"] > 0.5
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "numbers from 0 to 1 became whole numbers from 0 to 255" in printed
+    (described,) = tmp_path.glob("mlruns/**/data.json")
+    assert json.loads(described.read_text())["notes"][0].startswith("numbers from 0 to 1")

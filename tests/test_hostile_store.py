@@ -155,8 +155,7 @@ def test_the_attack_is_real_and_the_error_says_what_to_type(run_main, client, ma
     for key in ("validation", "method", "test", "limit", "seed"):
         config["dataset"][key] = read_config(client)["dataset"][key]
     write_config(client, config)
-    with pytest.raises(AttributeError):  # the text that the program prints is no data set
-        run_main("export", "victim", *option.split())
+    run_main("export", "victim", *option.split())
     assert marker.exists()
 
 

@@ -198,7 +198,7 @@ def test_a_net_that_ends_the_process_fails_the_run(late_nets: None, tmp_path: Pa
 
 
 def test_a_data_set_that_ends_the_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(config: object) -> None:
+    def end(config: object, data: object) -> None:
         sys.exit("no data today")
 
     monkeypatch.setattr(experiment, "load_splits", end)

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import CONF, compose
-from mnist_exp.optimizers import build_optimizer
+from mnist_exp.training.build import build_optimizer
 
-OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml") if path.stem != "custom")
 STEPS = 100
 
 

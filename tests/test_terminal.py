@@ -125,8 +125,8 @@ def test_a_log_tells_the_story_in_plain_lines(log: Made) -> None:
     assert re.fullmatch(r"time +\S+ s per epoch, about \d+ s left", lines[7])
     assert lines[8].startswith("epoch 2/12")
     assert lines[11].split() == ["accuracy", "95%", "interval", "macro", "F1", "cross-entropy"]
-    assert re.fullmatch(r"validation +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[12])
-    assert re.fullmatch(r"test +95\.00% +90\.00% - 100\.00% +0\.9400 +0\.2", lines[13])
+    assert re.fullmatch(r"validation +95\.00% +90\.00-100\.00% +0\.9400 +0\.2", lines[12])
+    assert re.fullmatch(r"test +95\.00% +90\.00-100\.00% +0\.9400 +0\.2", lines[13])
     assert lines[15:] == [
         "run        mlp-adam-s0 (01234567)",
         "time       3.0 s, 2.0 s of it training 2 epochs",

@@ -1,6 +1,5 @@
 """Hydra's way to our sweeps and to config groups outside conf/. Hydra finds this package by the folder's name."""
 
-import os
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -25,14 +24,17 @@ class MnistExpSweeper(Sweeper):
 
 
 class MnistExpSearchPath(SearchPathPlugin):
-    """Lets this program, and no other that uses Hydra, find config groups beside conf/ and in the current folder."""
+    """Lets this program, and no other that uses Hydra, find the user's configs: those of the current folder.
+
+    They lie in its folder conf/, or in folders with the names of config groups, such as experiment/ and sweeps/.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        from mnist_exp.config.compose import CONF, ROOT
+        from mnist_exp.config.compose import CONF, ROOT, own_folders
 
         if not any(element.path.removeprefix("file://") == str(CONF) for element in search_path.get_path()):
             return
-        for folder in dict.fromkeys((str(ROOT), os.getcwd())):
+        for folder in dict.fromkeys((ROOT, *own_folders())):
             search_path.append("mnist_exp", f"{GroupsSource.scheme()}://{folder}")
 
 

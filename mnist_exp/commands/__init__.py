@@ -1,1 +1,16 @@
 """The commands of the command line, one module each."""
+
+COMMANDS = (
+    "compare",
+    "completion",
+    "demo",
+    "export",
+    "figures",
+    "new",
+    "predict",
+    "promote",
+    "reproduce",
+    "store",
+    "sweep",
+    "ui",
+)

@@ -18,9 +18,11 @@ def draw_figures(store: Store, run: StoredRun) -> list[str]:
     """
     from mnist_exp.data.load import load_splits
     from mnist_exp.tracking.run_figures import draw_run
+    from mnist_exp.training.augmentation import show_changes
 
     config = RunConfig(read_config(store, run), run.choices)
-    return draw_run(store, run, load_splits(config))
+    splits = load_splits(config)
+    return draw_run(store, run, splits, augmented=show_changes(config, splits))
 
 
 @click.command(help=__doc__)

@@ -232,7 +232,7 @@ def compare_recipes(store: Store, choice: Choice) -> RecipeComparison:
 
 def recipe_of(run: StoredRun) -> RecipeKey:
     """Returns what the runs of one recipe share: data set and validation images, and every value but the seed."""
-    return data_of(run), frozenset((key, value) for key, value in run.params.items() if key not in NOT_TRAINED)
+    return data_of(run), frozenset((key, value) for key, value in run.set_params.items() if key not in NOT_TRAINED)
 
 
 def _group(runs: Sequence[StoredRun], choice: Choice) -> list[Recipe]:

@@ -12,11 +12,11 @@ import numpy as np
 from mnist_exp import experiment
 from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_tracking
 from mnist_exp.config.check import check_values
+from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import DataError, Problem
 from mnist_exp.evaluation.statistics import PairedTest, test_pair
-from mnist_exp.experiment import Listener
 from mnist_exp.log import hide_library_output
 from mnist_exp.terminal import RunDisplay
 from mnist_exp.tracking import tags
@@ -24,6 +24,7 @@ from mnist_exp.tracking.find import experiment_name, find_finished
 from mnist_exp.tracking.registry import load_model
 from mnist_exp.tracking.store import Store, connect_existing
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run, read_config, read_run
+from mnist_exp.trainer import Listener
 
 # What is compared, in words, and the beginnings of its tags.
 ENVIRONMENT = {
@@ -31,6 +32,7 @@ ENVIRONMENT = {
     "hardware": (tags.HARDWARE, tags.SYSTEM),
     "the code of mnist_exp": (tags.CODE,),
     "the commit of the current folder": (tags.COMMIT, tags.DIRTY),
+    "the code that the config names": (tags.OWN_CODE,),
 }
 
 
@@ -110,7 +112,8 @@ def command(
     first = fetch_run(store, found.run.model_run_id)
     settings = settings.model_copy(update={"experiment": experiment or experiment_name(store, first)})
     with tempfile.TemporaryDirectory() as empty, hide_library_output():
-        changes = find_changes(first, collect_tags(Path(empty)))
+        now = collect_tags(Path(empty)) | {tags.OWN_CODE: digest_own_code(read_config(store, first)) or "none"}
+        changes = find_changes(first, now)
     if not as_json:
         _print_changes(first, changes)
     if check:

@@ -177,7 +177,7 @@ def check_metric(metric: str, runs: Sequence[StoredRun]) -> None:
 def find_differences(runs: Sequence[StoredRun]) -> list[str]:
     """Returns the parameters in which the runs differ, in the order of the configs, without LABELS."""
     keys = dict.fromkeys(key for run in runs for key in run.params)
-    return [key for key in keys if key not in LABELS and len({run.params.get(key) for run in runs}) > 1]
+    return [key for key in keys if key not in LABELS and len({run.set_params.get(key) for run in runs}) > 1]
 
 
 def shown_keys(runs: Sequence[StoredRun], differences: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mnist_exp.config.components import ROLES, find_component_problems
 from mnist_exp.config.compose import Composed, first_line, nearest
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import RunConfig, plain
@@ -156,15 +157,28 @@ def _check_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Rules between several keys."""
     training, optimizer = (values.get(section) or {} for section in ("training", "optimizer"))
     smoothing = training.get("label_smoothing")
-    if smoothing and training.get("loss") == "sparse_categorical_crossentropy":
-        rule = "must be 0 with training.loss=sparse_categorical_crossentropy"
-        yield Problem("training.label_smoothing", rule, smoothing, "give training.loss=categorical_crossentropy")
-    if training.get("reduce_lr_patience") is not None and optimizer.get("schedule") == "cosine":
-        rule = "must be null with optimizer.schedule=cosine, which sets the rate itself"
+    loss, schedule = training.get("loss"), optimizer.get("schedule")
+    if smoothing and loss != "categorical_crossentropy":
+        shown = (
+            f"training.loss={loss}" if isinstance(loss, str) else "a loss of your own, which may take it as its own key"
+        )
+        remedy = "give training.loss=categorical_crossentropy"
+        yield Problem("training.label_smoothing", f"must be 0 with {shown}", smoothing, remedy)
+    if training.get("reduce_lr_patience") is not None and (schedule != "constant" or optimizer.get("warmup")):
+        by = f"optimizer.schedule={schedule}" if isinstance(schedule, str) and schedule != "constant" else "a schedule"
+        rule = f"must be null with {by}, which sets the rate itself"
         yield Problem("training.reduce_lr_patience", rule, training["reduce_lr_patience"])
-    if optimizer.get("warmup") and optimizer.get("schedule") == "constant":
-        rule = "must be 0 with a constant learning rate"
-        yield Problem("optimizer.warmup", rule, optimizer["warmup"], "give optimizer.schedule=cosine")
+    if optimizer.get("use_ema") and training.get("weights") == "best":
+        rule = "must be last with optimizer.use_ema, which averages the weights of the whole training"
+        yield Problem("training.weights", rule, "best")
+    for key in ROLES:
+        section, _, name = key.partition(".")
+        value = (values.get(section) or {}).get(name) if name else values.get(section)
+        if isinstance(value, list):
+            for place, entry in enumerate(value):
+                yield from find_component_problems(key, entry, f"{key}[{place}]")
+        elif isinstance(value, Mapping):
+            yield from find_component_problems(key, value)
     export = values.get("export")
     if isinstance(export, str) and (Path(export).suffix != ".h5" or Path(export).name != export):
         yield Problem("export", "must be a file name that ends in .h5, without a folder", export)

@@ -47,11 +47,17 @@ class Source:
 
     def files(self, group: str) -> list[Path]:
         """Returns the files of a config group. Those of the user come last."""
-        folders = dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), Path.cwd()))
+        folders = dict.fromkeys((CONF, ROOT, Path(self.folder), *map(Path, self.more), *own_folders()))
         return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
 
 PACKAGE_SOURCE = Source()
+
+
+def own_folders() -> list[Path]:
+    """Returns the folders in which config groups of the user's own may lie: ./ and ./conf, if that is not ours."""
+    here = Path.cwd()
+    return [here, *(folder for folder in [here / "conf"] if folder.is_dir() and folder != CONF)]
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,8 @@ def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:
     known = known_keys(source)
     if choices := known.get(key):
         return Problem(key, "does not exist in this config", remedy=f"use it with {', '.join(choices)}")
+    if higher := next((part for part in key.split(".")[1:] if part in known and part not in GROUPS), None):
+        return Problem(key, "does not exist", remedy=f"{higher}=... is a key of the top level")
     alike = [name for name in (*GROUPS, *known) if ("." in name) == ("." in key)]
     return Problem(key, "does not exist", remedy=nearest(key, alike) or f"+{key}=... adds it")
 

@@ -4,32 +4,38 @@ Keras writes their names into a model's file, not their code. So their modules a
 again before it is loaded.
 """
 
+import ast
+import hashlib
 import importlib
+import json
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config.recorded import find_own_file, is_own_module
+from mnist_exp.config.recorded import find_own_file, is_own_module, targets_of
 from mnist_exp.errors import Problem, TrackingError
 
 if TYPE_CHECKING:
     import keras
 
-LIBRARIES = ("keras", "tensorflow", "numpy", "builtins")
+LIBRARIES = ("keras", "tensorflow", "numpy", "builtins", "mnist_exp")
 
 
 def find_own_objects(model: "keras.Model") -> dict[str, Any]:
     """Returns every class and function that a model's file names and Keras does not have, by its name in the file."""
     import keras
 
+    of_training = keras.Loss, keras.Metric, keras.Optimizer  # not needed for answers, see `in_stored_form`
     functions = set(_function_names(keras.saving.serialize_keras_object(model)))
     found = {}
     for holder in (model, *model._flatten_layers()):
-        for value in (holder, *vars(holder).values()):
+        for value in (value for value in (holder, *vars(holder).values()) if not isinstance(value, of_training)):
             own = value if isinstance(value, FunctionType) else type(value)
             name = keras.saving.get_registered_name(own)
             named = name in functions if own is value else hasattr(own, "get_config")
@@ -75,13 +81,114 @@ def import_own_objects(places: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def load_keras(path: Path, objects: Mapping[str, Any]) -> "keras.Model":
-    """Loads a `.keras` file that names these objects. Keras refuses Lambda layers and objects that it does not know."""
+def _reusing(known: "keras.Model") -> type:
+    """Returns a class of nets for Keras to load: one with the config of a known net has the layers of that net."""
     import keras
 
-    with keras.saving.custom_object_scope(dict(objects)), warnings.catch_warnings():
+    def normalize(config: Any) -> str:
+        return re.sub(r', "shared_object_id": \d+', "", json.dumps(config, sort_keys=True, default=repr))
+
+    wanted = normalize(keras.saving.serialize_keras_object(known)["config"])
+
+    class Functional(keras.Model):
+        @classmethod
+        def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+            same = config.get("name") == known.name and normalize(config) == wanted
+            if same:  # a net of the same layers, but not yet connected with anything
+                return keras.Model(known.inputs, known.outputs, name=known.name)
+            return keras.Model.from_config(config, custom_objects)
+
+    return Functional
+
+
+def digest_own_code(config: Any) -> str | None:
+    """Returns a SHA-256 of the user's code that a config names, and of what that imports; None if it names none.
+
+    Only code of the current folder counts. It is read, not run.
+    """
+    files = own_files(targets_of(config))
+    if not files:
+        return None
+    sha = hashlib.sha256()
+    for name in sorted(files):
+        sha.update(f"{name} {hashlib.sha256(files[name].read_bytes()).hexdigest()}\n".encode())
+    return sha.hexdigest()
+
+
+def own_files(names: Iterable[str]) -> dict[str, Path]:
+    """Returns the files of the current folder's code among these dotted names, and of what they import, by module."""
+    found: dict[str, Path] = {}
+    waiting = [name for dotted in names for name in _prefixes(dotted)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (file := find_own_file(name)):
+            found[name] = file
+            waiting += [prefix for dotted in _imports(name, file) for prefix in _prefixes(dotted)]
+    return found
+
+
+def _prefixes(dotted: str) -> list[str]:
+    """`a`, `a.b` and `a.b.c` of `a.b.c`: each may be a module."""
+    parts = dotted.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)] if all(map(str.isidentifier, parts)) else []
+
+
+def _imports(module: str, file: Path) -> Iterator[str]:
+    """Yields the dotted names that a file imports. None if it is no Python, which its import will say."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            within = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*within, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
+            yield base
+
+
+def load_keras(path: Path, objects: Mapping[str, Any], known: "keras.Model | None" = None) -> "keras.Model":
+    """Loads a `.keras` file that names these objects. Keras refuses Lambda layers and objects that it does not know.
+
+    known: a net whose layers take the place of those of one with the same config in the file, and get its weights.
+    Building a large one takes longer than reading it.
+    """
+    import keras
+
+    scope = {**objects, "Functional": _reusing(known)} if known else dict(objects)
+    with keras.saving.custom_object_scope(scope), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # a stored one has not begun
         return keras.models.load_model(path, safe_mode=True)
+
+
+@contextmanager
+def in_stored_form(model: "keras.Model") -> Iterator[None]:
+    """Gives a model the form in which it is saved, for a while: with an optimizer that has not begun.
+
+    The state of an optimizer is two thirds of the file.
+    A model with a loss, metric, optimizer or schedule that is not Keras's is stored as if it had never been compiled.
+    Its answers need none of them, and only where that code is could it be loaded.
+    """
+    trained, compiled = getattr(model, "optimizer", None), model.compiled
+    if trained is None:
+        yield
+        return
+    if _is_compiled_by_keras_alone(model):
+        model.optimizer = type(trained).from_config(trained.get_config())
+    else:
+        model.optimizer, model.compiled = None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = trained, compiled
+
+
+def _is_compiled_by_keras_alone(model: "keras.Model") -> bool:
+    config = json.dumps(model.get_compile_config(), default=repr)
+    return not re.search(r'"module": "(?!keras|builtins)|"class_name": "function"', config)
 
 
 def source_files(places: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:

@@ -21,6 +21,12 @@ OWN = ("mnist_exp", "hydra_plugins")  # of these only the functions that conf/ n
 STORES = ("mlruns", "mlartifacts")  # folders that MLflow writes uploaded files to
 DATABASE = "mlflow.db"
 REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")  # to another key of the same config; it calls no resolver
+# Classes of Keras that only compute. Others read or write files, or call what they are given.
+OF_KERAS = re.compile(
+    r"keras\.(losses|metrics|optimizers|optimizers\.schedules)\.[A-Z]\w*"
+    r"|keras\.layers\.(Random[A-Z]\w*|RandAugment|AugMix|AutoContrast|Equalization|Solarization|Gaussian\w+)"
+    r"|keras\.callbacks\.(EarlyStopping|ReduceLROnPlateau|SwapEMAWeights|TerminateOnNaN)"
+)
 CHOICE = re.compile(r"[\w-]+([./][\w-]+)*")  # without `..`: Hydra would read a file elsewhere
 RULE = "must be named by conf/ or be a function of the current folder, because this config is read from a store"
 
@@ -71,7 +77,7 @@ class ExecutionWhitelist:
         """Whether a recorded config may name this target. Imports no module outside the current folder and entries."""
         if not isinstance(target, str):
             return False
-        if target in conf_targets() or target in self.entries:
+        if target in conf_targets() or target in self.entries or OF_KERAS.fullmatch(target):
             return True
         names = target.split(".")
         if any(not name.isidentifier() or name.startswith("__") for name in names):
@@ -128,21 +134,23 @@ def is_own_module(module: str, stores: Collection[Path] = ()) -> bool:
 
 @cache
 def conf_targets() -> frozenset[str]:
-    """Returns every target that conf/ names."""
+    """Returns every target that conf/ names, and what stands for images that were given in Python."""
     return frozenset(
-        name for path in CONF.rglob("*.yaml") for name in _targets(OmegaConf.to_container(OmegaConf.load(path)))
+        ["mnist_exp.data.given"]
+        + [name for path in CONF.rglob("*.yaml") for name in targets_of(OmegaConf.to_container(OmegaConf.load(path)))]
     )
 
 
-def _targets(node: Any) -> Iterator[str]:
+def targets_of(node: Any) -> Iterator[str]:
+    """Yields every `_target_` in a config, at any depth."""
     if isinstance(node, Mapping):
         if node.get("_target_", "???") != "???":
             yield str(node["_target_"])
         for inner in node.values():
-            yield from _targets(inner)
+            yield from targets_of(inner)
     elif isinstance(node, list):
         for inner in node:
-            yield from _targets(inner)
+            yield from targets_of(inner)
 
 
 def _check_choices(choices: Mapping[str, Any]) -> Iterator[Problem]:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnist_exp.config.check import check_values, resolve
-from mnist_exp.config.compose import Composed, by_key
-from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.compose import BUNDLES, Composed, by_key, find_value
+from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, keys_with
 from mnist_exp.errors import ConfigError, Problem
 
+RESUME, START = "training.resume", "training.start_from"  # keys that name a run
 OF_RUNS = ("training", "tracking")
 OF_SWEEPS = ("sweep", "executor", "tracking")
 
@@ -25,13 +26,29 @@ def check_single(composed: Composed) -> None:
         raise ConfigError(Problem(", ".join(own.values()), "can be given to a sweep only", remedy=remedy))
 
 
-def wanted_run(composed: Composed) -> str | None:
-    """Returns what training.resume names, as it was typed; None if no run is to be resumed."""
-    wanted = composed.config.training.resume
+def wanted_run(composed: Composed, key: str = RESUME) -> str | None:
+    """Returns the run that a key names, as it was typed; None if it names none."""
+    wanted = find_value(composed.config, key)[1]
     if wanted is None or isinstance(wanted, str):
         return wanted
     # the start of an id that reads as a number, such as 12345678 or 1234e567
-    return by_key(composed.overrides)["training.resume"].partition("=")[2]
+    return by_key(composed.overrides)[key].partition("=")[2]
+
+
+def start_from(
+    overrides: Sequence[str], run_id: str, values: Mapping[str, Any], choices: Mapping[str, str]
+) -> list[str]:
+    """Returns these overrides with training.start_from as an id. If they choose no net, it is that of the run.
+
+    values, choices: the recorded config of that run.
+    """
+    given = by_key(overrides)
+    kept = [text for key, text in given.items() if key != START]
+    first = []
+    if not any(key.partition(".")[0] in ("model", *BUNDLES) for key in given):
+        first = [f"model={choices['model']}"] if "model" in choices else []
+        first += [f"++model.{key}={format_value(value)}" for key, value in values["model"].items()]
+    return [*first, *kept, f"{START}={format_value(run_id)}"]
 
 
 def resume_run(composed: Composed, recorded: Mapping[str, Any], choices: Mapping[str, str], run_id: str) -> RunConfig:

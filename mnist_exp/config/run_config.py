@@ -15,14 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.compose import BUNDLES, Composed, compose, find_value, first_line, flatten
 from mnist_exp.config.recorded import ExecutionWhitelist
-from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, General, Section, keys_with
+from mnist_exp.config.schema import SECTIONS, SWEEP_SECTIONS, Flag, General, Section, keys_with, later_keys
 from mnist_exp.config.targets import call_target
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ABSENT, ConfigError, Problem
 from mnist_exp.secrets import without_secrets
 
 S = TypeVar("S", bound=Section)
 WORD = re.compile(r"[a-z_/][\w./%+-]*", re.ASCII | re.IGNORECASE)  # text that Hydra reads as text without quotes
 RESOLVER = re.compile(r"\$\{[\w.]+:[^{}$]*\}")  # a call of a resolver without another interpolation inside
+# Nets with a key for augmentation in the configs of version 0.1.
+AUGMENTING = ("mnist_exp.models.mlp", "mnist_exp.models.cnn", "mnist_exp.models.resnet")
 RESERVED = ("null", "true", "false", "inf", "nan")
 SECTION_OF: Mapping[type[Section], str] = {layout.settings: name for name, layout in SECTIONS.items()}
 
@@ -71,15 +73,26 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """A hash of the values that affect training, the same for runs of every version."""
+        """A hash of the values that affect training, the same for runs of every version.
+
+        A key that an earlier version did not have, at the value that stands for its absence, is left out, and the one
+        that only the first version had is put in.
+        """
+        later = later_keys()
         labels = {*keys_with(Flag.LABEL), "tracking"} - {"training.resume"}  # null, in the hashes of every version
         kept = {
-            key: {name: one for name, one in value.items() if f"{key}.{name}" not in labels}
+            key: {
+                name: one
+                for name, one in value.items()
+                if f"{key}.{name}" not in labels and later.get(f"{key}.{name}", ABSENT) != one
+            }
             if isinstance(value, Mapping)
             else value
             for key, value in self.values.items()
-            if key not in labels
+            if key not in labels and later.get(key, ABSENT) != value
         }
+        if kept.get("model", {}).get("_target_") in AUGMENTING:
+            kept["model"] = {"augmentation": {"translation": 0.0, "rotation": 0.0, "zoom": 0.0}, **kept["model"]}
         return _digest(kept)[:16]
 
     def settings(self, kind: type[S]) -> S:

@@ -48,9 +48,12 @@ OptionalPath = Annotated[str | None, Flag.PATH]
 # As in the execution whitelist of Hydra 1.4: the name of a target, or a prefix.
 Entry = Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*(\.\w+)*(\.\*)?$")]
 
+# An object of Keras or of the user's own, see components.py.
+Component = Annotated[dict[str, Any], Rule("must be {_target_: NAME, key: value}")]
+
 Monitor = Literal["val_accuracy", "val_loss", "accuracy", "loss"]
 
-# Random changes of a training image: shares of its side, of a full turn and of its size; 0 switches one off.
+# Random changes inside a net, in configs of version 0.1: shares of the side, of a full turn and of the size.
 Augmentation = dict[Literal["translation", "rotation", "zoom"], Share]
 
 
@@ -73,6 +76,10 @@ class General(Section):
     seed: Seed
     name: Annotated[Name | None, Flag.LABEL]
     export: str | None
+    augmentation: Annotated[
+        Literal["none", "digits", "photos"] | list[Component],
+        Rule("must be none, digits, photos or [{_target_: NAME, key: value}]"),
+    ] = "none"
 
 
 class Split(Section):
@@ -84,14 +91,20 @@ class Split(Section):
     test: FractionOrCount
     limit: Count | None
     seed: Seed
+    folds: Annotated[int | None, Ge(2)] = None
 
 
-class Schedule(Section):
-    """The learning rate over a training; conf/optimizer/adam.yaml explains each key."""
+class Optimizer(Section):
+    """The learning rate over a training, and what all optimizers share; conf/optimizer/adam.yaml explains each key."""
 
     learning_rate: Positive
-    schedule: Literal["constant", "cosine"]
+    schedule: Annotated[
+        Literal["constant", "cosine"] | Component, Rule("must be constant, cosine or {_target_: NAME, key: value}")
+    ]
     warmup: Share
+    clipnorm: Positive | None = None
+    use_ema: bool = False
+    ema_momentum: Share = 0.99
 
 
 class Training(Section):
@@ -100,8 +113,20 @@ class Training(Section):
     epochs: Annotated[Count, Flag.RESUME]
     batch_size: Count
     batches: Count | None
-    loss: Literal["sparse_categorical_crossentropy", "categorical_crossentropy"]
+    loss: Annotated[
+        Literal["sparse_categorical_crossentropy", "categorical_crossentropy"] | Component,
+        Rule("must be sparse_categorical_crossentropy, categorical_crossentropy or {_target_: NAME, key: value}"),
+    ]
     label_smoothing: Share
+    targets: Literal["auto", "integers", "one_hot"] = "auto"
+    metrics: list[Component] = []
+    callbacks: list[Component] = []
+    class_weight: Annotated[
+        Literal["balanced"] | dict[str, Positive] | None, Rule("must be null, balanced or {class name: weight}")
+    ] = None
+    timeout: Annotated[Positive | None, Flag.RESUME] = None
+    start_from: str | None = None
+    freeze: list[str] | None = None
     weights: Literal["last", "best"]
     checkpoint_monitor: Monitor
     early_stopping_monitor: Monitor
@@ -113,6 +138,7 @@ class Training(Section):
     precision: Literal["float32", "mixed_bfloat16"]
     deterministic: bool
     program_cache: Annotated[bool, Flag.RESUME, Flag.LABEL] = True
+    feature_cache: Annotated[bool, Flag.RESUME, Flag.LABEL] = True
     resume: Annotated[str | None, Flag.RESUME, Flag.LABEL]
 
     def images_used(self, available: int) -> int:
@@ -244,7 +270,7 @@ SECTIONS: Mapping[str, Layout] = {
     "": Layout(General),
     "dataset": Layout(Split),
     "model": Layout(passed=("image_shape", "classes")),
-    "optimizer": Layout(Schedule, passed=("rate",)),
+    "optimizer": Layout(Optimizer, passed=("rate",)),
     "training": Layout(Training),
     "tracking": Layout(Tracking, flags=(Flag.RESUME, Flag.LABEL)),
     "sweep": Layout(Sweep, sweep_only=True),
@@ -263,10 +289,22 @@ def section_model(name: str, target: Callable[..., Any] | None = None, kind: str
     if target is None:
         return settings
     arguments = [a for a in inspect.signature(target).parameters.values() if a.name not in layout.passed]
-    named = [a for a in arguments if a.kind in (a.KEYWORD_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    shared = settings.model_fields  # what the program gives itself, such as the learning rate
+    named = [a for a in arguments if a.kind in (a.KEYWORD_ONLY, a.POSITIONAL_OR_KEYWORD) and a.name not in shared]
     fields: Any = {a.name: (argument_type(target, a), ... if a.default is a.empty else a.default) for a in named}
     extra: Any = {"extra": "allow"} if any(a.kind is a.VAR_KEYWORD for a in arguments) else {}
     return create_model(name or "general", __base__=settings, __cls_kwargs__=extra, **fields)
+
+
+@lru_cache
+def later_keys() -> Mapping[str, Any]:
+    """The keys of a run that configs of an earlier version lack, with the values that stand for their absence."""
+    return {
+        f"{section}.{key}".lstrip("."): info.default
+        for section in ("", "dataset", "optimizer", "training")
+        for key, info in SECTIONS[section].settings.model_fields.items()
+        if not info.is_required()
+    }
 
 
 def keys_with(flag: Flag, *sections: str) -> list[str]:

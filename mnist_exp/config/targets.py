@@ -33,7 +33,10 @@ def argument_type(function: Callable[..., Any], argument: inspect.Parameter) -> 
 
 
 def call_target(section: dict[str, Any], *given: Any, **more: Any) -> Any:
-    """Calls the `_target_` of a section with its keys as plain values. An error arrives as the function raised it."""
+    """Calls the `_target_` of a section with its keys as plain values. An error arrives as the function raised it.
+
+    A section without one is returned with what the entries inside of it make.
+    """
     try:
         return hydra.utils.instantiate(section, *given, **more, _convert_="all")
     except InstantiationException as error:

@@ -40,7 +40,7 @@ def digits(size: Count) -> Dataset:
         [np.asarray(Image.fromarray(tile).resize((size, size), Image.Resampling.BICUBIC)) for tile in tiles]
     )
     words = f"digits, {len(labels):,} images shipped with scikit-learn; dataset=mnist for MNIST"
-    return Dataset(check_arrays(images, labels, "digits"), None, TEN, words, "digits")
+    return Dataset(check_arrays(images, labels, "digits"), None, TEN, words, "digits", curated=True)
 
 
 def mnist(path: OptionalPath) -> Dataset:
@@ -69,7 +69,9 @@ def _load(path: str | None, choice: str, class_names: tuple[str, ...], name: str
     arrays, where = _read(path, choice), path or "Keras's cache"
     train = check_arrays(arrays["x_train"], arrays["y_train"], f"{where} (train)")
     test = check_arrays(arrays["x_test"], arrays["y_test"], f"{where} (test)")
-    return Dataset(train, test, class_names, f"{name}, {len(train) + len(test):,} {content}, from {where}")
+    return Dataset(
+        train, test, class_names, f"{name}, {len(train) + len(test):,} {content}, from {where}", curated=True
+    )
 
 
 def _read(path: str | None, name: str) -> dict[str, np.ndarray]:

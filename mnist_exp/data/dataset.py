@@ -9,24 +9,29 @@ import numpy as np
 
 from mnist_exp.errors import DataError, Problem
 
-Preparation = Literal["mnist", "digits", "resize"]
+Preparation = Literal["mnist", "digits", "resize", "pad", "crop"]
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Images with their labels.
 
-    images: uint8 (n, height, width, channels), 0-255. labels: int64 (n,), 0 to classes - 1.
+    images: uint8 (n, height, width, channels), 0-255. labels: int64 (n,), 0 to classes - 1. groups: int64 (n,), the
+    same for images that must not be on two sides of a split, such as those of one patient; None: each is its own.
+    names: str (n,), of the files; None: they have none.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: np.ndarray | slice) -> "ImageSet":
-        chosen = ImageSet(self.images[index], self.labels[index])
+        groups, names = (None if part is None else part[index] for part in (self.groups, self.names))
+        chosen = ImageSet(self.images[index], self.labels[index], groups, names)
         if "digests" in self.__dict__:  # already computed: saves 0.15 s for MNIST
             chosen.__dict__["digests"] = self.digests[index]
         return chosen
@@ -38,11 +43,22 @@ class ImageSet:
         return np.array([hashlib.blake2b(image.data, digest_size=16).hexdigest() for image in flat], dtype="S32")
 
 
+def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Returns the images of both."""
+
+    def join(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+        return None if one is None or other is None else np.concatenate([one, other])
+
+    images, labels = np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels])
+    return ImageSet(images, labels, join(first.groups, second.groups), join(first.names, second.names))
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """A data set before it is split. `test` is None if the data set has no test set of its own.
+    """A data set before it is split. `test` and `validation` are None if the data set has none of its own.
 
-    preparation: the recipe in mnist_exp.data.preparation that makes other images look like these.
+    preparation: the recipe in mnist_exp.data.preparation that makes other images look like these. notes: what was
+    converted or left out, and why. curated: published, so that nobody has to look for near copies in it.
     """
 
     train: ImageSet
@@ -50,6 +66,9 @@ class Dataset:
     class_names: tuple[str, ...]
     description: str
     preparation: Preparation = "resize"
+    validation: ImageSet | None = None
+    notes: tuple[str, ...] = ()
+    curated: bool = False
 
 
 def check_arrays(images: np.ndarray, labels: np.ndarray, where: str) -> ImageSet:

@@ -1,46 +1,87 @@
 """Reads a folder of images with one subfolder per class."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mnist_exp.config.schema import Count, FilePath
-from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
-from mnist_exp.data.images import read_image, resize_image
+from mnist_exp.data.dataset import Dataset, ImageSet
+from mnist_exp.data.decode import Decoded, decode, name_some
+from mnist_exp.data.groups import group_by_path
+from mnist_exp.data.images import Fit
 from mnist_exp.errors import DataError, Problem
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# Names of the folders of splits, the first that exists is read.
+SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
+PREPARATIONS = {"stretch": "resize", "pad": "pad", "crop": "crop"}
 
 
-def folder(path: FilePath, height: Count, width: Count, channels: int) -> Dataset:
-    """Reads the images in one subfolder per class, or in train/ and test/ with one subfolder per class each.
+def folder(
+    path: FilePath,
+    height: Count | None = None,
+    width: Count | None = None,
+    channels: Literal[1, 3] | None = None,
+    fit: Fit = "stretch",
+    group: str | None = None,
+) -> Dataset:
+    """Reads the images in one subfolder per class, or in train/, val/ and test/ with one subfolder per class each.
 
-    channels: 1 for grey, 3 for colour images. Images are resized to height x width; transparent pixels become white.
-    The class names are the names of the subfolders in alphabetical order. Raises DataError for a missing folder, an
-    empty class or an image that cannot be read.
+    height, width, channels: of every image; None takes them from the images. fit: how one of other proportions gets
+    this shape. group: a regular expression that is looked for in the path of an image, below its class or split; what
+    its first group matches names the group. The class names are the names of the subfolders in alphabetical order.
+    Images in deeper folders belong to the class above them. Raises DataError for a missing folder or an empty class.
     """
-    if channels not in (1, 3):
-        raise DataError(Problem("dataset.channels", "must be 1 (grey) or 3 (colour)", channels))
     root = Path(path)
     if root.is_file():
         rule = "must be a folder of images, but is a file"
-        raise DataError(Problem(path, rule, remedy="read npz files with dataset=npz"))
+        raise DataError(Problem(path, rule, remedy="read npz files with dataset=npz, and CSV files with dataset=csv"))
     if not root.is_dir():
         rule = f"does not exist (dataset.path, seen from {Path.cwd()})"
         raise DataError(Problem(path, rule, remedy="dataset=digits works without any folder"))
-    halves = root / "train", root / "test"
-    trained = halves[0] if halves[0].is_dir() else root
-    names = _class_names(trained)
-    shape = (height, width, channels)
-    train = _read(trained, names, shape)
-    test = None
-    if trained != root and halves[1].is_dir():
-        if unknown := set(_class_names(halves[1])) - set(names):
-            rule = f"must have the classes of {trained}"
-            raise DataError(Problem(str(halves[1]), rule, sorted(unknown), "remove what is not in train"))
-        test = _read(halves[1], names, shape)
-    total = len(train) + len(test or [])
-    return Dataset(train, test, tuple(names), f"{root.name}, {total:,} images in {len(names)} folders")
+    parts = {split: found for split in SPLITS if (found := _find_split(root, split))}
+    if "train" not in parts:
+        parts = {"train": root}
+    names = _class_names(parts["train"])
+    files, labels, of_split = list[Path](), list[int](), list[str]()
+    notes = [*_loose(root, set(parts.values()))]
+    for split, below in parts.items():
+        if unknown := set(_class_names(below)) - set(names):
+            rule = f"must have the classes of {parts['train']}"
+            remedy = "remove what is not in train" if split != "train" else ""
+            raise DataError(Problem(str(below), rule, sorted(unknown), remedy))
+        for label, name in enumerate(names):
+            images = _images_below(below / name)
+            if not images and split == "train":
+                rule = f"has no image ({', '.join(sorted(SUFFIXES))})"
+                raise DataError(Problem(str(below / name), rule, remedy="add one, or remove the folder"))
+            if deeper := sorted({file.parent.name for file in images if file.parent != below / name}):
+                notes.append(f"{name_some(deeper, 'folder')} below {name}: their images are of class {name}")
+            files += images
+            labels += [label] * len(images)
+            of_split += [split] * len(images)
+    decoded = decode(files, (height, width, channels), fit, str(root))
+    paths = np.array([file.relative_to(root).as_posix() for file in files])[decoded.kept]
+    groups = None if group is None else group_by_path(paths, group)
+    sets = _sets(decoded, np.array(labels), np.array(of_split), groups, paths)
+    for label, name in enumerate(names):
+        if not (sets["train"].labels == label).any():
+            rule = "must hold an image that can be read"
+            raise DataError(Problem(str(parts["train"] / name), rule, remedy="convert its images to PNG"))
+    return Dataset(
+        sets["train"],
+        sets.get("test"),
+        tuple(names),
+        f"{root.name}, {len(decoded.kept):,} images in {len(names)} folders",
+        PREPARATIONS[fit],  # type: ignore[arg-type]
+        validation=sets.get("validation"),
+        notes=(*notes, *decoded.notes),
+    )
+
+
+def _find_split(root: Path, split: str) -> Path | None:
+    return next((root / name for name in SPLITS[split] if (root / name).is_dir()), None)
 
 
 def _class_names(root: Path) -> list[str]:
@@ -50,14 +91,32 @@ def _class_names(root: Path) -> list[str]:
     return names
 
 
-def _read(root: Path, names: list[str], shape: tuple[int, int, int]) -> ImageSet:
-    images, labels = [], []
-    for label, name in enumerate(names):
-        found = (path for path in (root / name).rglob("[!.]*") if path.is_file())
-        files = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
-        if not files:
-            rule = f"has no image ({', '.join(sorted(SUFFIXES))})"
-            raise DataError(Problem(str(root / name), rule, remedy="add one, or remove the folder"))
-        images += [resize_image(read_image(path, str(path)), shape) for path in files]
-        labels += [label] * len(files)
-    return check_arrays(np.stack(images), np.array(labels), str(root))
+def _images_below(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.rglob("[!.]*") if path.is_file())
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+
+
+def _loose(root: Path, parts: set[Path]) -> list[str]:
+    """Notes about images that lie beside the folders of the classes."""
+    loose = sorted(
+        path.relative_to(root)
+        for below in {root, *parts}
+        for path in below.iterdir()
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    return [f"{name_some(loose, 'image')} in no folder of a class: not used"] if loose else []
+
+
+def _sets(
+    decoded: Decoded, labels: np.ndarray, of_split: np.ndarray, groups: np.ndarray | None, names: np.ndarray
+) -> dict[str, ImageSet]:
+    kept_labels, kept_splits = labels[decoded.kept], of_split[decoded.kept]
+    found = {}
+    for split in SPLITS:
+        chosen = np.flatnonzero(kept_splits == split)
+        if len(chosen):
+            one_group = None if groups is None else groups[chosen]
+            found[split] = ImageSet(decoded.images[chosen], kept_labels[chosen], one_group, names[chosen])
+    return found

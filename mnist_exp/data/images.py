@@ -2,12 +2,15 @@
 
 import warnings
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mnist_exp.errors import DataError, Problem
+
+# How an image gets another shape: whole with white borders, cut on two sides, or without regard to its proportions.
+Fit = Literal["pad", "crop", "stretch"]
 
 # Pillow clips these modes of more than 8 bits to 0-255. The numbers are the usual highest values of each mode: an image
 # is scaled by the first that covers it. If none does, it is scaled from its lowest to its highest value.
@@ -55,9 +58,15 @@ def put_on_paper(image: Image.Image, colour: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
 
 
-def resize_image(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def resize_image(image: Image.Image, shape: tuple[int, int, int], fit: Fit = "stretch") -> np.ndarray:
     """Resizes an RGBA image to uint8 (height, width, channels). Transparent pixels become white."""
     height, width, channels = shape
-    flat = put_on_paper(image, "white")
-    small = flat.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    flat = put_on_paper(image, "white").convert("L" if channels == 1 else "RGB")
+    size, how = (width, height), Image.Resampling.BILINEAR
+    if fit == "pad":
+        small = ImageOps.pad(flat, size, how, "white")
+    elif fit == "crop":
+        small = ImageOps.fit(flat, size, how)
+    else:
+        small = flat.resize(size, how)
     return np.asarray(small).reshape(shape)

@@ -9,20 +9,23 @@ from typing import Any
 
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Split
+from mnist_exp.data.arrays import to_dataset
 from mnist_exp.data.splits import Splits, split
 
 # Path, size in bytes, times of change of content and of the entry in nanoseconds, and inode of a file.
 State = tuple[str, int, int, int, int]
 
 
-def load_splits(config: RunConfig, cache: bool = False) -> Splits:
+def load_splits(config: RunConfig, cache: bool = False, data: Any = None) -> Splits:
     """Loads the data set of a config and splits it.
 
-    cache: keep the splits in memory for the next call with the same section, as long as the files are unchanged.
-    Raises DataError if the data set cannot be read, or no classifier can be trained on it.
+    cache: keep the splits in memory for the next call with the same section, as long as the files are unchanged. data:
+    takes the place of what the config's function returns: whatever `to_dataset` reads. Raises DataError if the data set
+    cannot be read, or no classifier can be trained on it.
     """
     if not cache:
-        return split(config.build("dataset"), config.settings(Split))
+        made = config.build("dataset") if data is None else data
+        return split(to_dataset(made, str(config.values["dataset"]["name"])), config.settings(Split))
     section = config.values["dataset"]
     return _load_cached(json.dumps(section), tuple(_states(section)))
 

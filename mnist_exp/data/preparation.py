@@ -1,8 +1,9 @@
 """Turns a photo or a drawing into an image like those that a model was trained on.
 
-There are three recipes; each model is stored with the name of its own. `mnist` does what the makers of MNIST did
+There are five recipes; each model is stored with the name of its own. `mnist` does what the makers of MNIST did
 (LeCun et al. 1998): it cuts out the digit, light on black, scales its longer side to 20 of 28 pixels and centres it by
-mass. `digits` does the same without a margin, like scikit-learn's digits. `resize` only changes size and channels.
+mass. `digits` does the same without a margin, like scikit-learn's digits. `resize`, `pad` and `crop` only change
+size and channels, in the three ways of `images.Fit`.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mnist_exp.data.dataset import Preparation
-from mnist_exp.data.images import put_on_paper, resize_image
+from mnist_exp.data.images import Fit, put_on_paper, resize_image
 from mnist_exp.errors import DataError, Problem
 
 LARGEST = 800  # pixels of the longer side; larger images are reduced first
@@ -44,8 +45,8 @@ def prepare(image: Image.Image, recipe: Preparation, shape: tuple[int, int, int]
     return RECIPES[recipe](image, shape)
 
 
-def _resize(image: Image.Image, shape: tuple[int, int, int]) -> Tile:
-    return Tile(resize_image(image, shape))
+def _resize(image: Image.Image, shape: tuple[int, int, int], fit: Fit = "stretch") -> Tile:
+    return Tile(resize_image(image, shape, fit))
 
 
 def _centre_digit(image: Image.Image, shape: tuple[int, int, int], *, box: float) -> Tile:
@@ -172,4 +173,6 @@ RECIPES: dict[Preparation, Callable[[Image.Image, tuple[int, int, int]], Tile]] 
     "mnist": partial(_centre_digit, box=20 / 28),
     "digits": partial(_centre_digit, box=1.0),
     "resize": _resize,
+    "pad": partial(_resize, fit="pad"),
+    "crop": partial(_resize, fit="crop"),
 }

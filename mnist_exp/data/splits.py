@@ -1,14 +1,20 @@
 """Splits a data set into train, validation and test."""
 
 import hashlib
-from dataclasses import dataclass, field
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from mnist_exp.config.schema import Split
-from mnist_exp.data.dataset import Dataset, ImageSet, Preparation
+from mnist_exp.data.dataset import Dataset, ImageSet, Preparation, concatenate
+from mnist_exp.data.near_copies import find_near_copies
 from mnist_exp.errors import DataError, Problem
+
+UNEQUAL = 1.5  # times the images of the smallest class that the largest may have before a note is made of it
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,9 @@ class Splits:
 
     digest: SHA-256 of all pixels, labels and class names before splitting. repeated: the number of images that are in
     two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation, but
-    counted here.
+    counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it. folds:
+    places of images in `train`, int64; there `validation` has the same images, since each is that of one fold. Empty if
+    the data are not in folds.
     """
 
     name: str
@@ -29,6 +37,19 @@ class Splits:
     digest: str
     repeated: dict[str, int] = field(default_factory=dict)
     preparation: Preparation = "resize"
+    notes: tuple[str, ...] = ()
+    folds: tuple[np.ndarray, ...] = ()
+
+    def fold(self, number: int) -> "Splits":
+        """Returns the data of a fold, from 1: its images are those of validation, all others those of training."""
+        chosen = self.folds[number - 1]
+        rest = np.setdiff1d(np.arange(len(self.train)), chosen)
+        return replace(self, train=self.train[rest], validation=self.train[chosen], folds=())
+
+    def first_folds(self, count: int) -> "Splits":
+        """Returns these data with the first folds only, whose images are those of validation."""
+        folds = self.folds[:count]
+        return replace(self, validation=self.train[np.sort(np.concatenate(folds))], folds=folds)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -45,6 +66,8 @@ class Splits:
     def parts(self) -> dict[str, ImageSet]:
         """The splits by name."""
         test = {} if self.test is None else {"test": self.test}
+        if self.folds:
+            return {f"in {len(self.folds)} folds": self.train, **test}
         return {"train": self.train, "validation": self.validation, **test}
 
     @property
@@ -56,34 +79,47 @@ class Splits:
 def split(dataset: Dataset, settings: Split) -> Splits:
     """Splits a data set into train, validation and test. The same seed gives the same splits.
 
-    validation, test: a fraction or a count; `test` is used only if the data set has no test set. method: `tail` takes
-    the last images for validation, `stratified` draws from each class in proportion. limit: the largest number of
-    training and of test images; a count of validation images that no longer fits shrinks with them. Raises DataError
-    if a split would be empty or a class would have no training image.
+    validation, test: a fraction or a count, used only if the data set has no such images of its own. method: `tail`
+    takes the last images for validation, `stratified` draws from each class in proportion. Of images in groups, whole
+    groups are drawn, so the fraction is kept about. folds: the number of folds in the place of validation images.
+    limit: the largest number of training and of test images; a count of validation images that no longer fits shrinks
+    with them. Raises DataError if a split would be empty or a class would have no training image.
     """
     _check_classes(dataset)
-    train, tested = dataset.train, dataset.test
+    train, tested, validated = dataset.train, dataset.test, dataset.validation
     validation, limit, seed = settings.validation, settings.limit, settings.seed
     if tested is None:
-        rest, chosen = _draw(train.labels, _count("test", settings.test, len(train)), seed)
+        rest, chosen = _draw(train, _count("test", settings.test, len(train)), seed)
         train, tested = train[rest], train[chosen]
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
     train, repeated = _remove_copies(train, tested, dataset.description)
-    wanted = _count("validation", validation, len(train))
-    if settings.method == "tail":
-        rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
-    else:
-        rest, chosen = _draw(train.labels, wanted, seed)
-    train, validated = train[rest], train[chosen]
+    folds: tuple[np.ndarray, ...] = ()
+    if settings.folds is not None:
+        if validated is not None:
+            train = concatenate(train, validated)
+        validated, folds = train, _draw_folds(train, settings.folds, seed)
+    elif validated is None:
+        wanted = _count("validation", validation, len(train))
+        if settings.method == "tail" and train.groups is None:
+            rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
+        else:
+            rest, chosen = _draw(train, wanted, seed)
+        train, validated = train[rest], train[chosen]
+    sides = {"train": train, "test": tested} if folds else {"train": train, "validation": validated, "test": tested}
+    _check_groups(sides)
     _check_training(dataset, settings, train, validated, tested)
-    if count := int(np.isin(validated.digests, train.digests).sum()):
+    if not folds and (count := int(np.isin(validated.digests, train.digests).sum())):
         repeated["train and validation"] = count
+    notes = [*dataset.notes, *describe_classes(train.labels, dataset.class_names)]
+    if not dataset.curated:
+        notes += _describe_near_copies(train, validated, tested, folds)
     return Splits(
         name=settings.name, train=train, validation=validated, test=tested, class_names=dataset.class_names,
         description=dataset.description, digest=_digest(dataset), repeated=repeated, preparation=dataset.preparation,
+        notes=tuple(notes), folds=folds,
     )  # fmt: skip
 
 
@@ -91,8 +127,51 @@ def sample(images: ImageSet, count: int, seed: int) -> ImageSet:
     """Draws at most `count` images, from each class in proportion. They keep their order."""
     if count >= len(images):
         return images
-    _, chosen = _draw(images.labels, count, seed)
+    _, chosen = _draw_images(images.labels, count, seed)
     return images[chosen]
+
+
+def spread(count: int, total: int) -> np.ndarray:
+    """Returns the places of `count` of so many images, or of all: at equal distances, since some sets are sorted."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
+def is_unequal(labels: np.ndarray) -> bool:
+    """Whether the largest class has more than `UNEQUAL` times as many of the labels as the smallest that has any."""
+    counts = np.bincount(labels)
+    return bool(counts.max() > UNEQUAL * counts[counts > 0].min())
+
+
+def describe_classes(labels: np.ndarray, class_names: tuple[str, ...]) -> list[str]:
+    """Returns a note about the sizes of the classes, if the largest has more than `UNEQUAL` times the smallest."""
+    if not is_unequal(labels):
+        return []
+    counts = np.bincount(labels, minlength=len(class_names))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    shares = f"{counts[many]:,} {class_names[many]} ({counts[many] / counts.sum():.0%})"
+    rare = f"{counts[few]:,} {class_names[few]} ({counts[few] / counts.sum():.0%})"
+    return [f"unequal classes, from {rare} to {shares}: see balanced accuracy, and training.class_weight=balanced"]
+
+
+def _describe_near_copies(
+    train: ImageSet, validated: ImageSet, tested: ImageSet, folds: Sequence[np.ndarray]
+) -> list[str]:
+    """Returns a note for each split with images that are near copies of training images."""
+    sides = [("validation", validated, train)] if not folds else []
+    for chosen in folds:
+        sides.append(("validation", train[chosen], train[np.setdiff1d(np.arange(len(train)), chosen)]))
+    counts, examples = Counter[str](), dict[str, str]()
+    for name, part, others in [*sides, ("test", tested, train)]:
+        found = find_near_copies(part, others)
+        counts[name] += len(found)
+        if found and part.names is not None and others.names is not None:
+            examples.setdefault(name, f", such as {part.names[found[0][0]]} of {others.names[found[0][1]]}")
+    remedy = "remove them, or name what they share with dataset.group"
+    return [
+        f"{count:,} {name} images are near copies of training images{examples.get(name, '')}: {remedy}"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _remove_copies(train: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, dict[str, int]]:
@@ -172,7 +251,60 @@ def _count(name: str, part: float | int, total: int) -> int:
     return count
 
 
-def _draw(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two sorted index arrays: the rest, and `count` images, or about as many in whole groups.
+
+    Each class is drawn from in proportion.
+    """
+    if images.groups is None:
+        return _draw_images(images.labels, count, seed)
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    number = len(np.unique(images.groups))
+    parts = min(max(2, round(len(images) / count)), number)
+    if number < 2:
+        rule = "must name at least 2 groups of images, to be divided"
+        raise DataError(Problem("dataset.group", rule, number, "choose smaller groups, such as one per patient"))
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    divided = list(folds.split(images.labels, images.labels, images.groups))
+    rest, chosen = min(divided, key=lambda pair: _missed(images.labels, *pair))
+    return np.sort(rest), np.sort(chosen)
+
+
+def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Returns the places of the images of each fold, sorted: each class in proportion, and groups whole."""
+    from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
+
+    counts = np.bincount(images.labels)
+    most = len(images) if images.groups is None else len(np.unique(images.groups))
+    if count > most:
+        what = "images" if images.groups is None else "groups"
+        raise DataError(Problem("dataset.folds", f"must be at most {most}, the number of {what}", count))
+    kind = StratifiedGroupKFold if images.groups is not None else StratifiedKFold
+    if images.groups is None and counts[counts > 0].min() < count:
+        kind = KFold  # a class has too few images to be in every fold
+    drawn = kind(count, shuffle=True, random_state=seed).split(images.labels, images.labels, images.groups)
+    return tuple(np.sort(chosen) for _, chosen in drawn)
+
+
+def _missed(labels: np.ndarray, rest: np.ndarray, chosen: np.ndarray) -> int:
+    """The number of classes that one of two parts does not have."""
+    classes = len(np.unique(labels))
+    return 2 * classes - len(np.unique(labels[rest])) - len(np.unique(labels[chosen]))
+
+
+def _check_groups(parts: Mapping[str, ImageSet]) -> None:
+    """Raises DataError if a data set with splits of its own has a group on two sides."""
+    for (one, first), (other, second) in itertools.combinations(parts.items(), 2):
+        if first.groups is None or second.groups is None:
+            continue
+        if len(shared := np.intersect1d(first.groups, second.groups)):
+            rule = f"must not have a group on two sides, but {len(shared)} are in {one} and {other}"
+            remedy = "divide the images anew, without folders or a column of splits"
+            raise DataError(Problem("dataset.group", rule, remedy=remedy))
+
+
+def _draw_images(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns two sorted index arrays: the rest, and `count` images drawn from each class in proportion."""
     from sklearn.model_selection import train_test_split
 

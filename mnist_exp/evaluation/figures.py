@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.data.splits import Splits
+from mnist_exp.data.splits import Splits, spread
 from mnist_exp.evaluation import plots
 from mnist_exp.evaluation.architecture import architecture
 from mnist_exp.evaluation.history import History
@@ -21,21 +21,45 @@ from mnist_exp.evaluation.run_files import CONFUSION, RunResults
 
 SAMPLES = 10  # images of each split
 COLUMNS = 5  # tiles in a row of predictions
+AUGMENTED = "figures/augmentation.png"
 
 
 def samples(splits: Splits) -> Figure:
-    """Shows the first 10 images of train, validation and test, one row per split, with their classes."""
+    """Shows 10 images of train, validation and test, spread over each, one row per split, with their classes."""
     side, pitch, left, top = 0.9, 1.06, 1.15, 0.75
     _, tall = _tile_size(splits.image_shape, side)
     step = tall + 0.42
     figure, axes = plots.new_canvas(left + SAMPLES * pitch + 0.1, top + len(splits.parts) * step - 0.25)
-    title = f"{splits.name}: the first images of each split"
+    title = f"{splits.name}: some images of each split"
     axes.text(0.2, 0.22, title, size=12, weight="bold", color=plots.INK, va="center", parse_math=False)
     for row, (name, part) in enumerate(splits.parts.items()):
         y = top + row * step
         axes.text(0.2, y + tall / 2, f"{name}\n{len(part):,}", size=10, color=plots.INK, va="center", linespacing=1.5)
-        for column, (image, label) in enumerate(zip(part.images[:SAMPLES], part.labels, strict=False)):
-            _draw_tile(axes, image, left + column * pitch, y, side, plots.shorten(splits.class_names[label], 13))
+        for column, place in enumerate(spread(SAMPLES, len(part))):
+            name = plots.shorten(splits.class_names[part.labels[place]], 13)
+            _draw_tile(axes, part.images[place], left + column * pitch, y, side, name)
+    return figure
+
+
+def augmented(splits: Splits, seen: np.ndarray) -> Figure:
+    """Shows training images, one per row: as they are, then as the net sees them in several steps.
+
+    seen: uint8 (steps, n, height, width, channels), of n training images, spread over them.
+    """
+    steps, count = seen.shape[:2]
+    side, pitch, left, top = 0.9, 1.0, 0.3, 0.85
+    _, tall = _tile_size(splits.image_shape, side)
+    gap = 0.35
+    figure, axes = plots.new_canvas(left + (steps + 1) * pitch + gap, top + count * (tall + 0.1) + 0.1)
+    title = f"{splits.name}: training images, and random changes of them as the net sees them"
+    axes.text(left, 0.25, title, size=12, weight="bold", color=plots.INK, va="center", parse_math=False)
+    axes.text(left, top - 0.12, "as it is", size=9, color=plots.MUTED)
+    axes.text(left + pitch + gap, top - 0.12, "in training", size=9, color=plots.MUTED)
+    for row, place in enumerate(spread(count, len(splits.train))):
+        y = top + row * (tall + 0.1)
+        _draw_tile(axes, splits.train.images[place], left, y, side, "")
+        for step in range(steps):
+            _draw_tile(axes, seen[step, row], left + (step + 1) * pitch + gap, y, side, "")
     return figure
 
 
@@ -83,13 +107,13 @@ def confusion_matrix(evaluation: Evaluation, title: str) -> Figure:
 
 
 def predictions(images: np.ndarray, evaluation: Evaluation, split: str = "test", count: int = 20) -> Figure:
-    """Shows the first images with the answers, their probabilities and, in red, the true classes of wrong answers.
+    """Shows images with the answers, their probabilities and, in red, the true classes of wrong answers.
 
     images: uint8 (n, height, width, channels), 0-255, in the order of the evaluation.
     """
-    chosen = np.arange(min(count, len(images)))
+    chosen = spread(count, len(images))
     right = int((evaluation.predicted == evaluation.labels)[chosen].sum())
-    return _show_answers(images, evaluation, chosen, f"The first {len(chosen)} {split} images, {right} right")
+    return _show_answers(images, evaluation, chosen, f"{len(chosen)} of {len(images):,} {split} images, {right} right")
 
 
 def confident_mistakes(images: np.ndarray, evaluation: Evaluation, split: str = "test", count: int = 20) -> Figure:
@@ -161,6 +185,8 @@ def draw_figures(folder: Path, run: RunResults, wanted: Callable[[int], bool] = 
     wanted: which of them, by their places from 0 on, so that two processes can share the work.
     """
     figures = {path: partial(make, run) for path, make in FIGURES.items()}
+    if run.augmented is not None:
+        figures[AUGMENTED] = partial(augmented, run.splits, run.augmented)
     for name, evaluation in run.evaluations.items():
         words = SPLITS[name]
         figures[CONFUSION.format(words=words)] = partial(confusion_matrix, evaluation, words.capitalize())

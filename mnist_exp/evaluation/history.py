@@ -13,12 +13,14 @@ STATE = "state.json"  # the file with the history in a folder of checkpoints; it
 class History:
     """Metrics of each epoch, with Keras's names. Epochs are counted from 1.
 
-    used_epoch: the epoch whose weights the model has. mode: how epochs were run, `xla`, `windows` or `off`.
+    used_epoch: the epoch whose weights the model has. is_of_epoch: false for other weights, such as averages, with
+    which used_epoch is the last one. mode: how epochs were run, `xla`, `windows` or `off`.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     used_epoch: int = 0
     mode: str = "off"
+    is_of_epoch: bool = True
 
     @classmethod
     def from_curves(cls, values: Mapping[str, Any]) -> Self:

@@ -1,11 +1,13 @@
 """Computes the metrics of a run from labels and probabilities."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from mnist_exp.data.splits import is_unequal
 
 BINS = 15  # of the calibration error
 LEAST = float(np.finfo(np.float32).tiny)  # 1.2e-38: what TensorFlow computes below it is 0
@@ -44,6 +46,16 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of images whose most probable class is the true one: the trace of the confusion matrix / n."""
         return float(np.trace(self.confusion) / len(self.labels))
+
+    @property
+    def majority_accuracy(self) -> float:
+        """The accuracy of always answering with the class that has the most images in this split."""
+        return float(np.bincount(self.labels).max() / len(self.labels))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have images, each of the same weight."""
+        return float(self.per_class["recall"][self.present].mean())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -113,6 +125,8 @@ class Evaluation:
             "accuracy": self.accuracy,
             "accuracy_low": low,
             "accuracy_high": high,
+            "majority_accuracy": self.majority_accuracy,
+            **({"balanced_accuracy": self.balanced_accuracy} if is_unequal(self.labels) else {}),
             **self._macro_averages(self.present),
             **({} if self.present.all() else {"absent_classes": float((~self.present).sum())}),
             "calibration_error": self.calibration_error,
@@ -153,10 +167,28 @@ class Evaluation:
         return {f"macro_{name}": float(self.per_class[name][classes].mean()) for name in CLASS_METRICS}
 
 
+def table_of_scores(
+    metrics: Mapping[str, float], splits: Sequence[str]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns the header and a row for each of these splits. metrics: by name, such as `val/accuracy`.
+
+    Beside the accuracy stands that of always answering with the most frequent class and, where the classes are unequal,
+    the balanced accuracy.
+    """
+    columns = {"balanced_accuracy": "balanced", "majority_accuracy": "majority"}
+    shown = {name: word for name, word in columns.items() if any(f"{split}/{name}" in metrics for split in splits)}
+    rows = []
+    for split in splits:
+        accuracy, interval, *others = format_scores(metrics, split)
+        beside = (f"{metrics[key]:.2%}" if (key := f"{split}/{name}") in metrics else "" for name in shown)
+        rows.append((SPLITS[split], accuracy, interval, *beside, *others))
+    return ("", "accuracy", "95% interval", *shown.values(), "macro F1", "cross-entropy"), rows
+
+
 def format_scores(metrics: Mapping[str, float], split: str) -> tuple[str, str, str, str]:
     """Returns accuracy, its 95% interval, macro F1 and cross-entropy of a split as text. metrics: by name."""
     accuracy, low, high = (f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))
     absent = metrics.get(f"{split}/absent_classes", 0.0)
     left_out = f" ({absent:.0f} absent)" if absent else ""
     cross_entropy = f"{metrics[f'{split}/cross_entropy']:.4g}"
-    return accuracy, f"{low} - {high}", f"{metrics[f'{split}/macro_f1']:.4f}{left_out}", cross_entropy
+    return accuracy, f"{low.removesuffix('%')}-{high}", f"{metrics[f'{split}/macro_f1']:.4f}{left_out}", cross_entropy

@@ -52,7 +52,8 @@ def list_boxes(model: "keras.Model") -> list[Box]:
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         small = any(word in kind for word in SMALL) and len(parents) == 1 and uses[parents[0]] == 1
         if not small:
-            boxes.append(Box(kind, [], "", 0, sorted({places[parent] for parent in parents})))
+            title = layer.name if isinstance(layer, keras.Model) else kind  # a net within a net
+            boxes.append(Box(title, [], "", 0, sorted({places[parent] for parent in parents})))
         place = places[id(node)] = places[parents[0]] if small else len(boxes)
         box = boxes[place - 1]
         details = ["x".join(map(str, window if isinstance(window, tuple) else ())), activation.replace("linear", "")]

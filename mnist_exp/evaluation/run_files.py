@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_exp.data.splits import Splits
 from mnist_exp.evaluation.history import History
-from mnist_exp.evaluation.metrics import SPLITS, Evaluation, format_scores
+from mnist_exp.evaluation.metrics import SPLITS, Evaluation, table_of_scores
 from mnist_exp.evaluation.network import Network
 from mnist_exp.evaluation.predictions import write_predictions
 
@@ -22,18 +22,30 @@ CONFUSION = "figures/confusion_{words}.png"
 
 @dataclass(frozen=True)
 class RunResults:
-    """What the files of a run are made from. evaluations: by the name of the split in metrics; the last is shown."""
+    """What the files of a run are made from.
+
+    evaluations: by the name of the split in metrics; the last is shown. augmented: some training images as the net saw
+    them in its first steps, uint8 (steps, n, height, width, channels); None if nothing changed them.
+    """
 
     summary: str
     network: Network
     splits: Splits
     history: History
     evaluations: Mapping[str, Evaluation]
+    augmented: np.ndarray | None = None
 
     @classmethod
-    def of(cls, model: "keras.Model", splits: Splits, history: History, evaluations: Mapping[str, Evaluation]) -> Self:
+    def of(
+        cls,
+        model: "keras.Model",
+        splits: Splits,
+        history: History,
+        evaluations: Mapping[str, Evaluation],
+        augmented: np.ndarray | None = None,
+    ) -> Self:
         """Returns the results of a model."""
-        return cls(summarize(model), Network.of(model), splits, history, evaluations)
+        return cls(summarize(model), Network.of(model), splits, history, evaluations, augmented)
 
     @property
     def shown(self) -> tuple[np.ndarray, Evaluation, str]:
@@ -110,17 +122,20 @@ def describe_run(
     has_diverged: bool,
 ) -> str:
     """Returns the page of a run in markdown: its metrics, then data, network and training."""
-    rows = [f"| {' | '.join((SPLITS[split], *format_scores(metrics, split)))} |" for split in splits.scored]
+    header, scores = table_of_scores(metrics, list(splits.scored))
+    rows = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *scores)]
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in splits.parts.items())
     height, width, _ = splits.image_shape
     net, optimizer = (config[section]["_target_"].rpartition(".")[2] for section in ("model", "optimizer"))
     paragraphs = [
-        "\n".join(["| | accuracy | 95% interval | macro F1 | cross-entropy |", "|---|---|---|---|---|", *rows]),
-        f"**Data** {splits.description}: {sizes}; {height}x{width} pixels.",
+        "\n".join(rows),
+        f"**Data** {splits.description}: {sizes}; {height}x{width} pixels."
+        + "".join(f" {note}." for note in splits.notes),
         f"**Net** {net}, {model.count_params():,} parameters.",
         f"**Training** {optimizer}, learning rate {config['optimizer']['learning_rate']:g} "
         f"({config['optimizer']['schedule']}), batch {config['training']['batch_size']}, {len(history.epochs)} epochs, "
         f"weights of epoch {history.used_epoch}, seed {config['seed']}.",
+        *([f"**Begun** with the weights of run {parent}."] if (parent := config["training"].get("start_from")) else []),
         *(["**Diverged** The training ended much worse than guessing."] if has_diverged else []),
         "Figures, reports, predictions and the exact config are below *Artifacts*. "
         f"The test set was {'scored once, after training' if splits.test else 'not used'}.",

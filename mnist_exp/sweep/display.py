@@ -162,7 +162,7 @@ class SweepDisplay(Console):
         rows = []
         for split, metrics, word in (("val", winner.trial.metrics, "validation"), ("test", winner.test, "test")):
             accuracy, low, high = (f"{metrics[f'{split}/accuracy{end}']:.2%}" for end in ("", "_low", "_high"))
-            rows.append((word, accuracy, f"{low} - {high}", f"{metrics[f'{split}/macro_f1']:.4f}"))
+            rows.append((word, accuracy, f"{low.removesuffix('%')}-{high}", f"{metrics[f'{split}/macro_f1']:.4f}"))
         self.table(("", "accuracy", "95% interval", "macro F1"), rows)
 
 

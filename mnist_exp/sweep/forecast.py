@@ -58,7 +58,8 @@ class Work:
 def work_of(study: Study, trials: int) -> Work:
     """Returns what so many trials of a study are expected to train.
 
-    At a rung of ASHA scores are taken to come in random order. A median that ends trials is not reckoned with.
+    At a rung of ASHA scores are taken to come in random order. A median that ends trials is not reckoned with. The
+    epochs of the folds of a trial are counted on.
     """
     settings, epochs = study.settings, study.epochs
     if study.algorithm == "hyperband":
@@ -68,13 +69,15 @@ def work_of(study: Study, trials: int) -> Work:
         sampler = create_sampler(study)
         assert isinstance(sampler, HyperbandSampler)
         return Work(trials, sampler.reached)
-    reached = {epochs: float(trials)}
+    reached = {epochs * study.folds: float(trials)}
     if settings.asha:
         arriving = float(trials)
         for rung in asha.rungs(epochs, settings.first_rung, settings.factor or asha.FACTOR):
             reached[rung] = arriving
             arriving = asha.expected(arriving, settings.factor or asha.FACTOR)
-        reached[epochs] = arriving
+        for fold in range(1, study.folds + 1):
+            reached[fold * epochs] = arriving
+            arriving = asha.expected(arriving, settings.factor or asha.FACTOR)
     limited = Work(trials, reached)
     if settings.max_epochs is not None and limited.epochs > settings.max_epochs:
         share = settings.max_epochs / limited.epochs
@@ -98,7 +101,7 @@ def predict(known: Sequence[Cost], parameters: int, batch_size: int) -> Cost:
 
 def probe(config: RunConfig, splits: Splits) -> Probe:
     """Trains a config three times for some batches and returns what all of them would cost."""
-    settings = config.settings(Training)
+    settings, splits = config.settings(Training), splits.fold(1) if splits.folds else splits
     steps = math.ceil(settings.images_used(len(splits.train)) / settings.batch_size)
     few, many = (min(steps, batches) for batches in PROBED)
     first, second, again = (_train(config, splits, batches) for batches in (few, many, many))
@@ -110,7 +113,7 @@ def probe(config: RunConfig, splits: Splits) -> Probe:
 
 def _train(config: RunConfig, splits: Splits, batches: int) -> Cost:
     """Trains two epochs of so many batches. The second one counts."""
-    from mnist_exp.optimizers import build_optimizer
+    from mnist_exp.training.build import build_optimizer
     from mnist_exp.training.fit import fit, prepare_keras
 
     settings = config.settings(Training).model_copy(update={"batches": batches, "epochs": 2, "program_cache": False})

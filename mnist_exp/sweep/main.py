@@ -11,6 +11,7 @@ from unittest.mock import patch
 from mnist_exp.config.compose import Composed
 from mnist_exp.config.schema import Executor, Sweep, Tracking
 from mnist_exp.errors import ConfigError, Problem, TrackingError
+from mnist_exp.experiment import with_parent
 from mnist_exp.log import hide_library_output
 from mnist_exp.signals import INTERRUPTED, Terminated, exit_status, raise_on_signals
 from mnist_exp.sweep.display import SweepDisplay
@@ -54,6 +55,8 @@ def _sweep(composed: Composed, display: SweepDisplay) -> int:
         raise ConfigError(Problem("hydra/launcher", rule, composed.launcher, remedy))
     config = check_settings(composed)
     tracking, keys, resume = config.settings(Tracking), config.settings(Executor), config.settings(Sweep).resume
+    if resume is None:
+        composed = with_parent(composed)
     if config.settings(Sweep).plan:
         # A short training, too, gets a worker's share of the cores.
         environment = worker_environment(0, width(keys)) if keys.kind == "local" else {}

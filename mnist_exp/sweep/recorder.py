@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mnist_exp.config.own_code import digest_own_code
+from mnist_exp.config.recorded import targets_of
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import TrackingError
@@ -49,6 +51,7 @@ class TrialRecorder:
     step: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
+    _own_code: dict[frozenset[str], str | None] = field(default_factory=dict)  # by the targets of a config
     _time: float = 0.0  # at which the trial that was counted last has ended
 
     def __post_init__(self) -> None:
@@ -97,7 +100,15 @@ class TrialRecorder:
             continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
             keeps_checkpoint=rung is not None,
             seconds=settings.trial_timeout,
+            own_code=self._digest_own_code(config),
         )
+
+    def _digest_own_code(self, config: RunConfig) -> str | None:
+        """The digest of the user's code as it was when a trial named it first: an edit must not mix two nets."""
+        named = frozenset(targets_of(config.values))
+        if named not in self._own_code:
+            self._own_code[named] = digest_own_code(config.values)
+        return self._own_code[named]
 
     def lost(self, job: Job, why: str) -> None:
         """This run of the trial will not be counted: its worker died or could not be reached."""

@@ -11,7 +11,7 @@ from mnist_exp.config.objective import Objective
 from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
 from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
-from mnist_exp.config.schema import Sweep
+from mnist_exp.config.schema import Split, Sweep
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.secrets import hide
@@ -56,6 +56,11 @@ class Study:
     def epochs(self) -> int:
         """The epochs of the longest training."""
         return max(int(base.config.training.epochs) for base in self.configs.bases.values())
+
+    @property
+    def folds(self) -> int:
+        """The trainings of a trial: one for each fold of the data."""
+        return int(self.configs.first().settings(Split).folds or 1)
 
     @property
     def space(self) -> Space:

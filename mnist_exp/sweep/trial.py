@@ -42,6 +42,7 @@ class Job:
     seen; sweep: the id of the sweep's run, which knows that. continues: the run whose checkpoint it continues.
     keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take. address: of the store,
     with its credentials, which the config does not hold; it is not part of the text that Dask writes to its logs.
+    own_code: the digest of the user's code when this process of the sweep began; None if there is none.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Job:
     continues: str | None = None
     keeps_checkpoint: bool = False
     seconds: float | None = None
+    own_code: str | None = None
 
 
 @dataclass(frozen=True)

@@ -115,18 +115,21 @@ def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float
     """
     from mnist_exp.tracking.registry import load_model
     from mnist_exp.tracking.run_figures import draw_run
+    from mnist_exp.training.augmentation import show_changes
     from mnist_exp.training.evaluate import evaluate
+    from mnist_exp.training.trained import evaluate_unseen
 
     model_run = best.model_run_id
     splits, model = load_splits(config), load_model(record.store.uri, model_run)
-    answers = evaluate(model, splits.validation, splits.class_names).probabilities
+    answers = evaluate_unseen(model, splits).probabilities
     difference = _difference(record, best, answers, splits.validation)
     if not difference <= SIMILAR:
         rule = f"must answer as after its training, with probabilities within {SIMILAR:g}"
         remedy = "its files were changed, or this machine computes otherwise; the test set was not opened"
         raise TrackingError(Problem(f"the stored model of trial {best.number}", rule, round(difference, 4), remedy))
     assert splits.test is not None
-    draw_run(record.store, fetch_run(record.store, model_run), replace(splits, test=None), model)
+    seen = show_changes(config, splits)
+    draw_run(record.store, fetch_run(record.store, model_run), replace(splits, test=None), model, seen)
     step = record.open_test_set(model_run)
     evaluation = evaluate(model, splits.test, splits.class_names)
     test = {f"test/{key}": value for key, value in evaluation.metrics.items()}

@@ -3,6 +3,7 @@
 import functools
 import gc
 import math
+import platform
 import shutil
 import statistics
 import time
@@ -10,17 +11,21 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.check import check_values
+from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
-from mnist_exp.errors import DataError, Problem, TrackingError, TrainingError, UserError
-from mnist_exp.experiment import Listener, Result, exits_as_errors, train_and_evaluate
+from mnist_exp.errors import ConfigError, DataError, Problem, TrackingError, TrainingError, UserError
+from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.experiment import Result, exits_as_errors, train_and_evaluate
 from mnist_exp.log import hide_library_output, log_line
+from mnist_exp.sweep.pruners import median
 from mnist_exp.sweep.pruners.asha import goes_on
 from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
@@ -29,6 +34,7 @@ from mnist_exp.tracking.log_run import log_start
 from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.store import Store, long_retries, open_store
 from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
+from mnist_exp.trainer import Listener
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.mlflow_run import MlflowRun
@@ -48,13 +54,15 @@ class Cancelled(BaseException):
 class TrialListener(Listener):
     """Watches one training, and ends it if the trial is cancelled, takes too long or is worse than others.
 
-    rungs: those of the sweep; None if this training is not compared there.
+    rungs: those of the sweep; None if this training is not compared there. Of data in folds the first one is compared
+    epoch by epoch, and then the answers of all folds so far at the end of each.
     """
 
     def __init__(self, job: Job, deadline: float | None, rungs: Rungs | None = None) -> None:
         self.job, self.deadline, self.rungs = job, deadline, rungs
         self.best: float | None = None
         self.pruned = False
+        self.fold, self.folds = 1, 0  # the fold in training; how many came to their end
         self.epochs = 0  # that were trained here, without those of a continued checkpoint
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
@@ -66,6 +74,8 @@ class TrialListener(Listener):
 
     def on_epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         self.epochs += 1
+        if self.fold > 1:
+            return False
         objective, medians = self.job.objective, self.job.medians
         value = metrics.get(objective.keras_name)
         if value is not None:
@@ -77,18 +87,31 @@ class TrialListener(Listener):
                 self.pruned = not self._goes_on(self.rungs, epoch, value)
         return self.pruned
 
-    def _goes_on(self, rungs: Rungs, epoch: int, value: float) -> bool:
+    def on_fold(self, fold: int, folds: int) -> None:
+        self.fold = fold
+
+    def on_fold_end(self, fold: int, evaluation: Evaluation) -> bool:
+        if self.pruned:
+            return True
+        self.folds = fold
+        if self.rungs and (self.job.rungs or self.job.medians):
+            score = evaluation.metrics[self.job.objective.metric.removeprefix("val/")]
+            self.pruned = not self._goes_on(self.rungs, f"fold_{fold}", score)
+        return self.pruned
+
+    def _goes_on(self, rungs: Rungs, rung: int | str, value: float) -> bool:
         """Whether the trial is among the best of its rung. It goes on if the store is away, which decides nothing."""
         job = self.job
+        rule = partial(goes_on, factor=job.factor) if job.rungs else median.goes_on
         try:
-            return rungs.decide(epoch, job.number, value, lambda seen: goes_on(value, seen, job.factor, job.objective))
+            return rungs.decide(rung, job.number, value, lambda seen: rule(value, seen, objective=job.objective))
         except TrackingError as error:
-            log_line(f"the rung at epoch {epoch} is left out: {error}")
+            log_line(f"the rung {rung} is left out: {error}")
             return True
 
     def score(self, result: Result) -> float:
-        """The objective of the weights that were kept; of a pruned training its best epoch."""
-        if self.pruned:
+        """The objective of the weights that were kept; of a training that was cut short its best epoch."""
+        if self.pruned and not self.folds:
             return self.job.objective.best(self.curve(result), lambda value: value)
         metrics = dict(result.metrics)
         if self.job.definitions == 1:
@@ -129,6 +152,7 @@ def _run_trial(job: Job) -> Outcome:
     ):
         output.move_to(active.log)
         config = check_values(job.config.values, job.config.choices)  # no pair of values was checked before
+        _check_own_code(job, config)
         with active.timer("data"):
             splits = replace(load_splits(config, cache=True), test=None)  # so that a trial cannot use the test set
         if job.digest not in (None, splits.digest):
@@ -138,6 +162,15 @@ def _run_trial(job: Job) -> Outcome:
         outcome = train(job, config, active, store, splits, deadline)
     mine = (active.undelivered,) if active.undelivered else ()  # known when the run has ended
     return replace(outcome, undelivered=(*outcome.undelivered, *mine))
+
+
+def _check_own_code(job: Job, config: RunConfig) -> None:
+    """Raises ConfigError if the user's code here is not that with which the sweep began."""
+    if (found := digest_own_code(config.values)) != job.own_code:
+        what = f"the code of {Path.cwd()} on {platform.node()}"
+        rule = "must be that with which this process of the sweep began" if found else "lacks what the config names"
+        remedy = "copy it there, or stop the sweep and resume it, after an edit"
+        raise ConfigError(Problem(what, rule, remedy=remedy))
 
 
 def _train_once(

@@ -5,12 +5,13 @@ from typing import Any
 
 from mnist_exp.config.schema import Tracking
 from mnist_exp.tracking.active_run import ActiveRun, Timer
+from mnist_exp.tracking.find import find_finished
 from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.store import connect
-from mnist_exp.tracking.stored_run import parse_config
+from mnist_exp.tracking.stored_run import parse_config, read_config
 from mnist_exp.tracking.tags import FOLDER
 
-__all__ = ["ActiveRun", "Timer", "read_resumable", "start_run"]
+__all__ = ["ActiveRun", "Timer", "read_parent", "read_resumable", "start_run"]
 
 
 def start_run(settings: Tracking, name: str, resume: str | None = None, timer: Timer | None = None) -> ActiveRun:
@@ -37,6 +38,13 @@ def _open_run(settings: Tracking, name: str, resume: str | None) -> ActiveRun:
     if resume is not None:
         return MlflowRun.resume_run(store, resume)
     return MlflowRun.create_run(store, folder, settings.experiment, name)
+
+
+def read_parent(settings: Tracking, wanted: str) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Returns id, config values and choices of a finished run. Raises TrackingError if there is none such."""
+    store = connect(settings)
+    run = find_finished(store, wanted).run
+    return run.id, read_config(store, run), run.choices
 
 
 def read_resumable(settings: Tracking, wanted: str) -> tuple[str, dict[str, Any], dict[str, str]]:

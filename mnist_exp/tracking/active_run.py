@@ -123,11 +123,17 @@ class ActiveRun:
 
     def log_model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Stores the trained model and returns it as loaded again."""
-        from mnist_exp.config.own_code import find_own_objects, load_keras
+        from mnist_exp.config.own_code import find_own_objects, in_stored_form, load_keras
 
         path = self.artifacts / "model.keras"
-        model.save(path)
+        with in_stored_form(model):
+            model.save(path)
         return load_keras(path, find_own_objects(model))
+
+    def load_parent(self, wanted: str) -> tuple[str, "keras.Model"]:
+        """Returns the name and the model of the run whose weights this one begins with, and records which it is."""
+        rule = "needs the tracking store that has the run"
+        raise TrackingError(Problem("training.start_from", rule, "tracking=off", "leave tracking=off out"))
 
     def end(self, status: Status, message: str = "") -> None:
         """Sets the status. The last call; `with` makes it."""
@@ -136,9 +142,14 @@ class ActiveRun:
             self.folder.parent.rmdir()
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether its training has begun: there is a checkpoint from which it goes on."""
+        return (self.folder / STATE).is_file()
+
+    @property
     def resumable(self) -> bool:
-        """Whether the run has a checkpoint from which it can be resumed."""
-        return self.id is not None and (self.folder / STATE).is_file()
+        """Whether the run can be resumed."""
+        return self.id is not None and self.has_checkpoint
 
     @property
     def undelivered(self) -> str | None:

@@ -199,7 +199,8 @@ def _search_named(store: Store, wanted: str, inside: list[str], among: str) -> l
     """Searches by name first, then by the first characters of an id."""
     runs = _search(store, f"attributes.run_name = {_quote(wanted)} and {among}", inside, most=6)
     if not runs and len(wanted) >= SHORTEST:
-        runs = _search(store, f"attributes.run_id LIKE {_quote(wanted, '%')} and {among}", inside, most=6)
+        for id_of in ("attributes.run_id", f"tags.{tags.COPIED_FROM}"):  # its own, or that of the run it is a copy of
+            runs = runs or _search(store, f"{id_of} LIKE {_quote(wanted, '%')} and {among}", inside, most=6)
     return runs
 
 

@@ -1,11 +1,13 @@
 """Logs a run: config, data set and environment at the start; metrics, model and facts at the end."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mnist_exp.config.compose import flatten
+from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Training
 from mnist_exp.data.splits import Splits
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mnist_exp.evaluation.metrics import Evaluation
 
 CLOSE = 1e-6  # the largest difference of a probability between the trained and the stored model
+COMPARED = 8  # images
 
 
 def log_start(active: ActiveRun, config: RunConfig, splits: Splits) -> None:
@@ -32,8 +35,10 @@ def log_start(active: ActiveRun, config: RunConfig, splits: Splits) -> None:
     if active.digest not in (None, splits.digest):
         rule, remedy = f"must be that of the resumed run, {active.digest}", "put that data back, or start a new run"
         raise DataError(Problem("dataset.digest", rule, splits.digest, remedy))
-    active.log_tags(collect_tags(active.artifacts))
+    own_code = digest_own_code(config.values)
+    active.log_tags(collect_tags(active.artifacts) | ({tags.OWN_CODE: own_code} if own_code else {}))
     (active.artifacts / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    (active.artifacts / "data.json").write_text(json.dumps(describe(splits), indent=1), encoding="utf-8")
     if config.settings(Training).resume is None:
         digests = {"dataset.digest": splits.digest, "dataset.validation_digest": splits.validation_digest}
         active.log_params({**config.choices, **dict(flatten(config.recorded)), **digests})
@@ -42,10 +47,36 @@ def log_start(active: ActiveRun, config: RunConfig, splits: Splits) -> None:
     active.log_artifacts()
 
 
-def log_epoch(active: ActiveRun, epoch: int, metrics: Mapping[str, float]) -> None:
-    """Logs what Keras reports of an epoch, counted from 1, and the seconds since the training began."""
-    named = {metric_name(key): value for key, value in metrics.items()}
-    active.log_metrics({**named, "wall_seconds/elapsed": active.timer.elapsed("training")}, step=epoch)
+def describe(splits: Splits) -> dict[str, Any]:
+    """Returns what a run records of its data: their sizes by split and class, and what was done to them."""
+    counts = {
+        split: dict(
+            zip(splits.class_names, np.bincount(part.labels, minlength=len(splits.class_names)).tolist(), strict=True)
+        )
+        for split, part in splits.parts.items()
+    }
+    groups = splits.train.groups
+    return {
+        "name": splits.name,
+        "description": splits.description,
+        "digest": splits.digest,
+        "image_shape": splits.image_shape,
+        "images": counts,
+        "identical": splits.repeated,
+        "groups_in_training": None if groups is None else len(np.unique(groups)),
+        "notes": splits.notes,
+    }
+
+
+def log_epoch(active: ActiveRun, epoch: int, metrics: Mapping[str, float], prefix: str = "") -> None:
+    """Logs what Keras reports of an epoch, counted from 1, and the seconds since the training began.
+
+    prefix: of the names, for the training of one fold.
+    """
+    named = {metric_name(key): value for key, value in metrics.items()} | {
+        "wall_seconds/elapsed": active.timer.elapsed("training")
+    }
+    active.log_metrics({f"{prefix}{name}": value for name, value in named.items()}, step=epoch)
 
 
 def log_results(
@@ -63,8 +94,9 @@ def log_results(
     from mnist_exp.evaluation import run_files
 
     metrics = {f"{split}/{key}": value for split, one in evaluations.items() for key, value in one.metrics.items()}
-    reported = {metric_name(key): value for key, value in history.used.items()}
-    metrics |= {name: reported[name] for name in ("val/loss", "val/cross_entropy") if name in reported}
+    if history.is_of_epoch:
+        reported = {metric_name(key): value for key, value in history.used.items()}
+        metrics |= {name: reported[name] for name in ("val/loss", "val/cross_entropy") if name in reported}
     has_diverged = evaluations["val"].has_diverged(history.used["loss"])
     _log_metrics(active, history, metrics)
     active.log_metrics({f"wall_seconds/{part}": value for part, value in active.seconds.items()}, step=0)
@@ -76,7 +108,7 @@ def log_results(
     active.log_tags({name: str(value) for name, value in facts.items()})
     active.log_artifacts()
     stored = _log_model(active, model, run_files.model_metadata(splits))  # last, because the net's own code may fail
-    few = list(splits.scored.values())[-1].images[:256]
+    few = list(splits.scored.values())[-1].images[:COMPARED]
     difference = float(np.abs(stored(few, training=False) - model(few, training=False)).max())
     if not difference <= CLOSE:
         rule = f"must answer as the trained one does, probabilities within {CLOSE}"
@@ -97,7 +129,7 @@ def _log_model(active: ActiveRun, model: "keras.Model", metadata: Mapping[str, A
 def _log_metrics(active: ActiveRun, history: History, metrics: Mapping[str, float]) -> None:
     last = len(history.epochs)
     validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
-    if history.used_epoch == last:
+    if history.used_epoch == last and history.is_of_epoch:
         logged = set(map(metric_name, history.used))  # by the last epoch
         active.log_metrics({key: value for key, value in validation.items() if key not in logged}, step=last)
     else:  # restored weights get a step of their own, so that the newest value is that of the weights used

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from mnist_exp.config.own_code import find_own_objects, import_own_objects, load_keras, places_of, source_files
+from mnist_exp.config.own_code import (
+    find_own_objects,
+    import_own_objects,
+    in_stored_form,
+    load_keras,
+    places_of,
+    source_files,
+)
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import serving_loader
 from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
@@ -53,7 +60,7 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
     shutil.rmtree(folder, ignore_errors=True)  # of a call that failed
     # MLflow would search all installed packages for what requires other versions, which are those just read: 0.4 s.
     unchecked = patch("mlflow.utils.environment.warn_dependency_requirement_mismatches")
-    with _without_slots(model), unchecked:
+    with in_stored_form(model), unchecked:
         mlflow.keras.save_model(
             model,
             str(folder),
@@ -62,21 +69,8 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )
     _add_code(folder, description, places)
-    return load_keras(folder / KERAS_FILE, objects)
-
-
-@contextmanager
-def _without_slots(model: "keras.Model") -> Iterator[None]:
-    """Puts an optimizer that has not begun into the place of the model's: its state is two thirds of the file."""
-    trained = getattr(model, "optimizer", None)
-    if trained is None:
-        yield
-        return
-    model.optimizer = type(trained).from_config(trained.get_config())
-    try:
-        yield
-    finally:
-        model.optimizer = trained
+    frozen = next((layer for layer in model.layers if layer.name == "features" and not layer.trainable), None)
+    return load_keras(folder / KERAS_FILE, objects, frozen)
 
 
 def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> None:

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     import keras
 
 
-def draw_run(store: Store, run: StoredRun, splits: Splits, model: "keras.Model | None" = None) -> list[str]:
+def draw_run(
+    store: Store,
+    run: StoredRun,
+    splits: Splits,
+    model: "keras.Model | None" = None,
+    augmented: np.ndarray | None = None,
+) -> list[str]:
     """Draws all figures of a finished run and adds them to its artifacts. Returns their paths there.
 
     For a trial with several seeds they are those of its best seed. splits: the data of the run; DataError if they are
-    others. model: the trained one, if it is loaded.
+    others. model: the trained one, if it is loaded. augmented: training images as `show_changes` returns them.
     """
     from mnist_exp.evaluation.figures import draw_figures
 
@@ -45,7 +51,7 @@ def draw_run(store: Store, run: StoredRun, splits: Splits, model: "keras.Model |
     evaluations = {name: _evaluation(predictions, name, splits.class_names) for name in splits.scored}
     model = model or load_model(store.uri, source.id)
     with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_figures(Path(folder), RunResults.of(model, splits, history, evaluations))
+        drawn = draw_figures(Path(folder), RunResults.of(model, splits, history, evaluations, augmented))
         with store_errors(store.uri):
             store.client.log_artifacts(source.id, folder)
     return drawn

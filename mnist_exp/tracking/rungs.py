@@ -16,19 +16,19 @@ class Rungs:
     store: Store
     sweep: str
 
-    def decide(self, epoch: int, number: int, score: float, goes_on: Callable[[Collection[float]], bool]) -> bool:
-        """Returns whether a trial goes on after this rung.
+    def decide(self, rung: int | str, number: int, score: float, goes_on: Callable[[Collection[float]], bool]) -> bool:
+        """Returns whether a trial goes on after this rung, which is an epoch or the end of a fold.
 
         goes_on: decides by the scores of the other trials that the rung has seen. It is asked once for each trial: one
         that is run again, because its worker was killed, gets the answer that was recorded. Raises TrackingError.
         """
         seen: dict[int, float] = {}
-        for trial, value in read_metric_history(self.store, self.sweep, SCORE.format(epoch)):
+        for trial, value in read_metric_history(self.store, self.sweep, SCORE.format(rung)):
             seen.setdefault(trial, value)
         if number in seen:
-            for trial, value in read_metric_history(self.store, self.sweep, GOES_ON.format(epoch)):
+            for trial, value in read_metric_history(self.store, self.sweep, GOES_ON.format(rung)):
                 if trial == number:
                     return bool(value)
         decision = goes_on([value for trial, value in seen.items() if trial != number])
-        self.store.log(self.sweep, {SCORE.format(epoch): score, GOES_ON.format(epoch): float(decision)}, number)
+        self.store.log(self.sweep, {SCORE.format(rung): score, GOES_ON.format(rung): float(decision)}, number)
         return decision

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.compose import GROUPS
 from mnist_exp.config.recorded import ExecutionWhitelist
+from mnist_exp.config.schema import later_keys
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.predictions import Predictions, read_predictions
 from mnist_exp.tracking import tags
@@ -67,9 +68,21 @@ class StoredRun:
         return self.tags.get(tags.MODEL_RUN, self.id)
 
     @property
+    def set_params(self) -> dict[str, str]:
+        """The parameters without those that mean nothing else than their absence, which other versions did not have."""
+        return {key: value for key, value in self.params.items() if neutral_params().get(key) != value}
+
+    @property
     def choices(self) -> dict[str, str]:
         """The choice in each config group, such as {"model": "cnn"}."""
         return {group: self.params[group] for group in GROUPS if group in self.params}
+
+
+@cache
+def neutral_params() -> Mapping[str, str]:
+    """The parameters that some version of the program does not have, as it would log them for a run of that version."""
+    inside = {f"model.augmentation.{kind}": "0.0" for kind in ("translation", "rotation", "zoom")}
+    return inside | {key: str(value) for key, value in later_keys().items()}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ ERROR = "error"
 ENDED_BY = "ended_by"
 USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
 DIVERGED = "diverged"  # true: the training ended much worse than guessing
+STARTED_FROM = "started_from"  # the id of the run whose weights were the first ones
 REPRODUCES = "reproduces"  # the id of the run that was trained again
 
 # Trials
@@ -30,6 +31,7 @@ RELEASED, RESUMED = "released/", "resumed/"  # prefixes of a generation: its pro
 COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"  # DIRTY and COMMIT: of the repository of the current folder
 CODE = "code."  # prefix: of this package, its version and, in a checkout, commit and state
 CODE_VERSION, CODE_COMMIT, CODE_DIRTY = f"{CODE}version", f"{CODE}commit", f"{CODE}dirty"
+OWN_CODE = "own_code.digest"  # of the code of the current folder that the config names
 VERSION, HARDWARE = "version.", "hardware."  # prefixes
 
 # Copies in another store. Ids of runs and models in any other tag become those of the copies there.

@@ -1,6 +1,6 @@
 """The order of the training images, as windows of batches and one batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -46,13 +46,14 @@ class BatchOrder:
 class Batches(keras.utils.PyDataset):
     """One batch at a time for `fit`, in the same order."""
 
-    def __init__(self, images: np.ndarray, targets: np.ndarray, order: BatchOrder) -> None:
+    def __init__(self, parts: Sequence[np.ndarray], order: BatchOrder) -> None:
+        """parts: images, targets and, if they have weights, those of the images."""
         super().__init__()
-        self.images, self.targets, self.order = images, targets, order
+        self.parts, self.order = parts, order
 
     def __len__(self) -> int:
         return self.order.batches
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         chosen = self.order.batch(number)
-        return self.images[chosen], self.targets[chosen]
+        return tuple(part[chosen] for part in self.parts)

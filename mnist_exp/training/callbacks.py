@@ -1,6 +1,8 @@
-"""Keras callbacks that report the progress of a training and that wait for better epochs."""
+"""Keras callbacks that report the progress of a training, that wait for better epochs, and those of the user."""
 
+import hashlib
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,12 @@ from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Training
 from mnist_exp.errors import Problem, TrainingError
 from mnist_exp.signals import raise_received
+
+# What a program, which runs many batches in one call, cannot call.
+BATCH_HOOKS = (
+    "on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end",
+    "on_test_begin", "on_test_end", "on_test_batch_begin", "on_test_batch_end",
+)  # fmt: skip
 
 
 class ReportProgress(keras.callbacks.Callback):
@@ -56,6 +64,65 @@ def patience_callbacks(settings: Training) -> list[keras.callbacks.Callback]:
         mode = Objective.from_metric(monitor).direction
         chosen.append(keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode))
     return chosen
+
+
+class WatchWeights(keras.callbacks.Callback):
+    """Knows the weights with which each epoch was validated. This must be the first callback.
+
+    Callbacks of the user's own and averages of weights may put others in their place. digests: by epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digests: list[str] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.digests.append(_digest(self.model))
+
+    def find_epoch(self, model: keras.Model) -> int | None:
+        """Returns the last epoch, counted from 1, that had the weights that the model has now; None if none had."""
+        now = _digest(model)
+        return next((number for number in range(len(self.digests), 0, -1) if self.digests[number - 1] == now), None)
+
+
+def _digest(model: keras.Model) -> str:
+    sha = hashlib.blake2b(digest_size=16)
+    for variable in model.weights:
+        sha.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return sha.hexdigest()
+
+
+class StopInTime(keras.callbacks.Callback):
+    """Stops the training after the epoch in which its time was over. spent: the seconds of all processes so far."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit, self.spent = limit, 0.0
+        self._before, self._begun = 0.0, 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further epoch may begin."""
+        return self.spent >= self.limit
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._before, self._begun = self.spent, time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.spent = self._before + time.monotonic() - self._begun
+        if self.is_over:
+            self.model.stop_training = True
+
+
+def hears_batches(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback wants to be called in every batch, or in the validation."""
+    plain = keras.callbacks.Callback
+    return any(getattr(getattr(callback, name), "__func__", None) is not getattr(plain, name) for name in BATCH_HOOKS)
+
+
+def has_memory(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback can be asked for what it remembers, and be given it again."""
+    return callable(getattr(callback, "get_state", None)) and callable(getattr(callback, "set_state", None))
 
 
 def learning_rate(model: keras.Model) -> float:

@@ -1,13 +1,16 @@
 """Checkpoints on disk, from which a killed training is resumed."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from mnist_exp.errors import Problem, TrainingError
 from mnist_exp.evaluation.history import STATE, History
-from mnist_exp.training.callbacks import learning_rate
+from mnist_exp.training.callbacks import StopInTime, WatchWeights, has_memory, learning_rate
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -21,12 +24,24 @@ class Checkpoint(keras.callbacks.Callback):
 
     others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again. Only if one of them
     has stopped the training does it stay stopped; a training that a sweep has stopped may be continued.
+    own: those of the user. What they remember is kept if they have `get_state` and `set_state`. watch: knows the
+    weights of epochs. clock: ends the training in time. They are given what they knew again.
     """
 
-    def __init__(self, folder: Path, monitor: str, others: list[keras.callbacks.Callback]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        others: Sequence[keras.callbacks.Callback] = (),
+        own: Sequence[keras.callbacks.Callback] = (),
+        watch: WatchWeights | None = None,
+        clock: StopInTime | None = None,
+    ) -> None:
         super().__init__()
-        self.folder, self.monitor, self.others = folder, monitor, others
+        self.folder, self.monitor, self.others, self.own = folder, monitor, others, own
+        self.watch, self.clock = watch, clock
         self.history = History()
+        self._states: list[Any] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, model: keras.Model, epochs: int) -> int:
@@ -41,6 +56,13 @@ class Checkpoint(keras.callbacks.Callback):
         if states := state.get("random_states"):  # Keras's file does not hold them
             for variable, value in zip(_random_states(model), states, strict=True):
                 variable.assign(value)
+        self._states = state.get("callbacks", [])
+        if self.watch:
+            self.watch.digests = state.get("digests", [])
+        if self.clock:
+            self.clock.spent = state.get("seconds", 0.0)
+            if self.clock.is_over:
+                return epochs
         return epochs if state["stopped"] else len(self.history.epochs)
 
     def load_best(self, model: keras.Model) -> None:
@@ -54,6 +76,9 @@ class Checkpoint(keras.callbacks.Callback):
                 callback.on_epoch_end(epoch, dict(metrics))
         if any(isinstance(callback, keras.callbacks.ReduceLROnPlateau) for callback in self.others):
             self.model.optimizer.learning_rate = rate  # getting the epochs again may have reduced it again
+        for callback, remembered in zip(self.own, self._states, strict=False):
+            if has_memory(callback) and remembered is not None:
+                callback.set_state(remembered)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.history.epochs.append({name: float(value) for name, value in (logs or {}).items()})
@@ -64,8 +89,14 @@ class Checkpoint(keras.callbacks.Callback):
             "epochs": self.history.epochs,
             "stopped": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.others),
         }
+        if self.own:
+            state["callbacks"] = [callback.get_state() if has_memory(callback) else None for callback in self.own]
+        if self.watch:
+            state["digests"] = self.watch.digests
+        if self.clock:
+            state["seconds"] = self.clock.spent
         temporary = self.folder / f"{STATE}.new"
-        temporary.write_text(json.dumps(state))
+        temporary.write_text(_to_json(state))
         temporary.replace(self.folder / STATE)
         needed = {epoch + 1, self.history.best_epoch(self.monitor)}
         for old in self.folder.glob("epoch-*"):
@@ -83,6 +114,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _arrays(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.npy"
+
+
+def _to_json(state: dict[str, Any]) -> str:
+    try:
+        return json.dumps(state)
+    except TypeError as error:
+        rule = f"must return plain values of JSON from get_state() ({error})"
+        raise TrainingError(Problem("training.callbacks", rule, remedy="such as numbers, strings and lists")) from error
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -35,11 +35,18 @@ _loaded: set[str] = set()  # code that a new process has loaded
 def check_model(model: Any, images: np.ndarray, classes: int, folder: Path) -> None:
     """Checks what the function of `model._target_` returned. Nothing of the model and of its random states changes.
 
+    Of a net with a frozen part made of Keras's own layers, it is the other part that is saved and loaded.
+
     images: uint8 (n, height, width, channels), the first of the training. folder: for temporary files. Raises
     ConfigError with the first rule that is not met; an error in the net's own code arrives as it was raised.
     """
     few = images[:IMAGES]
     check_structure(model, few.shape[1:], classes)
+    from mnist_exp.training.features import FrozenNet
+    from mnist_exp.training.varying import is_of_keras
+
+    if (frozen := FrozenNet.of(model)) and all(map(is_of_keras, frozen.features._flatten_layers())):
+        model, few = frozen.head, np.asarray(frozen.features(few, training=False))  # Keras can save and load the rest
     with _same_random_numbers():
         answers = np.asarray(model(few, training=False), np.float64)
         check_answers(answers)

@@ -8,6 +8,7 @@ import numpy as np
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
+from mnist_exp.training.build import takes_integers
 
 if TYPE_CHECKING:
     import keras
@@ -16,25 +17,32 @@ EVALUATION_BATCH = 500  # images: large enough for full speed, small enough for 
 
 
 def encode_labels(labels: np.ndarray, loss: "keras.losses.Loss", classes: int) -> np.ndarray:
-    """Returns what the loss needs: labels (n,), or one-hot float32 (n, classes) for categorical cross-entropy."""
+    """Returns what the loss compares with: labels (n,), or one-hot ones, float32 (n, classes)."""
     import keras
 
-    one_hot = isinstance(loss, keras.losses.CategoricalCrossentropy)
-    return keras.utils.to_categorical(labels, classes) if one_hot else labels
+    return labels if takes_integers(loss) else keras.utils.to_categorical(labels, classes).astype(np.float32)
 
 
 def evaluate(model: "keras.Model", part: ImageSet, class_names: tuple[str, ...]) -> Evaluation:
-    """Returns the answers of a compiled model for these images, with the loss that Keras's `evaluate` reports."""
+    """Returns the answers of a model for these images, with the loss that Keras's `evaluate` reports.
+
+    A model that is not compiled, such as a stored one whose loss is the user's own, has no loss.
+    """
     import tensorflow as tf
 
-    @tf.function(jit_compile=model.jit_compile, reduce_retracing=True, autograph=False)
+    compiled = model.compiled
+
+    @tf.function(jit_compile=compiled and model.jit_compile, reduce_retracing=True, autograph=False)
     def answer(images: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = model(images, training=False)
-        loss = model.compute_loss(images, targets, probabilities, training=False)
-        logits = logits_of(probabilities)
-        return {"probabilities": probabilities, "loss": loss, **({} if logits is None else {"logits": logits})}
+        found = {"probabilities": probabilities}
+        if compiled:
+            found["loss"] = model.compute_loss(images, targets, probabilities, training=False)
+        if (logits := logits_of(probabilities)) is not None:
+            found["logits"] = logits
+        return found
 
-    targets = encode_labels(part.labels, model.loss, len(class_names))
+    targets = encode_labels(part.labels, model.loss, len(class_names)) if compiled else part.labels
     starts = range(0, len(part), EVALUATION_BATCH)
     parts = [slice(start, start + EVALUATION_BATCH) for start in starts]
     answers = [answer(tf.constant(part.images[one]), tf.constant(targets[one])) for one in parts]
@@ -42,8 +50,10 @@ def evaluate(model: "keras.Model", part: ImageSet, class_names: tuple[str, ...])
         name: np.concatenate([np.asarray(one[name], np.float32) for one in answers])
         for name in answers[0].keys() - {"loss"}
     }
-    losses, sizes = [float(one["loss"]) for one in answers], [len(part.labels[one]) for one in parts]
-    loss = float(np.average(losses, weights=sizes))
+    loss = None
+    if compiled:
+        sizes = [len(part.labels[one]) for one in parts]
+        loss = float(np.average([float(one["loss"]) for one in answers], weights=sizes))
     return Evaluation(part.labels, class_names=class_names, loss=loss, **arrays)
 
 
@@ -55,6 +65,8 @@ def logits_of(probabilities: Any) -> Any:
 def check_accuracy(history: History, evaluations: Mapping[str, Evaluation]) -> None:
     """Compares the accuracy of each evaluation with that of Keras's metric, and `val` with the epoch that was used.
 
+    Weights that are those of no epoch, such as averages, have none to be compared with.
+
     Raises RuntimeError if one image is counted differently: weights, order or counting would be wrong.
     """
     import keras
@@ -63,7 +75,9 @@ def check_accuracy(history: History, evaluations: Mapping[str, Evaluation]) -> N
     for name, evaluation in evaluations.items():
         right = keras.metrics.sparse_categorical_accuracy(evaluation.labels, evaluation.probabilities)
         reported.append((name, float(keras.ops.mean(right))))
-    for name, accuracy in [*reported, ("val", history.used["val_accuracy"])]:
+    if history.is_of_epoch:
+        reported.append(("val", history.used["val_accuracy"]))
+    for name, accuracy in reported:
         ours, images = evaluations[name].accuracy, len(evaluations[name].labels)
         if abs(ours - accuracy) * images >= 0.5:
             raise RuntimeError(

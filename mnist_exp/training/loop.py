@@ -1,7 +1,7 @@
 """The loop over epochs: with a compiled program, or batch by batch with Keras's own `fit`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from mnist_exp.training.program_cache import open_cache
 
 @dataclass
 class PlainLoop:
-    """Trains a compiled model with `fit`. images: of the training."""
+    """Trains a compiled model with `fit`. images: of the training. weights: of these, float32 (n,), or None."""
 
     model: keras.Model
     images: ImageSet
@@ -26,17 +26,19 @@ class PlainLoop:
     class_names: tuple[str, ...]
     settings: Training
     seed: int
+    weights: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.order = BatchOrder(len(self.images), self.settings.batch_size, self.seed)
-        self.train = self.images.images, self._encode(self.images)
+        weights = () if self.weights is None else (self.weights,)
+        self.train = self.images.images, self._encode(self.images), *weights
         self.checked = self.validation.images, self._encode(self.validation)
 
     def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.order.begin(epoch))
         self.model.fit(
-            Batches(*self.train, self.order),
+            Batches(self.train, self.order),
             epochs=epochs,
             initial_epoch=first,
             shuffle=False,  # the order is drawn
@@ -82,7 +84,6 @@ class ProgramLoop(PlainLoop):
             heard.on_epoch_end(epoch, logs)
             if model.stop_training:
                 break
-        model.optimizer.finalize_variable_values(model.trainable_weights)
         heard.on_train_end(logs)
 
     def evaluate(self) -> Evaluation:

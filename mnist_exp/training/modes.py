@@ -12,6 +12,8 @@ from keras.src.layers.convolutional.base_depthwise_conv import BaseDepthwiseConv
 from keras.src.trainers.trainer import model_supports_jit
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from mnist_exp.training.augmentation import attached_to
+
 Mode = Literal["xla", "windows", "off"]
 
 # Batches per call: few enough for progress and Ctrl-C, enough to save time in Python.
@@ -21,16 +23,25 @@ WINDOW: dict[Mode, int] = {"xla": 2000, "windows": 20}
 def choose_mode(model: keras.Model, wanted: Literal["auto", "on", "off"]) -> Mode:
     """Returns how to run an epoch.
 
-    XLA makes dense networks about 10 times faster, and convolutions on a CPU 3 times slower. `model_supports_jit` is
-    false for layers that it cannot compile, and if TensorFlow's operations must be deterministic.
+    XLA makes dense networks about 10 times faster, and convolutions on a CPU 3 times slower.
     """
     if wanted == "off":
         return "off"
-    if not model_supports_jit(model):
+    if not supports_xla(model):
         return "windows"
     on_cpu = not tf.config.list_physical_devices("GPU")
     convolutions = any(isinstance(layer, BaseConv | BaseDepthwiseConv) for layer in model._flatten_layers())
     return "windows" if wanted == "auto" and on_cpu and convolutions else "xla"
+
+
+def supports_xla(model: keras.Model) -> bool:
+    """Whether XLA can compile a training step: every layer, and those of an augmentation.
+
+    It cannot if TensorFlow's operations must be deterministic.
+    """
+    augmentation = attached_to(model)
+    outside = augmentation.all_layers if augmentation else []
+    return model_supports_jit(model) and all(layer.supports_jit for layer in outside)
 
 
 def traced_for(model: keras.Model, mode: Mode) -> AbstractContextManager[None]:

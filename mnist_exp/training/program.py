@@ -25,6 +25,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from tensorflow.python.framework import ops
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
+from mnist_exp.training.augmentation import attached_to
 from mnist_exp.training.batches import BatchOrder
 from mnist_exp.training.evaluate import logits_of
 from mnist_exp.training.modes import WINDOW, Mode, traced_for
@@ -34,7 +35,8 @@ from mnist_exp.training.varying import SMOOTHING, Numbers, Place, blank, find_nu
 Metrics = dict[str, float]
 Tensors = tuple[tf.Tensor, ...]  # images and targets, perhaps weights of the images
 MOST_KEPT = 64  # programs
-FOREIGN = r'"registered_name": "(?!keras)|"class_name": "function"|"module": "(?!keras|builtins)'  # in a config
+# In the config of something that is not Keras's, nor this package's.
+FOREIGN = r'"registered_name": "(?!keras|mnist_exp)|"class_name": "function"|"module": "(?!keras|builtins|mnist_exp)'
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,9 @@ def _answers_heard(model: keras.Model) -> Iterator[list[Any]]:
 
 def _variables(model: keras.Model) -> list[tf.Variable]:
     """All variables of a training, in an order that every model of the same kind shares."""
-    found = (*model.variables, *model.optimizer.variables, *model.metrics_variables)
+    augmentation = attached_to(model)
+    outside = augmentation.variables if augmentation else []
+    found = (*model.variables, *model.optimizer.variables, *model.metrics_variables, *outside)
     return [variable._value for variable in found]
 
 
@@ -308,6 +312,7 @@ def _describe(model: keras.Model, places: Sequence[Place]) -> list[Any]:
     with blank(places):
         parts = [model.get_config(), optimizer.get_config(), loss if isinstance(loss, str) else loss.get_config()]
         parts += [metric if isinstance(metric, str) else metric.get_config() for metric in metrics]
+        parts += augmentation.get_config() if (augmentation := attached_to(model)) else []
     if not isinstance(optimizer._learning_rate, LearningRateSchedule):
         del parts[1]["learning_rate"]  # a variable
     if any(place.name == SMOOTHING for place in places):
@@ -324,8 +329,10 @@ def _metrics(model: keras.Model) -> list[Any]:
 def _is_of_keras_alone(model: keras.Model) -> bool:
     """Whether the config of a model describes all of it. Code of a user's own may do what no config says."""
     metrics = [metric for metric in _metrics(model) if not isinstance(metric, str)]
-    made = [model, model.optimizer, model.loss, *model._flatten_layers(), *metrics]
-    config = json.dumps(model.get_config(), default=repr)
+    augmentation = attached_to(model)
+    layers = [*model._flatten_layers(), *(augmentation.all_layers if augmentation else [])]
+    made = [model, model.optimizer, model.loss, *layers, *metrics]
+    config = json.dumps(_describe(model, find_numbers(model)), default=repr)
     return (
         all(map(is_of_keras, made))
         and not any(isinstance(layer, keras.layers.Lambda) for layer in made)

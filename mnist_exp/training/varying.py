@@ -18,6 +18,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mnist_exp.training.schedules import Warmup
+
 Values = Sequence[float]  # of the numbers of one net, in the order of their places
 Formula = Callable[[Values], Any]
 # Layers whose rate may vary: it is used in the type in which they compute.
@@ -174,7 +176,7 @@ def find_numbers(model: keras.Model) -> list[Place]:
         if type(layer).__name__ in LAYERS and is_of_keras(layer)
     ]
     schedule = model.optimizer._learning_rate
-    for holder in (model.optimizer, schedule):
+    for holder in (model.optimizer, schedule, getattr(schedule, "after", None)):
         if isinstance(holder, keras.Optimizer | keras.optimizers.schedules.LearningRateSchedule):
             places += _attributes(holder)
     arguments = getattr(model.loss, "_fn_kwargs", {})
@@ -196,5 +198,5 @@ def _attributes(holder: Any) -> list[Place]:
 
 
 def is_of_keras(made: Any) -> bool:
-    """Whether this is an object of one of Keras's own classes."""
-    return type(made).__module__.startswith("keras.")
+    """Whether this is an object of one of Keras's own classes, or of a schedule of this package's."""
+    return type(made).__module__.startswith("keras.") or type(made) is Warmup

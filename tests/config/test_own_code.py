@@ -11,7 +11,7 @@ from own_layers import OWN
 from PIL import Image
 
 import mnist_exp
-from mnist_exp.config.own_code import import_own_objects
+from mnist_exp.config.own_code import digest_own_code, import_own_objects, own_files
 from mnist_exp.config.recorded import ExecutionWhitelist, find_own_file
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking.find import list_runs
@@ -138,3 +138,63 @@ def test_a_net_of_keras_layers_names_no_code(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     result = mnist_exp.run("training=smoke", "model.widths=[4]", quiet=True)
     assert "own_code" not in read_metadata(result.uri, str(result.run_id))
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module, what it imports, and what it does not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    (tmp_path / "nets_of_mine.py").write_text("import numpy\nfrom parts_of_mine import blocks as used\n")
+    (tmp_path / "parts_of_mine").mkdir()
+    (tmp_path / "parts_of_mine/__init__.py").write_text("from . import other\n")
+    (tmp_path / "parts_of_mine/blocks.py").write_text("WIDTH = 3\n")
+    (tmp_path / "parts_of_mine/other.py").write_text("def f(:\n")
+    (tmp_path / "parts_of_mine/unused.py").write_text("")
+    return tmp_path
+
+
+def test_the_code_that_a_config_names_is_found_with_what_it_imports(code: Path) -> None:
+    assert own_files(["nets_of_mine.wide"]).keys() == {
+        "nets_of_mine", "parts_of_mine", "parts_of_mine.blocks", "parts_of_mine.other",
+    }  # fmt: skip
+    assert own_files(["keras.losses.Huber", "mnist_exp.models.mlp", "no where", ""]) == {}
+
+
+def test_its_digest_changes_with_what_is_used_alone(code: Path) -> None:
+    config = {
+        "model": {"_target_": "nets_of_mine.wide"},
+        "training": {"callbacks": [{"_target_": "keras.callbacks.X"}]},
+    }
+    before = digest_own_code(config)
+    assert before is not None
+    (code / "parts_of_mine/unused.py").write_text("A = 1\n")
+    (code / "somewhere.py").write_text("A = 1\n")
+    assert digest_own_code(config) == before
+    (code / "parts_of_mine/blocks.py").write_text("WIDTH = 4\n")
+    assert digest_own_code(config) != before
+    assert digest_own_code({"model": {"_target_": "mnist_exp.models.mlp"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed"),
+    [
+        ("keras.losses.CategoricalFocalCrossentropy", True),
+        ("keras.metrics.F1Score", True),
+        ("keras.optimizers.Lion", True),
+        ("keras.optimizers.schedules.PolynomialDecay", True),
+        ("keras.layers.RandomFlip", True),
+        ("keras.callbacks.EarlyStopping", True),
+        ("keras.losses.deserialize", False),
+        ("keras.losses.Huber.from_config", False),
+        ("keras.callbacks.ModelCheckpoint", False),  # writes files
+        ("keras.callbacks.CSVLogger", False),
+        ("keras.callbacks.RemoteMonitor", False),
+        ("keras.layers.Lambda", False),
+        ("keras.layers.TFSMLayer", False),  # loads what it is told
+        ("keras.utils.get_file", False),
+        ("keras.src.losses.losses.Huber", False),
+    ],
+)
+def test_a_recorded_config_may_name_what_only_computes(target: str, allowed: bool) -> None:
+    assert ExecutionWhitelist().allows(target) is allowed

@@ -9,7 +9,7 @@ from mnist_exp.config.check import check
 from mnist_exp.config.compose import Source, compose, parse_overrides
 from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.run_config import BaseConfig, RunConfig, format_value
-from mnist_exp.config.schema import DaskExecutor, Executor, General, Schedule, Split, Training
+from mnist_exp.config.schema import DaskExecutor, Executor, General, Optimizer, Split, Training
 
 AWKWARD: list[Any] = [
     "my data (1).npz",
@@ -80,7 +80,7 @@ def test_settings_are_typed() -> None:
     found = config("training.epochs=3", "seed=2", "executor=dask", "executor.address=tcp://a:1")
     assert found.settings(Training).epochs == 3
     assert found.settings(General).seed == 2
-    assert (found.settings(Split).name, found.settings(Schedule).learning_rate) == ("digits", 0.001)
+    assert (found.settings(Split).name, found.settings(Optimizer).learning_rate) == ("digits", 0.001)
     cluster = found.settings(Executor)
     assert isinstance(cluster, DaskExecutor)
     assert cluster.address == "tcp://a:1"

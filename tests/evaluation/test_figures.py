@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import BboxBase
 
 from mnist_exp.data.dataset import ImageSet
-from mnist_exp.data.splits import Splits
+from mnist_exp.data.splits import Splits, spread
 from mnist_exp.evaluation import figures, plots
 from mnist_exp.evaluation.history import History
 from mnist_exp.evaluation.metrics import Evaluation
@@ -107,7 +107,8 @@ def test_samples_shows_ten_named_images_of_each_split(shape: tuple[int, int, int
     figure = figures.samples(data)
     assert len(tiles(figure)) == 30
     assert (tiles(figure)[10] == data.validation.images[0]).all()
-    assert [word for word in words(figure) if word in FASHION] == [*FASHION] * 3
+    shown = [FASHION[part.labels[place]] for part in data.parts.values() for place in spread(10, len(part))]
+    assert [word for word in words(figure) if word in FASHION] == shown
     assert [word.split("\n")[0] for word in words(figure) if "\n" in word] == ["train", "validation", "test"]
     assert_readable(figure)
 
@@ -188,13 +189,13 @@ def test_confusion_matrix_of_many_classes_replaces_numbers_by_a_scale() -> None:
     assert_readable(figure)
 
 
-def test_predictions_start_with_the_first_image_and_mark_what_is_wrong() -> None:
+def test_predictions_are_spread_over_the_images_and_mark_what_is_wrong() -> None:
     images = part(30, 10).images
     evaluation = answers([9, 1, 2], [0, 1, 3], [0.9, 0.987, 0.5], FASHION)
     figure = figures.predictions(images[:3], evaluation)
     assert [(tile == image).all() for tile, image in zip(tiles(figure), images[:3], strict=True)] == [True] * 3
     title, *titles = texts(figure)
-    assert title.get_text() == "The first 3 test images, 1 right"
+    assert title.get_text() == "3 of 3 test images, 1 right"
     assert [text.get_text() for text in titles] == [
         "T-shirt/top (90.0%)\ntrue: Ankle boot",
         "Trouser (98.7%)",

@@ -132,7 +132,7 @@ def test_a_key_of_the_command_line_counts_under_every_condition() -> None:
         ({"when": "optimizer=adam"}, "but got 'optimizer=adam'"),
         (
             {"when": {"optimizer=adma": {"seed": "1, 2"}}},
-            "adam, adamw, nadam, rmsprop, sgd, but got 'optimizer=adma'; did you mean adam?",
+            "adam, adamw, custom, nadam, rmsprop, sgd, but got 'optimizer=adma'; did you mean adam?",
         ),
         (
             {"optimizer": "adam, sgd", "when": {"optimizer=adadelta": {"seed": "1, 2"}}},

@@ -247,7 +247,7 @@ def test_all_that_is_wrong_with_a_space_is_listed_at_once_with_file_and_key() ->
     assert [line.partition(", but")[0].partition("; did")[0].partition(", because")[0] for line in found] == [
         "sweep.space: training.epochs must be a range that holds a number",
         "sweep.space: optimizer.learning_rate must be an interval that begins above 0",
-        "optimizer=sdg: optimizer must be one of adadelta, adam, adamw, nadam, rmsprop, sgd",
+        "optimizer=sdg: optimizer must be one of adadelta, adam, adamw, custom, nadam, rmsprop, sgd",
         "sweep.space: training.epohcs does not exist",
         "the command line: seed must be at least 0",
         "sweep.space: training.batch_size must be an integer",

@@ -105,10 +105,10 @@ def test_what_goes_wrong_is_recorded_and_returned(job, change, error, tracking):
 
 
 def test_a_bad_pair_of_values_is_refused_with_the_rule(job):
-    config = job.config.with_values({"optimizer.warmup": 0.1})
+    config = job.config.with_values({"training.label_smoothing": 0.1})
     failure = run_trial(replace(job, config=config)).failure
-    assert str(failure).startswith("ConfigError: optimizer.warmup must be 0 with a constant learning rate")
-    assert failure.place == "optimizer.warmup"  # other bad pairs are other failures
+    assert str(failure).startswith("ConfigError: training.label_smoothing must be 0 with training.loss=sparse_")
+    assert failure.place == "training.label_smoothing"  # other bad pairs are other failures
 
 
 def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(study, tracking):
@@ -203,3 +203,18 @@ def test_a_score_that_is_not_a_number_is_a_failure(job, tracking, monkeypatch):
     assert str(outcome.failure) == "TrainingError: study-000 must have a finite val/calibration_error, but got nan"
     assert run_of(job, tracking).status == "FAILED"
     assert "score" not in run_of(job, tracking).metrics
+
+
+def test_a_worker_with_other_code_refuses_the_trial_and_names_its_folder(job, tracking, monkeypatch, tmp_path):
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    (tmp_path / "home/nets_of_a_team.py").write_text("from mnist_exp.models import mlp as net\n")
+    monkeypatch.syspath_prepend("")
+    config = job.config.with_values({"model._target_": "nets_of_a_team.net"})
+    outcome = run_trial(replace(job, config=config, own_code="another"))
+    assert outcome.failure is not None
+    assert "must be that with which this process of the sweep began; copy it there" in outcome.failure.message
+    assert str(tmp_path / "home") in outcome.failure.message
+    outcome = run_trial(replace(job, own_code="another"))
+    assert outcome.failure is not None
+    assert "lacks what the config names" in outcome.failure.message

@@ -86,7 +86,7 @@ def test_params_are_choices_and_flattened_config(done: SimpleNamespace) -> None:
         "tracking": "mlflow",
     }
     assert (params["model.widths"], params["training.epochs"], params["seed"]) == ("[8]", "2", "0")
-    assert params["model.augmentation.rotation"] == "0.0"
+    assert params["training.class_weight"] == "None"
 
 
 def test_metrics_of_each_epoch_and_the_result(done: SimpleNamespace) -> None:

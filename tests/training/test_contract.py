@@ -168,7 +168,7 @@ def test_probabilities_that_lie_by_more_than_rounding_are_refused() -> None:
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet"])
 def test_the_check_changes_no_weight_and_no_random_number(model: str, tmp_path: Path) -> None:
-    config = check(compose([f"model={model}", "model.augmentation.rotation=0.1"]))
+    config = check(compose([f"model={model}", "+model.augmentation={rotation: 0.1}"]))
     images = np.zeros((8, 28, 28, 1), np.uint8)
 
     def trace(checked: bool) -> list[Any]:

@@ -1,8 +1,12 @@
 """Ends a trial that is worse than the median of the finished trials at the same epoch."""
 
 import statistics
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
+
+from mnist_exp.config.objective import Objective
+
+LEAST = 5  # scores of other trials that a median needs
 
 
 @dataclass
@@ -27,3 +31,8 @@ class MedianPruner:
             if len(values) < self.least:
                 return tuple(medians)
             medians.append(statistics.median(values))
+
+
+def goes_on(score: float, seen: Collection[float], objective: Objective) -> bool:
+    """Whether a score is not worse than the median of those seen, or these are too few to tell."""
+    return len(seen) < LEAST or not objective.is_better(statistics.median(seen), score)

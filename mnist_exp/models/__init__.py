@@ -7,7 +7,7 @@ or model(x, training=False), because Keras's random layers are also active in mo
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.config.schema import Augmentation, Count, Share
+from mnist_exp.config.schema import Augmentation, Count, OptionalPath, Share
 from mnist_exp.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def mlp(
     activation: Activation,
     dropout: Share,
     batch_norm: bool,
-    augmentation: Augmentation,
+    augmentation: Augmentation | None = None,
 ) -> "keras.Model":
     """A dense network with one hidden layer for each of `widths`. Without any it is a logistic regression."""
     from keras import layers
@@ -49,7 +49,7 @@ def cnn(
     dense_dropout: Share,
     activation: Activation,
     batch_norm: bool,
-    augmentation: Augmentation,
+    augmentation: Augmentation | None = None,
 ) -> "keras.Model":
     """A convolutional network: blocks of convolutions, each followed by max-pooling, then dense layers.
 
@@ -79,7 +79,7 @@ def resnet(
     stages: list[Count],
     depth: Count,
     dropout: Share,
-    augmentation: Augmentation,
+    augmentation: Augmentation | None = None,
 ) -> "keras.Model":
     """A small residual network (He et al. 2015): a stem at full size, then stages that halve the image.
 
@@ -103,20 +103,48 @@ def resnet(
     return _classifier(inputs, x, classes, "resnet")
 
 
-def _pixels(image_shape: ImageShape, augmentation: Augmentation) -> tuple[Any, Any]:
-    """Returns the input and its pixels, rescaled and, in training, augmented."""
+def pretrained(
+    image_shape: ImageShape,
+    classes: int,
+    *,
+    backbone: str,
+    weights: OptionalPath,
+    size: Count | None,
+    dense: list[Count],
+    dropout: Share,
+    activation: Activation,
+) -> "keras.Model":
+    """A net of keras.applications, frozen, and dense layers on its features.
+
+    It is made of two nets, `features` and `head`. Raises ConfigError for a net, a size or weights that cannot be used.
+    """
+    from keras import Input, Model, layers
+
+    from mnist_exp.models.backbones import build_features
+
+    features = build_features(image_shape, backbone, weights, size)
+    vector = Input(features.output_shape[1:], name="vector")
+    x = layers.Dropout(dropout)(vector) if dropout else vector
+    head = _classifier(vector, _dense(x, dense, activation, dropout, batch_norm=False), classes, "head")
+    inputs = Input(image_shape, name="pixels")
+    return Model(inputs, head(features(inputs)), name="pretrained")
+
+
+def _pixels(image_shape: ImageShape, augmentation: Augmentation | None) -> tuple[Any, Any]:
+    """Returns the input and its pixels, rescaled. augmentation: of a config of version 0.1, which acts in training."""
     from keras import Input, layers
 
     # training.precision is too low for positions in an image, and for probabilities.
     kept = {"fill_mode": "constant", "dtype": "float32"}
     inputs = Input(image_shape, name="pixels")
     x = layers.Rescaling(1 / 255, dtype="float32")(inputs)
-    if share := augmentation.get("translation"):
+    changes = augmentation or {}
+    if share := changes.get("translation"):
         # Whole pixels, because each interpolation blurs, and the layers that follow interpolate.
         x = layers.RandomTranslation(share, share, interpolation="nearest", **kept)(x)
-    if share := augmentation.get("rotation"):
+    if share := changes.get("rotation"):
         x = layers.RandomRotation(share, **kept)(x)
-    if share := augmentation.get("zoom"):
+    if share := changes.get("zoom"):
         x = layers.RandomZoom((-share, share), (-share, share), **kept)(x)
     return inputs, x
 

@@ -1,0 +1,111 @@
+"""Code of a user's own that tests name in configs: losses, metrics, callbacks, a schedule and an optimizer."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def focal(targets: Any, probabilities: Any, gamma: float = 2.0) -> Any:
+    """One number for each image."""
+    true = ops.sum(targets * probabilities, axis=-1)
+    return -((1 - true) ** gamma) * ops.log(ops.maximum(true, 1e-7))
+
+
+def make_focal(gamma: float) -> keras.losses.Loss:
+    return keras.losses.CategoricalFocalCrossentropy(gamma=gamma)
+
+
+def sparse_hinge(labels: Any, probabilities: Any) -> Any:
+    true = ops.take_along_axis(probabilities, ops.cast(ops.reshape(labels, (-1, 1)), "int32"), axis=1)
+    return ops.sum(ops.maximum(0.0, 0.5 + probabilities - true), axis=-1)
+
+
+def surprise(targets: Any, probabilities: Any) -> Any:
+    return ops.mean(ops.abs(targets - probabilities), axis=-1)
+
+
+def staircase(step: Any, learning_rate: float, every: int = 20) -> Any:
+    return learning_rate * 0.5 ** ops.floor(ops.cast(step, "float32") / every)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Signs(keras.optimizers.Optimizer):
+    """Steps of one size: the sign of each gradient."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * ops.sign(gradient))
+
+
+class Speckle(keras.layers.Layer):
+    """Sets a share of the pixels to 0."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share, self.seeds = share, keras.random.SeedGenerator(0)
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        drawn = keras.random.uniform(ops.shape(images), seed=self.seeds)
+        return ops.where(drawn < self.share, 0.0, images) if training else images
+
+
+def invert(images: Any) -> Any:
+    return 255.0 - images
+
+
+def crop(images: Any) -> Any:
+    return images[:, 1:, 1:]
+
+
+class Remembering(keras.callbacks.Callback):
+    """Halves the learning rate after every second epoch, and can be asked how many it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.seen += 1
+        if self.seen % 2 == 0:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = ops.convert_to_numpy(optimizer.learning_rate) / 2
+
+    def get_state(self) -> dict[str, int]:
+        return {"seen": self.seen}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.seen = state["seen"]
+
+
+class Forgetting(Remembering):
+    """The same, but cannot be asked."""
+
+    get_state = None  # type: ignore[assignment]
+
+
+class Unprintable(Remembering):
+    """Remembers what JSON cannot hold."""
+
+    def get_state(self) -> Any:
+        return {"seen": object()}
+
+
+class CountBatches(keras.callbacks.Callback):
+    """Hears of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.batches += 1
+
+
+class Blend(keras.callbacks.Callback):
+    """Leaves the mean of the first and the last weights, which are those of no epoch."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.first = self.model.get_weights()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.set_weights([(a + b) / 2 for a, b in zip(self.first, self.model.get_weights(), strict=True)])
