@@ -1,7 +1,6 @@
 """What the Tab key offers."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,13 +72,13 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert found[6] == "complete -o default -o nospace -F _mnist_exp mnist-exp"
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.servers
 def test_fish_completes(tmp_path: Path) -> None:
     script = "mnist-exp completion fish | source; complete -C 'mnist-exp model=c'"
     assert call(["fish", "-c", script], tmp_path).split() == ["model=cnn", "model=custom"]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+@pytest.mark.servers
 def test_zsh_completes(tmp_path: Path) -> None:
     """compadd works in a completion only, so it is replaced by a function that prints."""
     script = """eval "$(mnist-exp completion zsh)"; compadd() { print -l -- "${@[5,-1]}" }
