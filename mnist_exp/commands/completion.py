@@ -14,9 +14,9 @@ import click
 from click.shell_completion import ShellComplete
 
 from mnist_exp.commands import COMMANDS
-from mnist_exp.config.check import field_of
+from mnist_exp.config.check import field_of, resolve
 from mnist_exp.config.compose import GROUPS, choices_of, compose, flatten
-from mnist_exp.config.run_config import format_value, plain
+from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import UserError
 
 PROGRAM = "mnist-exp"
@@ -78,15 +78,15 @@ def _overrides(words: Sequence[str], last: str) -> Iterator[str]:
 
 def _values_after(words: Sequence[str]) -> dict[str, Any]:
     """The values of the config of these overrides, without those that cannot be used yet."""
+    given = [word for word in words if "=" in word and not word.startswith("-")]
+    with suppress(UserError):
+        return resolve(compose(given))
     chosen: list[str] = []
-    for word in (word for word in words if "=" in word and not word.startswith("-")):
+    for word in given:
         with suppress(UserError):
-            compose([*chosen, word])
+            resolve(compose([*chosen, word]))
             chosen.append(word)
-    try:
-        return plain(compose(chosen).config)
-    except Exception:  # an interpolation without a value: no completion is better than a traceback in a prompt
-        return {}
+    return resolve(compose(chosen))
 
 
 def _possible(values: dict[str, Any], key: str) -> list[str]:

@@ -37,11 +37,12 @@ def decode(files: Sequence[Path], wanted: Wanted, fit: Fit, where: str) -> Decod
 
     where: names the data set in errors. Raises DataError if none can be read, or if they would not fit into memory.
     """
+    nothing = DataError(Problem(where, "must hold images that can be read", str(files[0]), "convert them to PNG"))
     with ThreadPoolExecutor() as threads:
         headers = list(threads.map(_read_header, files))
         readable = [place for place, header in enumerate(headers) if header]
         if not readable:
-            raise DataError(Problem(where, "must hold images that can be read", str(files[0]), "convert them to PNG"))
+            raise nothing
         sizes = Counter(header.size for header in headers if header)
         height, width, note = _choose_size(sizes, wanted)
         channels = wanted[2] or (3 if any(not header.is_grey for header in headers if header) else 1)
@@ -50,7 +51,7 @@ def decode(files: Sequence[Path], wanted: Wanted, fit: Fit, where: str) -> Decod
         read = dict(zip(readable, threads.map(lambda place: _read(files[place], shape, fit), readable), strict=True))
     found = {place: image for place, image in read.items() if isinstance(image, np.ndarray)}
     if not found:
-        raise DataError(Problem(where, "must hold images that can be read", str(files[0]), "convert them to PNG"))
+        raise nothing
     images = np.stack(list(found.values()))
     notes = [note] if note else []
     if wanted[2] is None and channels == 3 and _is_grey(images):

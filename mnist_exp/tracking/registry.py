@@ -69,7 +69,7 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )
     _add_code(folder, description, places)
-    frozen = next((layer for layer in model.layers if layer.name == "features" and not layer.trainable), None)
+    frozen = next((layer for layer in model.layers if hasattr(layer, "layers") and not layer.trainable), None)
     return load_keras(folder / KERAS_FILE, objects, frozen)
 
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.splits import Splits
+from mnist_exp.training.program_cache import remove_oldest
 
 FEATURES, HEAD = "features", "head"  # the names of the two nets
 LIMIT = 2 * 2**30  # bytes of the folder
@@ -83,19 +84,5 @@ def keep(folder: Path | None, key: str, compute: Callable[[], np.ndarray]) -> np
         temporary = folder / f"{key}.{os.getpid()}.new"
         temporary.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
         temporary.replace(path)
-        trim(folder, LIMIT)
+        remove_oldest(folder.iterdir(), LIMIT)
     return found
-
-
-def trim(folder: Path, limit: int) -> None:
-    """Removes the files that were not used for the longest time, until the others have at most `limit` bytes."""
-    states = []
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process removed it
-            states.append((path.stat().st_mtime, path.stat().st_size, path))
-    excess = sum(size for _, size, _ in states) - limit
-    for _, size, path in sorted(states):
-        if excess <= 0:
-            return
-        path.unlink(missing_ok=True)
-        excess -= size

@@ -17,7 +17,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -101,13 +101,23 @@ class ProgramCache:
                     if path != self.private and time.time() - state.st_mtime > STALE:
                         shutil.rmtree(path, ignore_errors=True)
                 else:
-                    entries.append((state.st_mtime, state.st_size, path))
-        excess = sum(size for _, size, _ in entries) - LIMIT
-        for _, size, path in sorted(entries):
-            if excess <= 0:
-                return
-            path.unlink(missing_ok=True)
-            excess -= size
+                    entries.append(path)
+        remove_oldest(entries, LIMIT)
+
+
+def remove_oldest(files: Iterable[Path], limit: int) -> None:
+    """Removes the files that were not used for the longest time, until the others have at most `limit` bytes."""
+    states = []
+    for path in files:
+        with contextlib.suppress(OSError):  # another process removed it
+            state = path.stat()
+            states.append((state.st_mtime, state.st_size, path))
+    excess = sum(size for _, size, _ in states) - limit
+    for _, size, path in sorted(states):
+        if excess <= 0:
+            return
+        path.unlink(missing_ok=True)
+        excess -= size
 
 
 @functools.cache

@@ -11,7 +11,8 @@ from PIL import Image
 from mnist_exp import models, run
 from mnist_exp.errors import ConfigError
 from mnist_exp.training import features
-from mnist_exp.training.features import FrozenNet, keep, trim
+from mnist_exp.training.features import FrozenNet, keep
+from mnist_exp.training.program_cache import remove_oldest
 
 HEAD: dict[str, Any] = {"dense": [], "dropout": 0.0, "activation": "relu"}
 
@@ -189,7 +190,7 @@ def test_the_oldest_are_removed_first(tmp_path: Path) -> None:
     for age, name in enumerate("abc"):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (age, age))
-    trim(tmp_path, 25)
+    remove_oldest(tmp_path.iterdir(), 25)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
 
 
