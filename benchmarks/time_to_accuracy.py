@@ -195,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="MNIST as npz")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed, to share the work among several calls")
     parser.add_argument("--net", choices=list(BUDGET), default="dense")
     parser.add_argument("--contender", choices=list(CONTENDERS))
     parser.add_argument("--seed", type=int, default=0)
@@ -210,7 +211,7 @@ def main() -> None:
         print(json.dumps({"best": clock.best, "when": clock.when, "whole": whole, "epochs": clock.epochs}))
         return
     faster: dict[str, list[float]] = {name: [] for name in ("random", "hyperband", "optuna")}
-    for seed in range(chosen.seeds):
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
         random = measured("random", chosen, seed, 2.0, float("inf"))
         goal, limit = random["best"], random["whole"]
         print(f"seed {seed}: RandomSearch {goal:.2%} in {limit:.0f} s, first at {random['when']:.0f} s", flush=True)
