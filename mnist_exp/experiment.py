@@ -152,6 +152,13 @@ def train_and_evaluate(
 
     splits: has no test set in a trial, so that the trial cannot use it. draw: its figures.
     """
+    with active.watch_system(config.settings(Tracking).system_metrics):
+        return _train_and_evaluate(config, splits, active, listener, draw)
+
+
+def _train_and_evaluate(
+    config: RunConfig, splits: Splits, active: ActiveRun, listener: Listener, draw: run_files.Draw
+) -> Result:
     listener.on_start(active)
     with active.timer("imports"):
         prepare_keras(config.seed, config.settings(Training))

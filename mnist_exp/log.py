@@ -62,12 +62,24 @@ def hide_library_output() -> Iterator[LibraryOutput]:
     _terminal = stderr if before == 2 else before
     try:
         with tempfile.TemporaryFile() as file, _own_lines():
-            yield LibraryOutput(file)
+            output = LibraryOutput(file)
+            with _notebook_output_hidden():
+                yield output
     finally:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         _terminal = before
         os.close(stderr)
+
+
+@contextlib.contextmanager
+def _notebook_output_hidden() -> Iterator[None]:
+    """In a notebook sends standard error of Python, which is no file descriptor there, where descriptor 2 leads."""
+    if not type(sys.stderr).__module__.startswith("ipykernel"):
+        yield
+        return
+    with open(2, "w", closefd=False, encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
+        yield
 
 
 @contextlib.contextmanager

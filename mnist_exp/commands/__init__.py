@@ -10,6 +10,7 @@ COMMANDS = (
     "predict",
     "promote",
     "reproduce",
+    "runs",
     "store",
     "sweep",
     "ui",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,9 @@ from mnist_exp.tracking.find import DIGESTS, find, is_chosen
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_runs
 from mnist_exp.tracking.sweep_run import count_opened
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "cross_entropy")
 
@@ -102,6 +105,13 @@ class Comparison:
             "parameters": parameters,
             **{key: run.params.get(key) for key in self.differences},
         }
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """The runs, one row each, in the order of the comparison."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
 
     def paper_rows(self) -> list[dict[str, str]]:
         """Returns the runs as text for a table: the numbers that readers need, without empty columns."""

@@ -1,18 +1,25 @@
-"""python -m mnist_exp store: checks, moves and copies a store, and delivers what a store has not taken of a run."""
+"""python -m mnist_exp store: checks, moves, copies and cleans a store, and delivers what it has not taken of a run."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from mnist_exp.commands.options import json_option, print_json, with_tracking
+from mnist_exp.commands.options import json_option, print_json, with_store, with_tracking
+from mnist_exp.commands.removal import SHAPE, carry_out, removal_options, shrink
+from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Tracking
 from mnist_exp.log import hide_library_output
+from mnist_exp.tracking.delete import Protection, find_deleted, find_orphans, finished_sweeps, models_below
 from mnist_exp.tracking.sqlite import DATABASE, Missing, check_store, move_store, uri_of
-from mnist_exp.tracking.store import connect_existing, long_retries, open_store
+from mnist_exp.tracking.store import Store, connect_existing, long_retries, open_store
+from mnist_exp.tracking.stored_run import StoredRun
+from mnist_exp.tracking.sweep_run import SweepRun
 
 FOLDER = click.Path(path_type=Path)
+DAY = 86_400  # seconds
 
 
 @click.group(help=__doc__)
@@ -104,3 +111,37 @@ def deliver(runs: Sequence[str], as_json: bool, settings: Tracking) -> None:
         if one.waiting:
             click.echo(f"    the store is away; the rest is kept in {one.folder}")
     raise SystemExit(not all(one.is_whole for one in done))
+
+
+@command.command()
+@click.option("--keep-models", type=click.IntRange(1), metavar="K", help="Of finished sweeps, keep the best K models.")
+@click.option("--older-than", type=float, default=0.0, metavar="DAYS", help="--keep-models: only of sweeps this old.")
+@removal_options
+@json_option(SHAPE)
+@with_store
+def gc(
+    keep_models: int | None, older_than: float, dry_run: bool, yes: bool, as_json: bool, store: Store
+) -> None:  # fmt: skip
+    """Removes what was deleted in the UI, files without a run and, with --keep-models, models of old sweeps.
+
+    The bytes are named first. What is registered, runs, can be resumed or is needed by another run stays.
+    """
+    protection = Protection.of(store)
+    removals = [*find_deleted(store, protection), *find_orphans(store)]
+    if keep_models is not None:
+        for sweep in finished_sweeps(store):
+            if (time.time() - (sweep.ended or sweep.started)) >= older_than * DAY:
+                removals += models_below(store, protection, sweep, _best_runs(store, sweep, keep_models))
+    carry_out(store, removals, dry_run=dry_run, yes=yes, as_json=as_json)
+    if not dry_run and not as_json:
+        shrink(store)
+
+
+def _best_runs(store: Store, sweep: StoredRun, count: int) -> list[str]:
+    """The runs that hold the models of the best trials of a sweep, and of those whose models saw the test set."""
+    from mnist_exp.sweep.winner import rank
+
+    record = SweepRun.find(store, sweep.id)
+    settings = record.record["settings"]
+    ranked = rank(record.trials(), Objective(settings["objective"], settings["direction"]))
+    return [trial.model_run_id for trial in ranked[:count]] + [opening.model_run for opening in record.openings()]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import click
 from mnist_exp.commands.options import HOST, choose_port, is_listening, port_option, until_stopped, with_tracking
 from mnist_exp.config.schema import Tracking
 from mnist_exp.errors import Problem, TrackingError
+from mnist_exp.log import hide_library_output
 from mnist_exp.tracking.store import Store, connect_existing, locate
-
-PAGE = "/#/experiments?workflowType=machine_learning"  # without it MLflow opens its pages for language models
+from mnist_exp.tracking.views import LIST, prepare_views
 
 
 @click.command(help=__doc__)
@@ -26,16 +26,27 @@ def command(port: int, settings: Tracking) -> None:
     """Serves the pages until Ctrl-C."""
     chosen = locate(settings.uri, Path(settings.folder).resolve())
     if chosen.startswith("http"):
-        click.echo(f"{chosen.rstrip('/')}{PAGE}")
+        pages = []
+        with hide_library_output(), suppress(TrackingError):  # its address is of use, also if it is away
+            pages = prepare_views(connect_existing(settings))
+        _print_pages(chosen.rstrip("/"), pages)
         return
-    store = connect_existing(settings)
+    with hide_library_output():
+        store = connect_existing(settings)
+        pages = prepare_views(store)
     port = choose_port(port)
     with until_stopped(), _server(store, port) as server:
         while server.poll() is None and not is_listening(port):
             time.sleep(0.2)
         if server.poll() is None:
-            click.echo(f"http://{HOST}:{port}{PAGE}  Ctrl-C ends")
+            _print_pages(f"http://{HOST}:{port}", pages, "  Ctrl-C ends")
         server.wait()
+
+
+def _print_pages(server: str, pages: Sequence[tuple[str, str]], note: str = "") -> None:
+    click.echo(f"{server}{LIST}{note}")
+    for name, place in pages:
+        click.echo(f"{name}: {server}{place}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from mnist_exp.config.components import ROLES, find_component_problems
 from mnist_exp.config.compose import Composed, first_line, nearest
-from mnist_exp.config.objective import Objective
+from mnist_exp.config.objective import known_direction
 from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import SECTIONS, Flag, Rule, Section, section_model
 from mnist_exp.config.targets import import_target
@@ -38,7 +38,8 @@ RULES = {
     "too_long": "must have a length of at most {max_length}",
     "literal_error": "must be {expected}",
 }
-EVERY_EPOCH = ("val/accuracy", "val/loss", "val/cross_entropy")  # the objectives that are known after every epoch
+# Metrics that are computed once, at the end of a training.
+AT_THE_END = ("macro_f1", "macro_precision", "macro_recall", "calibration_error", "balanced_accuracy")
 
 
 def check(composed: Composed) -> RunConfig:
@@ -187,18 +188,38 @@ def _check_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _check_sweep_rules(values.get("sweep") or {})
 
 
+def is_known_every_epoch(metric: str) -> bool:
+    """Whether a metric has a value after every epoch: what Keras reports, metrics of the user's own included."""
+    split, _, name = metric.partition("/")
+    return split in ("train", "val") and bool(name) and name not in AT_THE_END
+
+
+def _check_feeding_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
+    """Rules between sweep.reuse, sweep.confirm and what they cannot be used with."""
+    by_brackets = "hyperband" in (sweep.get("pruner"), sweep.get("algorithm"))
+    if sweep.get("reuse") and (by_brackets or sweep.get("executions") != 1):
+        other = "Hyperband, whose trials continue each other" if by_brackets else "sweep.executions above 1"
+        yield Problem("sweep.reuse", f"must be false with {other}", True)
+    if sweep.get("confirm") and by_brackets:
+        yield Problem("sweep.confirm", "must be null with Hyperband", sweep["confirm"])
+
+
 def _check_sweep_rules(sweep: Mapping[str, Any]) -> Iterator[Problem]:
     metric = sweep.get("objective")
     if not isinstance(metric, str):
         return
-    direction = Objective.from_metric(metric).direction
-    if sweep.get("direction") != direction:
+    direction = known_direction(metric)
+    if direction and sweep.get("direction") != direction:
         yield Problem("sweep.direction", f"must be {direction} for {metric}", sweep.get("direction"))
+    limits = sweep.get("constraints")
+    for key, name in [("objective", metric), *(("constraints", str(name)) for name in limits or ())]:
+        if name.startswith("test/"):
+            yield Problem(f"sweep.{key}", "must not be a metric of the test set, which is not for choosing", name)
     for pruner in ("median", "asha"):
-        if pruner in (sweep.get("pruner"), sweep.get("pruning")) and metric not in EVERY_EPOCH:
-            known = f"{', '.join(EVERY_EPOCH[:-1])} or {EVERY_EPOCH[-1]}"
-            rule = f"must be {known} with sweep.pruner={pruner}, which needs a score after every epoch"
+        if pruner in (sweep.get("pruner"), sweep.get("pruning")) and not is_known_every_epoch(metric):
+            rule = f"must be known after every epoch with sweep.pruner={pruner}, as val/accuracy and val/loss are"
             yield Problem("sweep.objective", rule, metric)
+    yield from _check_feeding_rules(sweep)
     if "hyperband" in (sweep.get("pruner"), sweep.get("algorithm")):
         for key in ("sampler", "algorithm"):
             if sweep.get(key) not in (None, "auto", "random", "hyperband"):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,18 @@ def compose(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Compos
     except FAILURES as error:
         raise ConfigError(_explain(error, overrides, source)) from error
     return _composed(config, config.hydra, overrides, source)
+
+
+def compose_sweep(overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> Composed:
+    """Returns what Hydra hands to a sweep: the config of the overrides that give one value, and all overrides.
+
+    Raises ConfigError with every override that cannot be followed.
+    """
+    try:
+        fixed = [str(one.input_line) for one in parse_overrides(overrides) if not one.is_sweep_override()]
+    except HydraException as error:
+        raise ConfigError(_explain(error, overrides, source, swept=True)) from error
+    return replace(compose(fixed, source), overrides=tuple(overrides))
 
 
 def compose_command_line() -> list[Composed]:

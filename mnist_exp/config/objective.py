@@ -7,6 +7,7 @@ from typing import Literal, Self, TypeVar
 
 Direction = Literal["max", "min"]
 LESS_IS_BETTER = ("loss", "error", "entropy")  # endings of metric names
+MORE_IS_BETTER = ("accuracy", "f1", "precision", "recall")
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ class Objective:
     @classmethod
     def from_metric(cls, metric: str) -> Self:
         """Returns the objective of a metric, with the direction that follows from its name."""
-        return cls(metric, "min" if metric.endswith(LESS_IS_BETTER) else "max")
+        return cls(metric, known_direction(metric) or "max")
 
     @property
     def keras_name(self) -> str:
@@ -47,3 +48,10 @@ class Objective:
     def best(self, candidates: Iterable[T], score: Callable[[T], float]) -> T:
         """Returns the candidate with the best score; the first of equals. Raises ValueError if there is none."""
         return min(candidates, key=lambda candidate: self.rank(score(candidate)))
+
+
+def known_direction(metric: str) -> Direction | None:
+    """Returns the direction that follows from the name of a metric; None if none does."""
+    if metric.endswith(LESS_IS_BETTER):
+        return "min"
+    return "max" if metric.endswith(MORE_IS_BETTER) else None

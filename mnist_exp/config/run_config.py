@@ -89,7 +89,7 @@ class RunConfig:
             if isinstance(value, Mapping)
             else value
             for key, value in self.values.items()
-            if key not in labels and later.get(key, ABSENT) != value
+            if key not in labels and key not in SWEEP_SECTIONS and later.get(key, ABSENT) != value
         }
         if kept.get("model", {}).get("_target_") in AUGMENTING:
             kept["model"] = {"augmentation": {"translation": 0.0, "rotation": 0.0, "zoom": 0.0}, **kept["model"]}

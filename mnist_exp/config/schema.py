@@ -157,21 +157,24 @@ class Tracking(Section):
     uri: Annotated[str | None, Flag.SECRET] = None
     experiment: Name = "mnist_exp"
     folder: Annotated[str, Len(1), Flag.PATH] = "mlruns"
+    system_metrics: bool = False
     execution_whitelist: Annotated[
         list[Entry], Rule("must be a list of targets, such as my_nets.wide, or of prefixes, such as my_nets.*")
     ] = []
 
 
-# What a run logs of its validation images; the test set is not for choosing.
-Metric = Literal[
-    "val/accuracy",
-    "val/loss",
-    "val/cross_entropy",
-    "val/macro_f1",
-    "val/macro_precision",
-    "val/macro_recall",
-    "val/calibration_error",
+# A metric that a run logs.
+Metric = Annotated[
+    str, StringConstraints(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$"), Rule("must be a metric, such as val/accuracy")
 ]
+OF_THE_NET = ("parameters", "size", "memory")  # known before its training; the last two in MB
+
+
+class Limits(Section):
+    """The least and the largest value that a trial may have."""
+
+    min: float | None = None
+    max: float | None = None
 
 
 class Sweep(Section):
@@ -192,6 +195,15 @@ class Sweep(Section):
     factor: Annotated[int, Ge(2)] | None
     first_rung: Count = 1
     iterations: Count
+    constraints: Annotated[
+        Mapping[Metric, Limits] | None,
+        Rule("must hold limits by metric, such as {parameters: {max: 50000}, val/calibration_error: {max: 0.02}}"),
+    ] = None
+    first: Annotated[list[str], Rule("must be a list of defaults, best, runs, sweeps and YAML files")] = []
+    reuse: bool = False
+    confirm: Annotated[Annotated[int, Ge(2)] | None, Rule("must be null or at least 2")] = None
+    confirm_seeds: Annotated[int, Ge(2)] = 5
+    patience: Annotated[Count | None, Flag.RESUME] = None
     max_consecutive_failures: Count
     trial_timeout: Annotated[Positive | None, Flag.RESUME]
     timeout: Annotated[Positive | None, Flag.RESUME]

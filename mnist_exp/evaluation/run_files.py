@@ -1,6 +1,8 @@
 """The list of the files that a run keeps, and the texts that describe a run and its model."""
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,9 @@ class RunResults:
         return self.splits.scored[name].images, self.evaluations[name], SPLITS[name]
 
 
+GRID, GRID_KEY = "images", "confusion_matrix"  # where MLflow's pages look for pictures, and its name there
+THUMBNAIL = 320  # pixels
+
 Draw = Callable[[Path, RunResults], None]
 
 # The texts of a run below its artifacts; `figures` lists its figures. To add a file, add a line.
@@ -78,7 +83,27 @@ def write(folder: Path, run: RunResults, draw: Draw) -> None:
     for path, text in texts.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
+    write_grid_image(folder, run)
     draw(folder, run)
+
+
+def write_grid_image(folder: Path, run: RunResults) -> None:
+    """Writes the confusion matrix of the validation images as MLflow's pages show pictures of several runs in a grid.
+
+    The name of the file says what it shows, at which step and when. The pages show the pictures of one step, so that
+    all runs have the same one.
+    """
+    from mnist_exp.evaluation.matrix_image import confusion_image
+
+    evaluation = run.evaluations["val"]
+    picture = confusion_image(evaluation, f"Validation, {len(evaluation.labels):,} images")
+    moment = f"step+0+timestamp+{round(time.time() * 1000)}+{uuid.uuid4()}"
+    path = folder / GRID / f"{GRID_KEY}+{moment}"
+    path.parent.mkdir(exist_ok=True)
+    picture.save(f"{path}.png")
+    small = picture.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(f"{path}+compressed.webp")
 
 
 def draw_confusions(folder: Path, run: RunResults) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from mnist_exp.config.check import EVERY_EPOCH
+from mnist_exp.config.check import is_known_every_epoch
 from mnist_exp.config.schema import Sweep
 from mnist_exp.sweep.space import Space
 
@@ -30,7 +30,7 @@ def choose_pruner(settings: Sweep, algorithm: str, epochs: int) -> tuple[Pruner,
         return "off", ""
     if algorithm == "grid":
         return "off", "off, because a grid compares all of its trials"
-    if settings.objective not in EVERY_EPOCH:
+    if not is_known_every_epoch(settings.objective):
         return "off", f"off, because {settings.objective} is known at the end of a training only"
     if epochs < LEAST_EPOCHS:
         return "off", f"off, because trainings of {epochs} epochs are too short to be ended early"

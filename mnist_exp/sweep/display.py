@@ -24,7 +24,7 @@ GAP = 2  # spaces between columns
 FIXED = 5 + 7 + 9 + 3 * GAP  # the width of the columns before the values
 WIDEST, NARROWEST = 14, 7  # the most letters of a value, and those that a header needs to be understood
 SECTIONS = ("optimizer", "model", "training", "dataset")  # in the order of their columns
-STATES = ("complete", "pruned", "failed")
+STATES = ("complete", "pruned", "failed", "infeasible")
 STOPPING = "no more trials start; Ctrl-C again ends the running ones at once"
 
 
@@ -46,7 +46,7 @@ class SweepDisplay(Console):
         self.running: dict[int, TrialRow] = {}
         self.ended: dict[int, TrialRun] = {}
         self.total: int | None = None
-        self.is_stopping = False
+        self.is_stopping = self.is_paused = False
         self._objective = Objective("", "max")
         self._seconds: list[float] = []
         self._looked = 0.0
@@ -74,6 +74,10 @@ class SweepDisplay(Console):
         self.say("space", ", ".join(keys))
         goal = f"{objective.direction}imize {objective.metric}"
         self.say("objective", f"{goal}; the test set is not used during the sweep")
+
+    def follow(self, objective: Objective, total: int | None, ended: Mapping[int, TrialRun]) -> None:
+        """Shows a sweep that another process runs."""
+        self._objective, self.total, self.ended = objective, total, dict(ended)
 
     def begin(self, number: int, run_id: str, values: Mapping[str, Any]) -> None:
         """A trial starts."""
@@ -132,6 +136,8 @@ class SweepDisplay(Console):
         counts = self._counts()
         if self.is_stopping:
             return f"{len(self.ended)} trials ended; {STOPPING}"
+        if self.is_paused:
+            return f"{len(self.ended)} trials ended: {counts or 'none'}; paused"
         of = f" of {self.total}" if self.total else ""
         left = ""
         if self.total and self._seconds:
@@ -156,6 +162,14 @@ class SweepDisplay(Console):
         if best is not None:
             trial = self.ended[best]
             self.say("best", f"trial {best}, {self._objective.metric} {trial.score:.4f}: {format_values(trial.values)}")
+
+    def confirmed(self, winner: Winner) -> None:
+        """Shows how the best trials did with new seeds, if they were trained again."""
+        for place, one in enumerate(winner.confirmed, 1):
+            means = f"mean of {len(one.scores)} new seeds {one.mean:.4f} (spread {one.spread:.4f})"
+            out = "" if one.rank else "; clearly worse, so it was not trained further"
+            text = f"trial {one.trial.number}: {means}; {one.trial.score:.4f} in the sweep{out}"
+            self.say("confirmed" * (place == 1), text)
 
     def results(self, winner: Winner) -> None:
         """Shows the best trial and its test score."""

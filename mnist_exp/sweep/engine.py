@@ -16,6 +16,9 @@ LOST = "the worker was killed {} times while it ran this trial: by the system fo
 GRACE = 20  # seconds past its time after which a trial that does not end itself is killed
 STARTUP = 300  # seconds in which a worker must begin a trial: it may have to import the libraries first
 TICK = 0.5  # seconds between looks at the clock
+MOST_VIOLATIONS = 100  # trials in a row whose nets violate a constraint: there may be no other net
+
+StopReason = Literal["done", "exhausted", "timeout", "epochs", "patience", "stopped", "failures", "infeasible"]
 
 
 class Sampler(Protocol):
@@ -28,11 +31,35 @@ class Sampler(Protocol):
         """Takes the score of a trial; None: it failed. pruned_at: the epoch at which it was ended early."""
 
 
+class Steering(Protocol):
+    """What people ask of a sweep while it runs."""
+
+    def steer(self, engine: "Engine") -> None:
+        """Changes the engine as they have asked. The engine calls it often."""
+
+    def has_changed(self) -> bool:
+        """Whether something was asked that `steer` has not brought in, so that the engine must not end."""
+
+
+class Unsteered:
+    """Nobody asks for anything."""
+
+    def steer(self, engine: "Engine") -> None:
+        """Does nothing."""
+
+    def has_changed(self) -> bool:
+        """Returns False."""
+        return False
+
+
 class Recorder(Protocol):
     """Records trials before they start and when they end."""
 
     def check(self) -> None:
         """Raises an error if this process must not go on. The engine calls it often."""
+
+    def reuse(self, proposal: Proposal) -> Outcome | None:
+        """Returns the outcome of a trial that was trained before, and records it; None if it has to be trained."""
 
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it."""
@@ -43,8 +70,8 @@ class Recorder(Protocol):
     def failed(self, job: Job, failure: Failure) -> None:
         """The trial failed, and its worker could not record why."""
 
-    def ended(self, proposal: Proposal, outcome: Outcome) -> None:
-        """The trial ended and its run with it."""
+    def ended(self, proposal: Proposal, outcome: Outcome) -> bool:
+        """The trial ended and its run with it. Returns whether it is the best one so far."""
 
 
 @dataclass
@@ -71,9 +98,10 @@ class Running:
 class Engine:
     """Asks the sampler, submits trials, tells their scores. `stop_reason` says afterwards how it ended.
 
-    pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far. epochs: those
-    that ended trials have trained. failures: the last trials in a row that failed alike. undelivered: the folders of
-    the runs of a trial of which the store has not taken everything, by its number.
+    pending: recorded trials that have no end yet; they run first. proposed: the number of trials so far, and
+    infeasible: of those that were not trained, because their nets violate a constraint. epochs: those that ended trials
+    have trained. idle: the trials that have ended since the best one. failures: the last trials in a row that failed
+    alike. undelivered: the folders of the runs of a trial of which the store has not taken everything, by its number.
     """
 
     settings: Sweep
@@ -82,13 +110,19 @@ class Engine:
     work: Callable[[Job], Outcome]
     recorder: Recorder
     pending: deque[Proposal] = field(default_factory=deque)
+    steering: Steering = field(default_factory=Unsteered)
     proposed: int = 0
+    infeasible: int = 0
     epochs: int = 0
-    stopping: bool = False
-    stop_reason: Literal["done", "exhausted", "timeout", "epochs", "stopped", "failures"] = "done"
+    idle: int = 0
+    paused: bool = False
+    stopping: bool = False  # no more trials start
+    ending: bool = False  # the running ones end at once, too
+    stop_reason: StopReason = "done"
     running: dict[Future, Running] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     undelivered: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _violations: int = 0  # in a row
     _retries: deque[tuple[Proposal, int]] = field(default_factory=deque)  # with the deaths of their workers
     _begun: float = field(default_factory=time.monotonic)
 
@@ -97,20 +131,42 @@ class Engine:
         while True:
             raise_received()
             self.recorder.check()
+            self.steering.steer(self)
+            if self.ending:
+                for job in self.abandon():
+                    self.recorder.lost(job, "the sweep was stopped")
+                self.stop_reason = "stopped"
+                return
             self.executor.refresh()
             for proposal, deaths in self._next():
+                if outcome := self.recorder.reuse(proposal):
+                    self._tell(proposal, outcome)
+                    continue
                 job = self.recorder.begin(proposal)
                 future = self.executor.submit(self.work, job)
                 self.running[future] = Running(proposal, job, deaths, submitted=time.monotonic())
             if not self.running:
-                if self.executor.width or not (waiting := self._upcoming()):
+                waiting = None if self.executor.width else self._upcoming()
+                if waiting:
+                    self._retries.appendleft(waiting)  # it waits for a worker, because all have left
+                elif not self.is_waiting and not self.steering.has_changed():
                     return
-                self._retries.appendleft(waiting)  # it waits for a worker, because all have left
                 time.sleep(TICK)
                 continue
             for future in wait(self.running, TICK, FIRST_COMPLETED).done:
                 self._end(future)
             self._kill_overdue()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody must say that trials go on."""
+        return self.paused and not self._over()
+
+    @property
+    def busy(self) -> set[int]:
+        """The numbers of the trials that run, or run again soon."""
+        running = {running.proposal.number for running in self.running.values()}
+        return running | {proposal.number for proposal, _ in self._retries}
 
     def abandon(self) -> Iterator[Job]:
         """Ends the running trials at once and yields their jobs: these trials stay pending."""
@@ -134,13 +190,13 @@ class Engine:
 
     def _upcoming(self) -> tuple[Proposal, int] | None:
         """Returns the trial to start next, with the deaths of its workers; None if there is none now."""
-        if self._over():
+        if self._over() or self.paused:
             return None
         if self._retries:
             return self._retries.popleft()
         if self.pending:
             return self.pending.popleft(), 0
-        if self.settings.max_trials is not None and self.proposed >= self.settings.max_trials:
+        if self.settings.max_trials is not None and self.proposed - self.infeasible >= self.settings.max_trials:
             return None
         proposal = self.sampler.ask()
         if proposal is None:
@@ -157,6 +213,10 @@ class Engine:
             self.stop_reason = "timeout"
         elif self.settings.max_epochs is not None and self.epochs >= self.settings.max_epochs:
             self.stop_reason = "epochs"
+        elif self.settings.patience is not None and self.idle >= self.settings.patience:
+            self.stop_reason = "patience"
+        elif self._violations >= MOST_VIOLATIONS:
+            self.stop_reason = "infeasible"
         elif len(self.failures) >= self.settings.max_consecutive_failures:
             self.stop_reason = "failures"
         else:
@@ -186,11 +246,16 @@ class Engine:
         failure = outcome.failure
         before = self.failures if failure and self.failures and failure.is_like(self.failures[-1]) else []
         self.failures = [*before, failure] if failure else []
+        untrained = bool(outcome.violates) and outcome.score is None
+        self.infeasible += untrained
+        self._violations = self._violations + 1 if untrained else 0
         if outcome.undelivered:
             self.undelivered[proposal.number] = outcome.undelivered
         self.epochs += outcome.epochs
-        self.sampler.tell(proposal.number, outcome.score, len(outcome.curve) if outcome.pruned else None)
-        self.recorder.ended(proposal, outcome)
+        score = None if outcome.violates else outcome.score
+        self.sampler.tell(proposal.number, score, len(outcome.curve) if outcome.pruned else None)
+        is_best = self.recorder.ended(proposal, outcome)
+        self.idle = 0 if is_best else self.idle + (not untrained)
 
     def _kill_overdue(self) -> None:
         limit = self.settings.trial_timeout

@@ -15,6 +15,7 @@ from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.sweep.display import SweepDisplay, format_values
+from mnist_exp.sweep.feed import read_first
 from mnist_exp.sweep.forecast import count_programs, predict, probe, ratio_of_survivors, seconds_of, work_of
 from mnist_exp.sweep.study import Study
 from mnist_exp.terminal import format_duration
@@ -37,7 +38,9 @@ class Planned:
 
 def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) -> None:
     """Lists the first trials with their parameters, how many there would be, and how long they would take."""
-    count = total(study)
+    database = local_database(locate(tracking.uri, Path(tracking.folder).resolve()))
+    store = None if database and not database.exists() else connect(tracking)  # a plan creates none
+    study, count = replace(study, queue=read_first(study, store)), total(study)
     display.begin_sweep(study, count, workers, lambda run_id: [])
     if study.why:
         display.say("pruner", study.why)
@@ -57,11 +60,9 @@ def plan(study: Study, tracking: Tracking, workers: int, display: SweepDisplay) 
         display.say("", "the first proposals, before any score is known")
     elif count is not None and count > SHOWN:
         display.say("", f"and {count - SHOWN} more")
-    database = local_database(locate(tracking.uri, Path(tracking.folder).resolve()))
-    if database and not database.exists():  # a plan creates no store
+    if store is None:
         _say_time(study, [], planned, splits, workers, display)
         return
-    store = connect(tracking)
     if study.algorithm == "grid":
         done = trained_before(store, (config.hash for config in configs))
         display.say("before", f"{len(done)} of them were trained in an earlier sweep of this store")

@@ -5,32 +5,40 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.recorded import targets_of
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
-from mnist_exp.errors import TrackingError
+from mnist_exp.errors import ConfigError, TrackingError
 from mnist_exp.secrets import hide
 from mnist_exp.signals import receive
+from mnist_exp.sweep.constraints import find_violation
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
+from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.pruners import asha
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.steering import Steering
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
+from mnist_exp.tracking import tags
+from mnist_exp.tracking.environment import digest_code
 from mnist_exp.tracking.find import experiment_name
+from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.stored_run import Outcome as State
-from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_metric_history
-from mnist_exp.tracking.sweep_run import SweepRun
+from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_metric_history, read_report
+from mnist_exp.tracking.sweep_run import SweepRun, find_trained
 
-COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed"}  # outcomes, and the metric that counts each
+# Outcomes, and the metric that counts each.
+COUNTED = {"complete": "scored", "pruned": "pruned", "failed": "failed", "infeasible": "infeasible"}
 
 
 @dataclass
@@ -64,24 +72,20 @@ class TrialRecorder:
 
     def begin(self, proposal: Proposal) -> Job:
         """Creates the run of a trial and returns the job that fills it. Raises OwnershipLost."""
-        settings, number, rung = self.study.settings, proposal.number, proposal.rung
-        # Where the sweep is, not what a resuming command line says. A worker gets the address of the store beside it.
-        place = {"uri": hide(self.record.store.uri), "experiment": self._experiment}
-        tracking = {**self.tracking.model_dump(), **place}
-        epochs = {"training.epochs": rung.epochs} if rung else {}
-        config = self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
-        name = f"{self.study.name}-{number:03d}"
-        values = self.study.stored.encode(proposal.values)
-        run_id = self.record.create_trial(number, name, values, asdict(rung) if rung else None, config.hash)
-        # Now that the run exists: a process that claims the sweep after this check finds the run and supersedes it.
-        try:
-            self.record.ownership.check()
-        except BaseException:
-            self.record.supersede(run_id, "the sweep was taken over")
-            raise
-        self._started[number] = run_id
-        factor = settings.factor or asha.FACTOR
-        self.display.begin(number, run_id, proposal.values)
+        config, rung = self._config(proposal), proposal.rung
+        run_id = self._create_run(proposal, config)
+        return replace(
+            self._job(proposal.number, run_id, self._name(proposal.number), config),
+            medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
+            rungs=self._rungs(config),
+            continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
+            keeps_checkpoint=rung is not None,
+            constraints=self.study.constraints,
+        )
+
+    def _job(self, number: int, run_id: str, name: str, config: RunConfig) -> Job:
+        """The job of a training that runs to its end."""
+        settings = self.study.settings
         return Job(
             number=number,
             run_id=run_id,
@@ -92,16 +96,89 @@ class TrialRecorder:
             digest=self.study.digest if config.values["dataset"] == self._dataset else None,
             definitions=self.study.definitions,
             address=self.record.store.address,  # not what a worker would choose
-            medians=self.pruner.thresholds(self._definition(config)) if self._prunes else (),
             pruning_epochs=settings.pruning_epochs,
             sweep=self.record.id,
-            rungs=asha.rungs(config.settings(Training).epochs, settings.first_rung, factor) if settings.asha else (),
-            factor=factor,
-            continues=self.runs.get(rung.parent) if rung and rung.parent is not None else None,
-            keeps_checkpoint=rung is not None,
+            factor=settings.factor or asha.FACTOR,
             seconds=settings.trial_timeout,
             own_code=self._digest_own_code(config),
         )
+
+    def begin_confirmation(self, trial: TrialRun, seed: int) -> Job:
+        """Creates the run in which a trial is trained again, and returns the job that fills it. seed: counted from 0.
+
+        The trial itself has had the first seeds.
+        """
+        proposal = Proposal(trial.number, trial.values)
+        config = self._config(proposal)
+        config = config.with_values({"seed": config.seed + self.study.settings.executions + seed})
+        name = f"{self._name(trial.number)}-s{config.seed}"
+        run_id = self.record.create_confirmation(trial, name, seed, config.hash)
+        return replace(self._job(trial.number, run_id, name, config), executions=1)
+
+    def reuse(self, proposal: Proposal) -> Outcome | None:
+        """Gives a trial the result of a run with the same config, data and code, if sweep.reuse allows it.
+
+        Returns None if there is no such run.
+        """
+        if not self.study.settings.reuse:
+            return None
+        objective, config = self.study.objective, self._config(proposal)
+        same = {
+            tags.CONFIG_HASH: config.hash,
+            tags.CODE_DIGEST: digest_code(),
+            tags.OWN_CODE: self._digest_own_code(config),
+        }
+        found = find_trained(self.record.store, same, self.study.digest)
+        if found is None or objective.metric not in found.metrics:
+            return None
+        # Keras reports an accuracy as float32, so the exact one is taken, with which a trial is scored.
+        exact = {
+            f"val/{key}": value for key, value in read_report(self.record.store, found.model_run_id)["metrics"].items()
+        }
+        metrics = {**exact, **found.metrics, **{key: exact[key] for key in ("val/accuracy",) if key in exact}}
+        sizes = {"parameters": float(found.tags[tags.PARAMETERS])} if tags.PARAMETERS in found.tags else {}
+        try:
+            violates = find_violation(self.study.constraints, {**metrics, **sizes})
+        except ConfigError:  # the size of its net is not known
+            return None
+        run_id = self._create_run(proposal, config)
+        curve = self.record.curve(found.id, objective.metric)[: config.settings(Training).epochs]
+        for epoch in self._rungs(config):  # the rungs compare other trials with it
+            if epoch <= len(curve):
+                rungs = Rungs(self.record.store, self.record.id)
+                rungs.decide(epoch, proposal.number, curve[epoch - 1], lambda seen: True)
+        score = metrics[objective.metric]
+        facts = {tags.EPOCHS: str(len(curve)), tags.TRAINED: "0", **({tags.VIOLATES: violates} if violates else {})}
+        self.record.reuse(run_id, found, score, facts)
+        return Outcome(score=score, curve=tuple(curve), violates=violates)
+
+    def _config(self, proposal: Proposal) -> RunConfig:
+        """The config of a trial, with the place where the sweep is, not what a resuming command line says.
+
+        A worker gets the address of the store beside it.
+        """
+        place = {"uri": hide(self.record.store.uri), "experiment": self._experiment}
+        tracking = {**self.tracking.model_dump(), **place}
+        epochs = {"training.epochs": proposal.rung.epochs} if proposal.rung else {}
+        return self.study.configs.of(proposal.values).with_values({"tracking": tracking, **epochs})
+
+    def _name(self, number: int) -> str:
+        return f"{self.study.name}-{number:03d}"
+
+    def _rungs(self, config: RunConfig) -> tuple[int, ...]:
+        settings = self.study.settings
+        if not settings.asha:
+            return ()
+        return asha.rungs(config.settings(Training).epochs, settings.first_rung, settings.factor or asha.FACTOR)
+
+    def _create_run(self, proposal: Proposal, config: RunConfig) -> str:
+        """Creates the run of a trial and returns its id. Raises OwnershipLost."""
+        number, rung = proposal.number, asdict(proposal.rung) if proposal.rung else None
+        values = self.study.stored.encode(proposal.values)
+        run_id = self.record.create_trial(number, self._name(number), values, rung, config.hash, proposal.source)
+        self._started[number] = run_id
+        self.display.begin(number, run_id, proposal.values)
+        return run_id
 
     def _digest_own_code(self, config: RunConfig) -> str | None:
         """The digest of the user's code as it was when a trial named it first: an edit must not mix two nets."""
@@ -118,20 +195,35 @@ class TrialRecorder:
         """The trial failed, and its worker could not record why."""
         self.record.fail(job.run_id, str(failure))
 
-    def ended(self, proposal: Proposal, outcome: Outcome) -> None:
-        """The trial ended and its run with it."""
+    def ended(self, proposal: Proposal, outcome: Outcome) -> bool:
+        """The trial ended and its run with it. Returns whether it is the best one so far."""
         self.record.ownership.check()  # else two processes would log the metrics of the same trial
         number, score = proposal.number, outcome.score
-        state: State = "failed" if score is None else "pruned" if outcome.pruned else "complete"
-        rung, status = asdict(proposal.rung) if proposal.rung else None, "FAILED" if score is None else "FINISHED"
-        ended = fetch_run(self.record.store, self._started[number]).ended
-        trial = TrialRun(self._started[number], number, proposal.values, rung, status, state, score, ended=ended)
-        self.display.end(trial, str(outcome.failure or "diverged" * outcome.diverged))
+        state: State = "failed" if outcome.failure else "pruned" if outcome.pruned else "complete"
+        if score is None and outcome.violates:
+            state = "infeasible"
+        rung, status = asdict(proposal.rung) if proposal.rung else None, "FAILED" if outcome.failure else "FINISHED"
+        run = fetch_run(self.record.store, self._started[number])
+        trial = TrialRun(
+            run.id, number, proposal.values, rung, status, state, score, excluded=outcome.violates, ended=run.ended,
+            tags=run.tags,
+        )  # fmt: skip
+        reused = "the result of another run" * (tags.REUSED in run.tags)
+        self.display.end(trial, str(outcome.failure or outcome.violates or reused or "diverged" * outcome.diverged))
         if score is not None and self._prunes:
             self.pruner.add(outcome.curve, self._definition(self.study.configs.of(proposal.values)))
         metrics = self._count(trial)
         self.step += 1
         self.record.log(metrics, self.step, when=self._time)
+        return self.best is not None and self.best.number == number
+
+    def recount(self, study: Study, trials: Sequence[TrialRun]) -> None:
+        """Counts again which trials have ended: the space has changed, or failed ones run again."""
+        self.study, self.best = study, next(iter(rank(trials, study.objective)), None)
+        self.counts = {state: sum(trial.outcome == state for trial in trials) for state in COUNTED}
+        self.display.ended = {trial.number: trial for trial in trials}
+        self.step += 1
+        self.record.log(self._totals, self.step)
 
     def recall(self, trials: Sequence[TrialRun]) -> None:
         """Takes note of the trials that earlier processes ended, and logs those that the sweep has not counted.
@@ -152,6 +244,9 @@ class TrialRecorder:
             if place >= counted:
                 self.step += 1
                 self.record.log(metrics, self.step, when=self._time)
+        if counted > len(trials):  # failed ones run again, and a process was killed before it said so
+            self.step += 1
+            self.record.log(self._totals, self.step)
 
     def _count(self, trial: TrialRun) -> dict[str, float]:
         """Counts a trial that has ended, and returns the metrics of the sweep after it."""
@@ -205,6 +300,56 @@ def stoppable(engine: Engine, display: SweepDisplay) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@dataclass
+class SteeredSearch:
+    """Brings what people ask of a sweep into its engine."""
+
+    steering: Steering
+    recorder: TrialRecorder
+
+    def steer(self, engine: Engine) -> None:
+        """Changes the engine as people have asked."""
+        asked = self.steering
+        engine.paused, engine.ending = asked.is_paused, asked.is_ending
+        engine.stopping = engine.stopping or asked.is_stopping
+        display = self.recorder.display
+        display.is_paused = asked.is_paused
+        if study := asked.take_change():
+            self.recorder.recount(study, restore(engine, study, study.trials(self.recorder.record)))
+            display.total = total(study)
+
+    def has_changed(self) -> bool:
+        """Whether something was asked since."""
+        return self.steering.has_changed
+
+
+def restore(engine: Engine, study: Study, trials: Sequence[TrialRun]) -> list[TrialRun]:
+    """Puts an engine into the state that follows from the trials in the store, and returns those that have ended.
+
+    Trials that the engine runs have no end yet, whatever the store says: it tells their scores itself.
+    """
+    busy = engine.busy
+    known = [replace(trial, outcome="pending") if trial.number in busy else trial for trial in trials]
+    ended = [trial for trial in known if trial.outcome != "pending"]
+    engine.settings, engine.sampler = study.settings, create_sampler(study)
+    engine.sampler.restore(known)
+    engine.pending = deque(
+        Proposal(
+            trial.number, trial.values, Rung(**trial.rung) if trial.rung else None, trial.tags.get(tags.PROPOSED_BY, "")
+        )
+        for trial in known
+        if trial.outcome == "pending" and trial.number not in busy
+    )
+    engine.proposed = len(known)
+    engine.infeasible = sum(trial.outcome == "infeasible" for trial in ended)
+    engine.epochs = sum(trial.trained_epochs for trial in ended)
+    best = next(iter(rank(ended, study.objective)), None)
+    since = best.ended or 0.0 if best else 0.0
+    engine.idle = sum((trial.ended or 0.0) > since for trial in ended if trial.outcome != "infeasible")
+    engine.failures, engine.stop_reason = [], "done"
+    return ended
+
+
 def search(
     study: Study,
     record: SweepRun,
@@ -212,27 +357,27 @@ def search(
     executor: TrialExecutor,
     display: SweepDisplay,
     work: Callable[[Job], Outcome] = run_trial,
+    steering: Steering | None = None,
 ) -> Engine:
     """Runs what is left of a sweep, and returns the engine, which knows how it ended."""
+    steering = steering or Steering(study, record, PACKAGE_SOURCE, display.say)
     trials = study.trials(record)
     recorder = TrialRecorder(study, record, tracking, MedianPruner(study.settings.pruning_trials), display)
     if trials:
         steps = read_metric_history(record.store, record.id, f"trials/{COUNTED['complete']}")
         recorder.step = max((step for step, _ in steps), default=0)
-    pending, ended = deque[Proposal](), []
-    for trial in trials:
-        if trial.outcome == "pending":
-            pending.append(Proposal(trial.number, trial.values, Rung(**trial.rung) if trial.rung else None))
-        else:
-            ended.append(trial)
-    recorder.recall(ended)
-    sampler = create_sampler(study)
-    sampler.restore(trials)
     engine = Engine(
-        study.settings, sampler, executor, work, recorder, pending=pending, proposed=len(trials),
-        epochs=sum(trial.trained_epochs for trial in ended),
-    )  # fmt: skip
-    token = is_cancelled.set(lambda: record.ownership.is_lost)  # read by a trial in this process, executor=inline
+        study.settings, create_sampler(study), executor, work, recorder, steering=SteeredSearch(steering, recorder)
+    )
+    recorder.recall(restore(engine, study, trials))
+    drive(engine, record, display, steering)
+    return engine
+
+
+def drive(engine: Engine, record: SweepRun, display: SweepDisplay, steering: Steering) -> None:
+    """Runs an engine to its end, or until a signal or a request ends it: then it abandons its running trials."""
+    # Read by a trial in this process, executor=inline.
+    token = is_cancelled.set(lambda: record.ownership.is_lost or steering.is_ending)
     with stoppable(engine, display):
         try:
             engine.run()
@@ -240,9 +385,11 @@ def search(
             for job in engine.abandon():
                 with suppress(TrackingError):  # the next process that runs the sweep does it, too
                     record.supersede(job.run_id, "the sweep was stopped")
-            if isinstance(error, Cancelled):
-                record.ownership.check_known()
-            raise
+            if not isinstance(error, Cancelled):
+                raise
+            record.ownership.check_known()
+            if not steering.is_ending:
+                raise
+            engine.stop_reason = "stopped"
         finally:
             is_cancelled.reset(token)
-    return engine

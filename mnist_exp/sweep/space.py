@@ -4,12 +4,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
 
 Values = dict[str, Any]  # of a trial, by the names of its parameters
+ROUNDING = 1e-9  # how far a number may lie outside of its limits, as a share of it or of them
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,16 @@ class Numbers:
     log: bool = False
     whole: bool = False
     enumerable: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if type(value) not in (int, float):
+            return False
+        close = partial(math.isclose, value, rel_tol=ROUNDING, abs_tol=ROUNDING * (self.high - self.low))
+        return (
+            any(map(close, self.values))
+            if self.enumerable
+            else self.low < value < self.high or any(map(close, (self.low, self.high)))
+        )
 
     @property
     def values(self) -> list[float]:
@@ -107,11 +119,7 @@ class Space:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether a trial can have these values: a choice of each choice, a number of each interval."""
-        return all(
-            values[p.name] in p.values if isinstance(p.values, Choices) else type(values[p.name]) in (int, float)
-            for p in self.active(values)
-            if p.name in values
-        )
+        return all(values[p.name] in p.values for p in self.active(values) if p.name in values)
 
     @property
     def finite(self) -> bool:

@@ -5,16 +5,18 @@ sweep that began so keeps its format: `sweep.json` is never written again, and o
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 from mnist_exp.sweep.syntax import read_value
+from mnist_exp.tracking.stored_run import TrialRun
 
 FORMAT = 2
+OUTSIDE = "its values are not in the space, which was changed after it began"
 SPACE: TypeAdapter[Space] = TypeAdapter(Space)
 
 
@@ -68,6 +70,12 @@ def read_stored_space(record: Mapping[str, Any]) -> tuple[Space, StoredValues]:
         (parameter,) = SPACE.validate_python({"parameters": [plain]}).parameters
         found.append((name, parameter, stored["values"].get("tokens", ())))
     return Space(tuple(parameter for _, parameter, _ in found)), StoredTokens(found)
+
+
+def judge(trials: Iterable[TrialRun], space: Space, stored: StoredValues) -> list[TrialRun]:
+    """Returns trials with the values that the store holds; those outside of the space are excluded from winning."""
+    decoded = [replace(trial, values=stored.decode(trial.values)) for trial in trials]
+    return [one if space.holds(one.values) else replace(one, excluded=OUTSIDE) for one in decoded]
 
 
 def read_stored_groups(record: Mapping[str, Any], text: str) -> str:

@@ -1,24 +1,34 @@
 """A study: what a sweep searches, how, and the configs of its trials."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.config.check import find_problems
-from mnist_exp.config.compose import Composed, by_key
+from mnist_exp.config.check import AT_THE_END, find_problems
+from mnist_exp.config.compose import Composed, by_key, nearest
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
 from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
-from mnist_exp.config.schema import Split, Sweep
+from mnist_exp.config.schema import OF_THE_NET, Split, Sweep
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.secrets import hide
 from mnist_exp.sweep.auto import choose_algorithm, choose_pruner
+from mnist_exp.sweep.constraints import Constraint, read_constraints
 from mnist_exp.sweep.space import Space
-from mnist_exp.sweep.stored_values import FORMAT, SPACE, StoredValues, read_stored_groups, read_stored_space
+from mnist_exp.sweep.stored_values import (
+    FORMAT,
+    OUTSIDE,
+    SPACE,
+    StoredValues,
+    judge,
+    read_stored_groups,
+    read_stored_space,
+)
 from mnist_exp.sweep.syntax import read_space
+from mnist_exp.sweep.trial import Queued
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.tracking.stored_run import TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -26,6 +36,10 @@ from mnist_exp.tracking.sweep_run import SweepRun
 # The version of the metrics that trials are scored by. Of a sweep that an older version began it is 1: there `val/loss`
 # is the cross-entropy of clipped probabilities, and absent classes count as 0 in macro averages.
 DEFINITIONS = 2
+KNOWN = (
+    *(f"{split}/{name}" for split in ("val", "train") for name in ("accuracy", "loss", "cross_entropy")),
+    *(f"val/{name}" for name in AT_THE_END),
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,8 @@ class Study:
 
     algorithm: grid, random, tpe or hyperband. digest: of the data set. stored: the format of values in the store.
     definitions: the version of the metrics that trials are scored by, which is that of the sweep's beginning. why: the
-    reason for the pruner, if the command line left it to us.
+    reason for the pruner, if the command line left it to us. queue: the values of the trials that somebody has chosen.
+    widened: whether the space was another one when the sweep began.
     """
 
     name: str
@@ -46,6 +61,8 @@ class Study:
     stored: StoredValues = field(default_factory=StoredValues)
     definitions: int = DEFINITIONS
     why: str = ""
+    queue: tuple[Queued, ...] = ()
+    widened: bool = False
 
     @property
     def objective(self) -> Objective:
@@ -63,6 +80,11 @@ class Study:
         return int(self.configs.first().settings(Split).folds or 1)
 
     @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What a trial must meet to win."""
+        return read_constraints(self.settings.constraints or {})
+
+    @property
     def space(self) -> Space:
         """The parameters, typed."""
         return self.configs.space
@@ -75,19 +97,30 @@ class Study:
             "overrides": list(map(hide, self.overrides)),
             "settings": {**self.settings.model_dump(), "space": {}},
             "algorithm": self.algorithm,
-            "space": SPACE.dump_python(self.space, mode="json"),
-            "configs": {key: base.to_record() for key, base in self.configs.bases.items()},
+            **self.space_record(),
+            "queue": [asdict(queued) for queued in self.queue],
             "digest": self.digest,
             "definitions": self.definitions,
         }
 
+    def space_record(self) -> dict[str, Any]:
+        """Returns the part of the record that a request may change: the space, and the configs of its groups."""
+        return {
+            "space": SPACE.dump_python(self.space, mode="json"),
+            "configs": {key: base.to_record() for key, base in self.configs.bases.items()},
+            "widened": self.widened,
+        }
+
     def trials(self, record: SweepRun) -> list[TrialRun]:
-        """Returns the trials of the sweep in the store, by number. Raises TrackingError for foreign values."""
-        trials = [replace(trial, values=self.stored.decode(trial.values)) for trial in record.trials()]
-        for trial in trials:
-            if not self.space.holds(trial.values):
-                rule = "must have values of the sweep's space"
-                raise TrackingError(Problem(f"trial {trial.number}", rule, trial.values, "start a new sweep"))
+        """Returns the trials of the sweep in the store, by number; those outside of a widened space are excluded.
+
+        Raises TrackingError for values that the sweep cannot have chosen.
+        """
+        trials = judge(record.trials(), self.space, self.stored)
+        foreign = next((trial for trial in trials if trial.excluded == OUTSIDE), None)
+        if foreign and not self.widened:
+            rule = "must have values of the sweep's space"
+            raise TrackingError(Problem(f"trial {foreign.number}", rule, foreign.values, "start a new sweep"))
         return trials
 
     @classmethod
@@ -105,6 +138,8 @@ class Study:
             record["digest"],
             stored,
             record.get("definitions", 1),
+            queue=tuple(Queued(**queued) for queued in record.get("queue", ())),
+            widened=record.get("widened", False),
         )
 
 
@@ -176,6 +211,12 @@ def _check_recorded_path(path: str | None) -> None:
         raise ConfigError(Problem("sweep.save_best", rule, path, "give sweep.save_best=PATH again, or null"))
 
 
+def _is_logged(metric: str, configs: TrialConfigs) -> bool:
+    """Whether trials may log a metric: one of ours, or, as far as can be known, of the user's own."""
+    own = any(base.find(f"training.{key}")[1] for base in configs.bases.values() for key in ("metrics", "callbacks"))
+    return own or metric in (*KNOWN, *OF_THE_NET) or metric.startswith("wall_seconds/")
+
+
 def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
     limited = settings.max_trials is not None or settings.max_epochs is not None
     if algorithm in ("random", "tpe") and not limited and not space.finite:
@@ -184,7 +225,15 @@ def _check_end(algorithm: str, settings: Sweep, space: Space) -> None:
 
 
 def _check_objective(settings: Sweep, configs: TrialConfigs) -> None:
-    """Raises ConfigError if the trials would be compared by losses of different definitions."""
+    """Raises ConfigError for a metric that no trial logs, and for losses of different definitions."""
+    for place, name in [
+        ("objective", settings.objective),
+        *(("constraints", one) for one in settings.constraints or ()),
+    ]:
+        if not _is_logged(name, configs):
+            known = [*KNOWN, *(OF_THE_NET if place == "constraints" else ())]
+            rule = "must be a metric that a run logs; without training.metrics and training.callbacks these are "
+            raise ConfigError(Problem(f"sweep.{place}", rule + ", ".join(known), name, nearest(name, known)))
     key = "training.label_smoothing"
     differ = len({base.find(key)[1] for base in configs.bases.values()}) > 1
     if settings.objective == "val/loss" and (differ or any(p.key == key for p in configs.space.parameters)):

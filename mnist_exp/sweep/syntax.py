@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from mnist_exp.config.compose import GROUPS, Source, choices_of, nearest, parse_overrides
+from mnist_exp.config.compose import GROUPS, Source, choices_of, first_line, nearest, parse_overrides
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
@@ -38,6 +38,16 @@ def read_space(
             reader.add_override(key, override, COMMAND_LINE, None)
     plain = {key: _value_of(key, one._value) for key, one in taken.items() if not one.is_sweep_override()}
     return Space(tuple(reader.resolve_conditions({**choices, **plain}))), reader.problems
+
+
+def read_parameter(before: Parameter, text: str, source: Source) -> Parameter:
+    """Returns a parameter with the values of a text in the place of those before. Raises ConfigError."""
+    reader = _Reader(source)
+    reader.add(before.key, text, before.source, before.when)
+    if reader.problems:
+        raise ConfigError([replace(problem, key=before.name) for problem in reader.problems])
+    (parameter,) = reader.parameters.values()
+    return parameter
 
 
 def read_value(key: str, text: str) -> Any:
@@ -167,6 +177,18 @@ def _condition(text: str) -> Condition | None:
     if not parsed or "" in parsed:
         return None
     return Condition(override.key_or_group, tuple(_value_of(override.key_or_group, value) for value in parsed))
+
+
+def read_assignments(words: Sequence[str]) -> dict[str, Any]:
+    """Returns the plain values of `key=value` words. Raises ConfigError for one that gives none, or several."""
+    try:
+        overrides = parse_overrides(words)
+    except HydraException as error:
+        rule = f"must be KEY=VALUE ({first_line(error)})"
+        raise ConfigError(Problem(" ".join(words), rule)) from error
+    if swept := next((override for override in overrides if override.is_sweep_override()), None):
+        raise ConfigError(Problem(swept.key_or_group, "must have one value", swept.get_value_string()))
+    return {override.key_or_group: _value_of(override.key_or_group, override._value) for override in overrides}
 
 
 def _value_of(key: str, parsed: Any) -> Any:

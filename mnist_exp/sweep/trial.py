@@ -5,6 +5,7 @@ from typing import Literal
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import RunConfig
+from mnist_exp.sweep.constraints import Constraint
 from mnist_exp.sweep.space import Values
 
 WAIT: Literal["wait"] = "wait"  # for a running trial to end, because the next proposal depends on it
@@ -25,11 +26,23 @@ class Rung:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The values of the trial of this number. rung: its place in Hyperband."""
+    """The values of the trial of this number.
+
+    rung: its place in Hyperband. source: who has chosen the values, such as `first/1`; empty: the sampler.
+    """
 
     number: int
     values: Values
     rung: Rung | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Values that a trial gets before the sampler chooses any. source: `first/1` or `request/1`, and so on."""
+
+    source: str
+    values: Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +56,7 @@ class Job:
     keeps_checkpoint: whether another trial may continue its own. seconds: how long it may take. address: of the store,
     with its credentials, which the config does not hold; it is not part of the text that Dask writes to its logs.
     own_code: the digest of the user's code when this process of the sweep began; None if there is none.
+    constraints: what the trial must meet, see `sweep.constraints`.
     """
 
     number: int
@@ -63,6 +77,7 @@ class Job:
     keeps_checkpoint: bool = False
     seconds: float | None = None
     own_code: str | None = None
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,8 @@ class Outcome:
 
     curve: the objective epoch by epoch. epochs: those that were trained, of all seeds together. undelivered: the
     folders of its runs of which the store has not taken all. diverged: whether a training of the trial ended much worse
-    than guessing. It has a score as any other, so that the sampler learns from it.
+    than guessing. It has a score as any other, so that the sampler learns from it. violates: the constraint that the
+    trial does not meet; without a score it was not trained.
     """
 
     score: float | None = None
@@ -99,4 +115,5 @@ class Outcome:
     curve: tuple[float, ...] = ()
     epochs: int = 0
     failure: Failure | None = None
+    violates: str = ""
     undelivered: tuple[str, ...] = ()

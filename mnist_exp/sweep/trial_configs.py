@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from mnist_exp.config.check import field_of, find_problems
-from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, compose, parse_overrides, unknown_key
-from mnist_exp.config.run_config import BaseConfig, RunConfig, format_value
+from mnist_exp.config.compose import GROUPS, PACKAGE_SOURCE, Source, compose, flatten, parse_overrides, unknown_key
+from mnist_exp.config.run_config import BaseConfig, RunConfig, format_value, plain
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 
@@ -22,8 +22,14 @@ class TrialConfigs:
         self.groups = _groups(space)
 
     @classmethod
-    def compose(cls, space: Space, overrides: Sequence[str], source: Source = PACKAGE_SOURCE) -> "TrialConfigs":
-        """Composes the configs of a command line; overrides: those that are swept included.
+    def compose(
+        cls,
+        space: Space,
+        overrides: Sequence[str],
+        source: Source = PACKAGE_SOURCE,
+        known: Mapping[str, BaseConfig] | None = None,
+    ) -> "TrialConfigs":
+        """Composes the configs of a command line; overrides: those that are swept included. known: configs that exist.
 
         Raises ConfigError with everything that cannot be composed, and every value that no trial could be run with.
         """
@@ -32,9 +38,11 @@ class TrialConfigs:
             rule = f"may combine config groups in at most {MOST} ways, because each is composed before it starts"
             raise ConfigError(Problem("a sweep", rule, groups.size, "sweep fewer groups at once"))
         fixed = list(_fixed(space, overrides))
-        bases: dict[str, BaseConfig] = {}
+        bases = dict(known or {})
         problems: list[Problem] = []
         for values in groups.combinations():
+            if _group_key(groups, values) in bases:
+                continue
             chosen = [f"{key}={format_value(value)}" for key, value in groups.assigned(values).items()]
             try:
                 composed = compose([*fixed, *chosen], source)
@@ -52,6 +60,15 @@ class TrialConfigs:
     def first(self) -> RunConfig:
         """Returns the config with the first choice, or the lowest number, of everything."""
         return self.of(self.space.sample(lambda parameter: _ends(parameter)[0]))
+
+    def defaults(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the values of a config without those of a trial, by dotted key, and its choices by group.
+
+        given: choices of groups; of the others it is the first one.
+        """
+        chosen = self.groups.sample(lambda p: (given or {}).get(p.key, _ends(p)[0]))
+        base = self.bases.get(_group_key(self.groups, chosen)) or next(iter(self.bases.values()))
+        return {**dict(flatten(plain(base.config))), **base.choices}
 
     def of(self, values: Values) -> RunConfig:
         """Returns the config of a trial with these values."""

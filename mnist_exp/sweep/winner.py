@@ -12,6 +12,7 @@ from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.predictions import digests_of
+from mnist_exp.sweep.race import Confirmed, confirmed
 from mnist_exp.sweep.study import Study
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.stored_run import TrialRun, fetch_run, read_run
@@ -30,6 +31,7 @@ class Winner:
     opened: the number of the trial and the test accuracy of each model that was evaluated on the test set, in this
     order; None if not known.
     difference: of its probabilities from those after its training; None if it was scored by an earlier process.
+    confirmed: the candidates of sweep.confirm, the winner first; empty without it.
     """
 
     trial: TrialRun
@@ -37,6 +39,7 @@ class Winner:
     config: str
     opened: Sequence[tuple[int | None, float | None]]
     difference: float | None = None
+    confirmed: Sequence[Confirmed] = ()
 
     @property
     def openings(self) -> str:
@@ -62,9 +65,10 @@ def budget(trial: TrialRun) -> int:
 def rank(trials: Iterable[TrialRun], objective: Objective) -> list[TrialRun]:
     """Returns the complete trials of the largest budget, the best first; of equal ones the first trial.
 
-    A trial that was pruned, or that Hyperband did not promote, cannot be compared with them.
+    A trial that was pruned, or that Hyperband did not promote, cannot be compared with them. One that is excluded may
+    not win.
     """
-    complete = [trial for trial in trials if trial.outcome == "complete" and trial.score is not None]
+    complete = [t for t in trials if t.outcome == "complete" and t.score is not None and not t.excluded]
     most = max(map(budget, complete), default=0)
     comparable = [trial for trial in complete if budget(trial) == most]
     return sorted(comparable, key=lambda trial: (objective.rank(trial.score or 0.0), trial.number))
@@ -75,9 +79,15 @@ def score_winner(study: Study, record: SweepRun, trials: Sequence[TrialRun]) -> 
 
     Raises TrackingError, before the test set is opened, if the stored model is not the one that was trained.
     """
-    best = next(iter(rank(trials, study.objective)), None)
-    if best is None:
+    ranked, settings = rank(trials, study.objective), study.settings
+    if not ranked:
         return None
+    best, why, candidates = ranked[0], "", list[Confirmed]()
+    if settings.confirm is not None:
+        given = ranked[: settings.confirm], record.confirmations(), settings.confirm_seeds, study.objective
+        if candidates := confirmed(*given):
+            best = candidates[0].trial
+            why = f", {candidates[0].mean:.4f} as the mean of {len(candidates[0].scores)} new seeds"
     config, difference = _winning_config(study, record, best), None
     if not any(opening.metrics for opening in record.openings() if opening.model_run == best.model_run_id):
         difference = _open_test_set(config, record, best)
@@ -85,8 +95,8 @@ def score_winner(study: Study, record: SweepRun, trials: Sequence[TrialRun]) -> 
     (test,) = (opening.metrics for opening in openings if opening.model_run == best.model_run_id)
     numbers = {trial.model_run_id: trial.number for trial in trials}
     opened = [(numbers.get(one.model_run), one.metrics.get("test/accuracy")) for one in openings]
-    comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}."
-    return Winner(best, test, config.experiment_file(comment), opened, difference)
+    comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}{why}."
+    return Winner(best, test, config.experiment_file(comment), opened, difference, candidates)
 
 
 def save(winner: Winner, path: str) -> None:

@@ -18,25 +18,29 @@ from typing import TYPE_CHECKING
 from mnist_exp.config.check import check_values
 from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.run_config import RunConfig
-from mnist_exp.config.schema import Tracking
+from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.data.load import load_splits
 from mnist_exp.data.splits import Splits
 from mnist_exp.errors import ConfigError, DataError, Problem, TrackingError, TrainingError, UserError
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.experiment import Result, exits_as_errors, train_and_evaluate
 from mnist_exp.log import hide_library_output, log_line
+from mnist_exp.sweep.constraints import find_violation
 from mnist_exp.sweep.pruners import median
 from mnist_exp.sweep.pruners.asha import goes_on
 from mnist_exp.sweep.trial import Failure, Job, Outcome
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import ActiveRun
-from mnist_exp.tracking.log_run import log_start
+from mnist_exp.tracking.log_run import log_start, metric_name
 from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.store import Store, long_retries, open_store
 from mnist_exp.tracking.stored_run import SCORE, SPREAD, download
 from mnist_exp.trainer import Listener
+from mnist_exp.training.sizes import sizes_of
 
 if TYPE_CHECKING:
+    import keras
+
     from mnist_exp.tracking.mlflow_run import MlflowRun
 
 CHECKPOINT = "checkpoint"
@@ -49,6 +53,10 @@ on_start: ContextVar[Callable[[], None]] = ContextVar("on_start", default=lambda
 
 class Cancelled(BaseException):
     """The trial was cancelled. Its run stays KILLED and is not counted."""
+
+
+class InfeasibleError(Exception):
+    """The net of a trial violates a constraint, so it is not trained."""
 
 
 class TrialListener(Listener):
@@ -64,6 +72,14 @@ class TrialListener(Listener):
         self.pruned = False
         self.fold, self.folds = 1, 0  # the fold in training; how many came to their end
         self.epochs = 0  # that were trained here, without those of a continued checkpoint
+        self.sizes: dict[str, float] = {}  # of the net, if a constraint asks for them
+
+    def on_model(self, model: "keras.Model", config: RunConfig) -> None:
+        of_the_net = [constraint for constraint in self.job.constraints if constraint.is_of_the_net]
+        if of_the_net:
+            self.sizes = sizes_of(model, config.settings(Training).batch_size)
+            if violation := find_violation(of_the_net, self.sizes):
+                raise InfeasibleError(violation)
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
         if is_cancelled.get()():
@@ -113,10 +129,20 @@ class TrialListener(Listener):
         """The objective of the weights that were kept; of a training that was cut short its best epoch."""
         if self.pruned and not self.folds:
             return self.job.objective.best(self.curve(result), lambda value: value)
-        metrics = dict(result.metrics)
+        metrics, wanted = self.metrics(result), self.job.objective.metric
+        if wanted not in metrics:
+            known = ", ".join(sorted(metrics))
+            raise ConfigError(Problem("sweep.objective", f"must be a metric that a run logs: {known}", wanted))
+        return metrics[wanted]
+
+    def metrics(self, result: Result) -> dict[str, float]:
+        """What the training logged, for the weights that were kept."""
+        used = result.used_epoch - 1
+        metrics = {metric_name(key): curve[used] for key, curve in result.history.items() if used < len(curve)}
+        metrics |= {**result.metrics, **{f"wall_seconds/{part}": value for part, value in result.seconds.items()}}
         if self.job.definitions == 1:
             metrics |= {f"val/{name}": value for name, value in result.evaluations["val"].first_metrics.items()}
-        return metrics[self.job.objective.metric]
+        return metrics
 
     def curve(self, result: Result) -> list[float]:
         """The objective epoch by epoch, with the epochs of a continued checkpoint."""
@@ -159,7 +185,11 @@ def _run_trial(job: Job) -> Outcome:
             rule = f"must have the digest {job.digest}, as when the sweep began"
             raise DataError(Problem("the data set", rule, splits.digest))
         train = _train_seeds if job.executions > 1 else _train_once
-        outcome = train(job, config, active, store, splits, deadline)
+        try:
+            outcome = train(job, config, active, store, splits, deadline)
+        except InfeasibleError as found:
+            active.log_tags({tags.VIOLATES: str(found)})
+            outcome = Outcome(violates=str(found))
     mine = (active.undelivered,) if active.undelivered else ()  # known when the run has ended
     return replace(outcome, undelivered=(*outcome.undelivered, *mine))
 
@@ -221,13 +251,18 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
     if not math.isfinite(score):
         raise TrainingError(Problem(active.name, f"must have a finite {done[0][1].job.objective.metric}", score))
     diverged = any(result.diverged for result, _ in done)
+    measured = [{**listener.metrics(result), **listener.sizes} for result, listener in done]
+    names = set.intersection(*map(set, measured))
+    means = {name: statistics.fmean(one[name] for one in measured) for name in names}
+    violates = "" if pruned else find_violation(done[0][1].job.constraints, means)
     spread = {SPREAD: statistics.stdev(scores)} if len(scores) > 1 else {}
     curve = tuple(map(statistics.fmean, zip(*(listener.curve(result) for result, listener in done), strict=False)))
     active.log_metrics({SCORE: score, **spread}, step=0)
     marks = {tags.PRUNED: pruned, tags.DIVERGED: diverged}
     epochs = sum(listener.epochs for _, listener in done)
     counts = {tags.EPOCHS: str(len(curve)), tags.TRAINED: str(epochs)}
-    active.log_tags({**counts, **{tag: "true" for tag, holds in marks.items() if holds}})
+    facts = {tags.VIOLATES: violates} if violates else {}
+    active.log_tags({**counts, **facts, **{tag: "true" for tag, holds in marks.items() if holds}})
     undelivered = tuple(result.undelivered for result, _ in done if result.undelivered)
     return Outcome(
         score=score,
@@ -236,6 +271,7 @@ def _conclude(active: ActiveRun, done: Sequence[tuple[Result, TrialListener]]) -
         diverged=diverged,
         curve=curve,
         epochs=epochs,
+        violates=violates,
         undelivered=undelivered,
     )
 

@@ -117,6 +117,11 @@ class ActiveRun:
     def log_artifacts(self) -> None:
         """Sends the artifacts written so far to the store."""
 
+    @contextlib.contextmanager
+    def watch_system(self, is_wanted: bool) -> Iterator[None]:
+        """Logs what the machine does while the block runs, if this is wanted and the store can take it."""
+        yield
+
     def hide_log(self) -> None:
         """Hides what libraries wrote of secrets to the log, before it is kept."""
         hide_in_file(self.log)

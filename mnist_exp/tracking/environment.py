@@ -1,6 +1,8 @@
 """The environment of a run as tags: command, commit, versions, hardware."""
 
+import functools
 import getpass
+import hashlib
 import os
 import platform
 import re
@@ -29,11 +31,12 @@ def _command() -> dict[str, str]:
         tags.COMMAND: hide(shlex.join([*name.split(), *sys.argv[1:]])),
         tags.SOURCE_NAME: "mnist_exp",
         tags.SOURCE_TYPE: "LOCAL",
-        tags.USER: _user(),
+        tags.USER: user_name(),
     }
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Returns the name of the user of this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container that runs under a user id without a name
@@ -48,12 +51,21 @@ def _git(artifacts: Path) -> dict[str, str]:
 
 def _code(artifacts: Path) -> dict[str, str]:
     """Returns the version of this package and, if it lies in a checkout of its own, commit and state of that."""
-    found = {tags.CODE_VERSION: _version("mnist_exp")}
+    found = {tags.CODE_VERSION: _version("mnist_exp"), tags.CODE_DIGEST: digest_code()}
     # A virtual environment often lies within another repository, which does not know the package's files.
     if _output("git", "-C", str(PACKAGE), "ls-files", "--error-unmatch", "__init__.py"):
         state = _state(PACKAGE, artifacts / "code.diff")
         found |= {tags.CODE_COMMIT: state[0], tags.CODE_DIRTY: state[1]} if state else {}
     return found
+
+
+@functools.cache
+def digest_code() -> str:
+    """Returns a hash of the files of this package, as they were when it was asked first."""
+    sha = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        sha.update(f"{path.relative_to(PACKAGE).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return sha.hexdigest()
 
 
 def _state(folder: Path, diff: Path) -> tuple[str, str] | None:

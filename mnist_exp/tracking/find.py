@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FINISHED = "attributes.status = 'FINISHED'"
 RUNS = f"tags.{tags.KIND} != 'sweep' and tags.{tags.KIND} != 'execution'"
+RUNS_AND_SWEEPS = f"tags.{tags.KIND} != 'execution'"
 RANKED = f"{RUNS} and {FINISHED} and tags.{tags.PRUNED} IS NULL"  # the training of a pruned trial was cut short
 RESUMABLE, SWEEPS = f"tags.{tags.KIND} = 'run'", f"tags.{tags.KIND} = 'sweep'"
 NEWEST = "attributes.start_time DESC"

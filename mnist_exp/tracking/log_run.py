@@ -36,7 +36,8 @@ def log_start(active: ActiveRun, config: RunConfig, splits: Splits) -> None:
         rule, remedy = f"must be that of the resumed run, {active.digest}", "put that data back, or start a new run"
         raise DataError(Problem("dataset.digest", rule, splits.digest, remedy))
     own_code = digest_own_code(config.values)
-    active.log_tags(collect_tags(active.artifacts) | ({tags.OWN_CODE: own_code} if own_code else {}))
+    facts = {tags.CONFIG_HASH: config.with_values({"training.resume": None}).hash}
+    active.log_tags(facts | collect_tags(active.artifacts) | ({tags.OWN_CODE: own_code} if own_code else {}))
     (active.artifacts / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     (active.artifacts / "data.json").write_text(json.dumps(describe(splits), indent=1), encoding="utf-8")
     if config.settings(Training).resume is None:
@@ -103,6 +104,7 @@ def log_results(
     active.log_tags({tags.NOTE: run_files.describe_run(config.values, model, splits, history, metrics, has_diverged)})
     size = model.count_params()
     facts = {tags.USED_EPOCH: history.used_epoch, tags.PARAMETERS: size, tags.COMPILED_EPOCH: history.mode}
+    facts[tags.LOGGED_IMAGES] = "true"
     if has_diverged:
         facts[tags.DIVERGED] = "true"
     active.log_tags({name: str(value) for name, value in facts.items()})

@@ -1,7 +1,8 @@
 """A run that is sent to MLflow call by call. What MLflow does not accept stays on disk."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -106,6 +107,20 @@ class MlflowRun(ActiveRun):
     def log_artifacts(self) -> None:
         self._write("artifacts", {})
         self._outbox.flush()
+
+    @contextmanager
+    def watch_system(self, is_wanted: bool) -> Iterator[None]:
+        if not is_wanted:
+            yield
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def log_model(self, model: "keras.Model", metadata: Mapping[str, Any]) -> "keras.Model":
         """Logs the model with signature and requirements, and returns it as loaded from its file."""

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
 OWNER = "owner/"  # a parameter of a sweep, owner/1 and so on: the processes that have run it, one after the other
 BEAT = 10.0  # seconds between heartbeats of the process that runs a sweep
+LOOK = 2.0  # seconds between its looks at the sweep
 SILENCE = 60.0  # seconds without a heartbeat after which a process on another machine is taken for dead
 
 State = Literal["alive", "dead", "unknown"]
@@ -254,19 +255,25 @@ class Ownership:
         self.store.set_tags(self.sweep.id, {self.owner.released_tag: "true"})
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Shows other machines that this process lives, and learns from the store if another one has the sweep."""
+    def heartbeat(self, on_look: Callable[[StoredRun], None] = lambda sweep: None) -> Iterator[None]:
+        """Shows other machines that this process lives, and learns from the store if another one has the sweep.
+
+        on_look: called every LOOK seconds with the sweep as the store has it, in a thread.
+        """
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(BEAT):
-                try:
-                    self._look()
+            last = time.monotonic()
+            while not ended.wait(min(LOOK, BEAT)):
+                with suppress(TrackingError):  # the store is away; the next look may reach it
+                    sweep = self._look()
                     if self.is_lost:
                         return
-                    self.store.set_tags(self.sweep.id, {tags.HEARTBEAT: f"{self.owner.generation} {time.time():.0f}"})
-                except TrackingError:
-                    pass  # the store is away; the next beat may reach it
+                    if time.monotonic() - last >= BEAT:
+                        now = {tags.HEARTBEAT: f"{self.owner.generation} {time.time():.0f}"}
+                        self.store.set_tags(self.sweep.id, now)
+                        last = time.monotonic()
+                    on_look(sweep)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -276,7 +283,8 @@ class Ownership:
             ended.set()
             thread.join()
 
-    def _look(self) -> None:
-        newest = newest_owner(fetch_run(self.store, self.sweep.id))
-        if newest and newest != self.owner:
+    def _look(self) -> StoredRun:
+        sweep = fetch_run(self.store, self.sweep.id)
+        if (newest := newest_owner(sweep)) and newest != self.owner:
             self._next = newest
+        return sweep

@@ -19,7 +19,8 @@ from mnist_exp.config.own_code import (
     source_files,
 )
 from mnist_exp.errors import Problem, TrackingError
-from mnist_exp.tracking import serving_loader
+from mnist_exp.tracking import serving_loader, tags
+from mnist_exp.tracking.environment import user_name
 from mnist_exp.tracking.store import Store, point_mlflow_at, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
@@ -211,8 +212,13 @@ def register_champion(store: Store, run: StoredRun, name: str, facts: Mapping[st
     with store_errors(store.uri):
         point_mlflow_at(store.uri)
         registered = mlflow.register_model(f"runs:/{run.model_run_id}/model", name, tags=dict(facts))
-        store.client.set_registered_model_alias(name, CHAMPION, str(registered.version))
-    return str(registered.version)
+        version = str(registered.version)
+        store.client.set_registered_model_alias(name, CHAMPION, version)
+        before = f"tags.`{tags.CHAMPION}` LIKE '{name} version %'"
+        for other in store.client.search_runs([run.experiment_id], before) if "'" not in name else ():
+            store.client.delete_tag(other.info.run_id, tags.CHAMPION)
+    store.set_tags(run.id, {tags.CHAMPION: f"{name} version {version}", tags.PROMOTED_BY: user_name()})
+    return version
 
 
 def find_registered_model(store: Store, name: str) -> "RegisteredModel | None":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.npz"
 SCORE, SPREAD = "score", "score_spread"  # metrics of a trial
 
-Outcome = Literal["complete", "pruned", "failed", "pending"]
+Outcome = Literal["complete", "pruned", "failed", "infeasible", "pending"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ class TrialRun:
     """A run of a trial.
 
     status: MLflow's status.
-    outcome: `pending` if the trial has to run again; a complete or pruned trial has a score.
+    outcome: `pending` if the trial has to run again; a complete or pruned trial has a score; an infeasible one was not
+    trained, because its net does not meet a constraint.
+    excluded: why it may not win; empty if it may.
     ended: seconds since 1970; None as long as the run is not over.
     epochs: of its curve. trained_epochs: of all seeds together, without those of the trial that it continues.
     """
@@ -104,6 +106,7 @@ class TrialRun:
     score: float | None = None
     spread: float | None = None
     error: str = ""
+    excluded: str = ""
     epochs: int = 0
     trained_epochs: int = 0
     seconds: float = 0.0
@@ -141,10 +144,11 @@ def to_trial_run(run: StoredRun) -> TrialRun:
         values=json.loads(values[tags.VALUES]),
         rung=json.loads(values[tags.RUNG]) if tags.RUNG in values else None,
         status=run.status,
-        outcome=_outcome(run),
+        outcome=outcome_of(run),
         score=run.metrics.get(SCORE),
         spread=run.metrics.get(SPREAD),
         error=values.get(tags.ERROR, ""),
+        excluded=values.get(tags.VIOLATES, ""),
         epochs=int(values.get(tags.EPOCHS, 0)),
         trained_epochs=int(values.get(tags.TRAINED, values.get(tags.EPOCHS, 0))),
         seconds=run.seconds or 0.0,
@@ -154,11 +158,14 @@ def to_trial_run(run: StoredRun) -> TrialRun:
     )
 
 
-def _outcome(run: StoredRun) -> Outcome:
+def outcome_of(run: StoredRun) -> Outcome:
+    """Returns how a trial came to its end; `pending` if it has to run again."""
     if tags.SUPERSEDED in run.tags:
         return "pending"
     if run.is_finished and SCORE in run.metrics:
         return "pruned" if tags.PRUNED in run.tags else "complete"
+    if run.is_finished and tags.VIOLATES in run.tags:
+        return "infeasible"
     return "failed" if run.status == "FAILED" else "pending"
 
 
@@ -224,8 +231,19 @@ def parse_config(path: Path, choices: Mapping[str, str], whitelist: ExecutionWhi
 
 def read_class_names(store: Store, run: StoredRun) -> list[str]:
     """Returns the names of the classes that a run was scored on, in order."""
-    with download(store, run.model_run_id, "reports/val.json") as path:
-        return list(json.loads(path.read_text(encoding="utf-8"))["per_class"])
+    return list(read_report(store, run.model_run_id)["per_class"])
+
+
+def read_report(store: Store, run_id: str) -> dict[str, Any]:
+    """Returns the metrics, numbers per class and confusion matrix of a run on its validation images."""
+    with download(store, run_id, "reports/val.json") as path:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_curve(store: Store, run_id: str, metric: str) -> list[float]:
+    """Returns a metric of a run, one value per epoch."""
+    by_step = dict(read_metric_history(store, run_id, metric))
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def read_metric_history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:

@@ -5,8 +5,9 @@ of a trial follows from its runs, so every repair after a crash can be repeated.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +15,21 @@ from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.active_run import Status
-from mnist_exp.tracking.find import DIGESTS, FINISHED, SWEEPS, experiment_ids, find_run, list_runs
+from mnist_exp.tracking.find import DIGESTS, FINISHED, RANKED, SWEEPS, experiment_ids, find_run, list_runs
 from mnist_exp.tracking.owner import Ownership, check_free, process_tags
+from mnist_exp.tracking.requests import REQUEST, read_requests
 from mnist_exp.tracking.store import Store, store_errors
-from mnist_exp.tracking.stored_run import StoredRun, TrialRun, download, fetch_run, read_metric_history, to_trial_run
+from mnist_exp.tracking.stored_run import (
+    SCORE,
+    StoredRun,
+    TrialRun,
+    download,
+    fetch_run,
+    outcome_of,
+    read_curve,
+    read_metric_history,
+    to_trial_run,
+)
 
 RECORD = "sweep.json"
 TEST_SET = "test_set/"  # a parameter, test_set/1 and so on: the runs whose models were evaluated on the test set
@@ -25,6 +37,7 @@ DIGEST, _ = DIGESTS
 MOST_TESTED = 1000
 UNKNOWN = "unknown"  # a run that an earlier version did not record
 TRIALS = f"tags.{tags.KIND} = 'trial'"
+CONFIRMATIONS = f"tags.{tags.CONFIRMS} IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,22 @@ class Opening:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """A training of a trial with a new seed, counted from 0. score: None if it failed or has not ended."""
+
+    run_id: str
+    trial: int
+    seed: int
+    has_ended: bool
+    score: float | None
+
+
 class SweepRun:
     """The parent run of a sweep and the runs of its trials.
 
     run: the parent run as it was when the sweep was created or found.
-    record: the content of sweep.json, from which the study is restored, with the settings that were changed since.
+    record: the content of sweep.json, from which the study is restored, with what was changed since.
     ownership: the right to run the sweep; only a process that has it may write.
     """
 
@@ -50,8 +74,9 @@ class SweepRun:
         self.store, self.run = store, run
         self.id, self.name = run.id, run.name
         self.changes = _read_changes(run)
-        changed = {key: value for change in self.changes for key, value in change["settings"].items()}
-        self.record = {**record, "settings": {**record["settings"], **changed}}
+        self.record = dict(record)
+        for change in self.changes:
+            self.apply(change)
         self._ownership: Ownership | None = None
 
     @classmethod
@@ -77,8 +102,12 @@ class SweepRun:
         with store_errors(store.uri):
             if not any(file.path == RECORD for file in store.client.list_artifacts(run.id)):
                 raise TrackingError(Problem(run.label, f"has no {RECORD}", remedy="start a new sweep"))
-        with download(store, run.id, RECORD) as path:
-            return cls(store, run, json.loads(path.read_text()))
+        files = [RECORD, *(change["record"] for change in _read_changes(run) if change.get("record"))]
+        record: dict[str, Any] = {}
+        for name in dict.fromkeys([RECORD, files[-1]]):  # the newest one holds the whole space
+            with download(store, run.id, name) as path:
+                record |= json.loads(path.read_text())
+        return cls(store, run, record)
 
     @classmethod
     def resume(
@@ -109,7 +138,18 @@ class SweepRun:
             self.store.client.update_run(self.id, status="RUNNING")
         self.run = self.fetch()
         self.changes = _read_changes(self.run)
+        retried = {run_id for change in self.changes for run_id in change.get("runs", ())}
+        for trial in self._runs():
+            if trial.run_id in retried and tags.SUPERSEDED not in trial.tags:  # a process was killed before it did so
+                self.supersede(trial.run_id, "the trial runs again, as somebody asked")
         self._supersede_pending("the sweep was interrupted")
+
+    def apply(self, change: Mapping[str, Any]) -> None:
+        """Adds a change to the record: settings, and trials that were added to the queue."""
+        self.record["settings"] = {**self.record["settings"], **change["settings"]}
+        if change.get("values"):
+            added = {"source": f"{REQUEST}{change['request']}", "values": change["values"]}
+            self.record["queue"] = [*self.record.get("queue", ()), added]
 
     @property
     def ownership(self) -> Ownership:
@@ -127,9 +167,15 @@ class SweepRun:
         return [chosen[number] for number in sorted(chosen)]
 
     def create_trial(
-        self, number: int, name: str, values: Mapping[str, Any], rung: Mapping[str, Any] | None, config_hash: str
+        self,
+        number: int,
+        name: str,
+        values: Mapping[str, Any],
+        rung: Mapping[str, Any] | None,
+        config_hash: str,
+        source: str = "",
     ) -> str:
-        """Creates a run for a trial, with its values, and returns the id of the run."""
+        """Creates a run for a trial, with its values, and returns its id. source: who has chosen the values."""
         run_tags = {
             **process_tags(),
             tags.KIND: "trial",
@@ -140,9 +186,60 @@ class SweepRun:
             tags.PARENT: self.id,
             tags.RUN_NAME: name,
             **({tags.RUNG: json.dumps(dict(rung))} if rung else {}),
+            **({tags.PROPOSED_BY: source} if source else {}),
         }
+        return self._create_run(run_tags)
+
+    def create_confirmation(self, trial: TrialRun, name: str, seed: int, config_hash: str) -> str:
+        """Creates a run in which a trial is trained again with a new seed, and returns its id."""
+        run_tags = {
+            **process_tags(),
+            tags.KIND: "execution",
+            tags.SWEEP: self.id,
+            tags.TRIAL: str(trial.number),
+            tags.CONFIRMS: str(seed),
+            tags.CONFIG_HASH: config_hash,
+            tags.PARENT: trial.run_id,
+            tags.RUN_NAME: name,
+        }
+        return self._create_run(run_tags)
+
+    def _create_run(self, run_tags: Mapping[str, str]) -> str:
+        """Creates a run of the sweep. Raises OwnershipLost if another process runs the sweep now."""
         with store_errors(self.store.uri):
-            return self.store.client.create_run(self.run.experiment_id, tags=run_tags).info.run_id
+            run_id = self.store.client.create_run(self.run.experiment_id, tags=dict(run_tags)).info.run_id
+        # Now that the run exists: a process that claims the sweep after this check finds the run and supersedes it.
+        try:
+            self.ownership.check()
+        except BaseException:
+            self.supersede(run_id, "the sweep was taken over")
+            raise
+        return run_id
+
+    def confirmations(self) -> list[Confirmation]:
+        """Returns the trainings of trials with new seeds: of each the one that ended, else the newest."""
+        found: dict[tuple[int, int], Confirmation] = {}
+        for run in self._list(CONFIRMATIONS):
+            outcome = outcome_of(run)
+            score = run.metrics.get(SCORE) if outcome == "complete" else None
+            trial, seed = int(run.tags[tags.TRIAL]), int(run.tags[tags.CONFIRMS])
+            one = Confirmation(run.id, trial, seed, outcome != "pending", score)
+            if not found.setdefault((trial, seed), one).has_ended and one.has_ended:
+                found[trial, seed] = one
+        return list(found.values())
+
+    def reuse(self, trial: str, found: StoredRun, score: float, facts: Mapping[str, str]) -> None:
+        """Gives the run of a trial the result of another run, with these tags, and ends it."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = round(time.time() * 1000)
+        kept = {key: value for key, value in found.metrics.items() if not key.startswith("test/")}
+        metrics = [Metric(key, value, now, 0) for key, value in {**kept, SCORE: score}.items()]
+        more = {tags.REUSED: found.id, tags.MODEL_RUN: found.model_run_id, **facts}
+        with store_errors(self.store.uri):
+            params = [Param(key, value) for key, value in found.params.items()]
+            self.store.client.log_batch(trial, metrics, params, [RunTag(key, value) for key, value in more.items()])
+            self.store.client.set_terminated(trial)
 
     def supersede(self, run_id: str, why: str) -> None:
         """Ends a run that never counts, whatever its process may still log."""
@@ -154,8 +251,7 @@ class SweepRun:
 
     def curve(self, run_id: str, metric: str) -> list[float]:
         """Returns a metric of a run, one value per epoch."""
-        by_step = dict(read_metric_history(self.store, run_id, metric))
-        return [by_step[step] for step in sorted(by_step)]
+        return read_curve(self.store, run_id, metric)
 
     def log(
         self, metrics: Mapping[str, float], step: int = 0, facts: Mapping[str, str] | None = None,
@@ -200,6 +296,16 @@ class SweepRun:
         """Fetches the parent run as it is now."""
         return fetch_run(self.store, self.id)
 
+    def log_dict(self, values: Mapping[str, Any], name: str) -> None:
+        """Writes a JSON file of the parent run."""
+        with store_errors(self.store.uri):
+            self.store.client.log_dict(self.id, dict(values), name)
+
+    def fetch_file(self, name: str) -> Path:
+        """Returns a file of the parent run: where it lies, or a copy of it if the store is a server."""
+        with store_errors(self.store.uri):
+            return Path(self.store.client.download_artifacts(self.id, name))
+
     def log_files(self, folder: Path) -> None:
         """Sends the files of this folder to the parent run."""
         with store_errors(self.store.uri):
@@ -219,20 +325,35 @@ class SweepRun:
             self.store.client.set_terminated(run_id, status)
 
     def _supersede_pending(self, why: str) -> None:
-        for trial in self._runs():
-            if trial.outcome == "pending" and tags.SUPERSEDED not in trial.tags:
-                self.supersede(trial.run_id, why)
+        for run in [*self._list(TRIALS), *self._list(CONFIRMATIONS)]:
+            if outcome_of(run) == "pending" and tags.SUPERSEDED not in run.tags:
+                self.supersede(run.id, why)
 
     def _runs(self) -> list[TrialRun]:
-        condition = f"tags.{tags.SWEEP} = '{self.id}' and {TRIALS}"
+        return list(map(to_trial_run, self._list(TRIALS)))
+
+    def _list(self, kind: str) -> list[StoredRun]:
+        condition = f"tags.{tags.SWEEP} = '{self.id}' and {kind}"
         with store_errors(self.store.uri):
-            return list(map(to_trial_run, list_runs(self.store, condition, [self.run.experiment_id])))
+            return list_runs(self.store, condition, [self.run.experiment_id])
 
 
 def _read_changes(run: StoredRun) -> list[dict[str, Any]]:
-    """Returns what each process changed that has resumed the sweep: its overrides and settings."""
-    changes = {int(key.removeprefix(tags.RESUMED)): v for key, v in run.tags.items() if key.startswith(tags.RESUMED)}
-    return [json.loads(changes[generation]) for generation in sorted(changes)]
+    """Returns what was changed since the sweep began, in this order: by processes that have resumed it, with their
+    overrides, and by requests, with their number.
+    """
+    resumed = {
+        (int(key.removeprefix(tags.RESUMED)), 0): json.loads(value)
+        for key, value in run.tags.items()
+        if key.startswith(tags.RESUMED)
+    }
+    accepted = {
+        (answer.generation, request.number): {"overrides": [], "request": request.number, **asdict(answer.change)}
+        for request, answer in ((asked.request, asked.answer) for asked in read_requests(run))
+        if answer and answer.accepted
+    }
+    changes = resumed | accepted
+    return [changes[place] for place in sorted(changes)]
 
 
 def count_opened(store: Store, digests: Iterable[str]) -> dict[str, int]:
@@ -255,6 +376,18 @@ def _opened(store: Store, sweep: StoredRun, digest: str) -> int:
     if opened and DIGEST not in sweep.params:  # an earlier version logged it with the trials only
         sweep = fetch_run(store, sweep.tags[tags.BEST_RUN])
     return opened if sweep.params.get(DIGEST) == digest else 0
+
+
+def find_trained(store: Store, conditions: Mapping[str, str | None], digest: str) -> StoredRun | None:
+    """Returns the newest run with these tags that was trained to its end on this data; None if there is none.
+
+    conditions: None for a tag that it must not have. A trial with several seeds does not count.
+    """
+    given = [f"tags.`{key}` " + ("IS NULL" if value is None else f"= '{value}'") for key, value in conditions.items()]
+    without = [f"tags.{key} IS NULL" for key in (tags.MODEL_RUN, tags.VIOLATES)]
+    whole = [RANKED, *without, f"params.`{DIGEST}` = '{digest}'"]
+    with store_errors(store.uri):
+        return next(iter(list_runs(store, " and ".join([*whole, *given]))), None)
 
 
 def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:

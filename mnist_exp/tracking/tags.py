@@ -11,26 +11,37 @@ USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_e
 DIVERGED = "diverged"  # true: the training ended much worse than guessing
 STARTED_FROM = "started_from"  # the id of the run whose weights were the first ones
 REPRODUCES = "reproduces"  # the id of the run that was trained again
+CHAMPION, PROMOTED_BY = (
+    "champion",
+    "promoted_by",
+)  # NAME version N, of which the run is the champion; and who made it so
+
+CONFIG_HASH = "config_hash"
 
 # Trials
 SWEEP, TRIAL = "sweep", "trial"  # the id of the sweep's run, the number of the trial
 VALUES, RUNG = "values", "rung"  # JSON
-CONFIG_HASH = "config_hash"
 EPOCHS, PRUNED = "epochs", "pruned"
 TRAINED = "trained_epochs"  # of all seeds together, without those of the trial that it continues
 MODEL_RUN = "model_run"  # the id of the execution that holds the model
 SUPERSEDED = "superseded"  # why the run does not count
+PROPOSED_BY = "proposed_by"  # first/1 or request/1: who has chosen its values; without it, the sampler
+VIOLATES = "violates"  # the constraint that the trial does not meet, so that it may not win
+CONFIRMS = "confirms"  # of an execution: the number of the new seed, from 0, with which it confirms its trial
+REUSED = "reused"  # the id of the run whose result the trial has, instead of training again
 
 # Sweeps
 TESTED = "tested"  # the id of the run whose model was evaluated on the test set
 BEST_TRIAL, BEST_RUN = "best_trial", "best_run"
 HEARTBEAT = "heartbeat"  # of the process that runs the sweep: its generation and the time
 RELEASED, RESUMED = "released/", "resumed/"  # prefixes of a generation: its process has ended; what it changed, JSON
+ANSWER = "answer/"  # prefix of the number of a request to the sweep: its answer, JSON
 
 # The environment of a run
 COMMAND, SYSTEM, DIRTY = "command", "system", "git.dirty"  # DIRTY and COMMIT: of the repository of the current folder
 CODE = "code."  # prefix: of this package, its version and, in a checkout, commit and state
 CODE_VERSION, CODE_COMMIT, CODE_DIRTY = f"{CODE}version", f"{CODE}commit", f"{CODE}dirty"
+CODE_DIGEST = f"{CODE}digest"  # of its files
 OWN_CODE = "own_code.digest"  # of the code of the current folder that the config names
 VERSION, HARDWARE = "version.", "hardware."  # prefixes
 
@@ -48,3 +59,4 @@ RUN_NAME, PARENT, NOTE = "mlflow.runName", "mlflow.parentRunId", "mlflow.note.co
 SOURCE_NAME, SOURCE_TYPE, USER = "mlflow.source.name", "mlflow.source.type", "mlflow.user"
 COMMIT = "mlflow.source.git.commit"
 DATA_CONTEXT = "mlflow.data.context"
+LOGGED_IMAGES = "mlflow.loggedImages"  # true: its pages look for pictures of the run

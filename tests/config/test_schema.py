@@ -82,10 +82,12 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
         "tracking.experiment",
         "tracking.folder",
         "tracking.execution_whitelist",
+        "tracking.system_metrics",
     }
     assert set(keys_with(Flag.RESUME, "sweep")) == {
         "sweep.max_trials",
         "sweep.max_epochs",
+        "sweep.patience",
         "sweep.trial_timeout",
         "sweep.take_over",
         "sweep.timeout",
@@ -102,6 +104,7 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
         "tracking.experiment",
         "tracking.folder",
         "tracking.execution_whitelist",
+        "tracking.system_metrics",
     }
     assert keys_with(Flag.SECRET) == ["tracking.uri"]  # of executors it is that of executor=dask
     for target in ("mnist", "fashion_mnist", "npz", "folder"):

@@ -94,7 +94,8 @@ class SamplerOfToday:
         for trial in trials:
             score = SCORES[trial["number"]]
             state = "pending" if trial["number"] not in ended else "failed" if score is None else "complete"
-            recorded.append(SimpleNamespace(**trial, outcome=state, score=score))
+            more = {"tags": {}, "excluded": "", "has_score": state == "complete"}
+            recorded.append(SimpleNamespace(**trial, outcome=state, score=score, **more))
         self.sampler.restore(recorded)
 
 

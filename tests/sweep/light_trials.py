@@ -7,6 +7,7 @@ from pathlib import Path
 from spaces import parse
 
 from mnist_exp.config.compose import compose
+from mnist_exp.config.run_config import plain
 from mnist_exp.config.schema import Sweep, Tracking, Training
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Job, Outcome
@@ -64,4 +65,4 @@ def _compose(given: tuple[str, ...]) -> TrialConfigs:
 
 def sweep_settings(**settings: object) -> Sweep:
     """The defaults of conf/sweep, but for these."""
-    return Sweep(**{**compose([]).config.sweep, **settings})
+    return Sweep(**{**plain(compose([]).config.sweep), **settings})

@@ -74,6 +74,9 @@ class Book:
     def check(self) -> None:
         pass
 
+    def reuse(self, proposal):
+        return None
+
     def begin(self, proposal):
         self.begun.append(proposal.number)
         return proposal

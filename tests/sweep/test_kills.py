@@ -140,7 +140,7 @@ def test_the_metrics_of_a_sweep_are_stepped_by_order_of_ending_also_after_a_resu
         record.supersede(run.id, "the sweep was interrupted")
     search(study, record, tracking, Inline(), Silent(), light)
     points = read_metric_history(store, record.id, "trials/scored")
-    assert points == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4)]
+    assert points == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (6, 4)]
     newest = [trial.score for trial in record.trials() if trial.number == 0]
     assert [record.fetch().metrics["trial/score"]] == newest
 

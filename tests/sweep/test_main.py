@@ -122,7 +122,7 @@ def test_24_trials_on_mnist_of_which_three_raise_and_one_kills_its_worker(
         (["tracking=off", "seed=1,2"], "needs the tracking store"),
         (["training=smoke"], "a sweep needs something to choose"),
         (["sweep.resume=latest"], "the store has no sweep yet; start one with: python -m mnist_exp -m ..."),
-        (["seed=1,2", "sweep.objective=test/accuracy"], "sweep.objective must be 'val/accuracy'"),
+        (["seed=1,2", "sweep.objective=test/accuracy"], "sweep.objective must not be a metric of the test set"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_in_one_go(arguments, said, run_main) -> None:

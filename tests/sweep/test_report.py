@@ -1,30 +1,32 @@
 """The page is read as a browser reads it."""
 
-import base64
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from made_up_trials import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of, with_score
 from omegaconf import OmegaConf
 from test_figures import guesses
-from test_sweep_figures import ERROR, MIXED, ONE, TWELVE, attempts_of, space_of, with_score
 
 from mnist_exp.config.compose import CONF
 from mnist_exp.config.run_config import format_value
 from mnist_exp.config.schema import Sweep
+from mnist_exp.sweep.race import Confirmed
 from mnist_exp.sweep.report import report
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import Winner, rank
 from mnist_exp.tracking.stored_run import TrialRun
 
-pytestmark = pytest.mark.usefixtures("rendered_figures")
-
 FOLDED = {"meta", "link", "img", "br", "wbr", "input", "hr"}  # they hold nothing
 DIGITS = tuple("0123456789")
+COMPARE = report._compare_leaders
 
 
 class Page(HTMLParser):
@@ -37,7 +39,6 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.titles: list[str] = []
         self.tables: list[list[list[str]]] = []
-        self.images: list[tuple[str, bytes]] = []
         self.words = ""
         self.feed(text)
         self.close()
@@ -47,8 +48,6 @@ class Page(HTMLParser):
         self.tags.add(tag)
         given = dict(attrs)
         self.addresses += [str(given[name]) for name in ("src", "href", "action", "srcset") if name in given]
-        if tag == "img":
-            self.images.append((str(given["alt"]), base64.b64decode(str(given["src"]).partition("base64,")[2])))
         if tag == "table":
             self.tables.append([])
         if tag == "tr":
@@ -82,15 +81,23 @@ class Page(HTMLParser):
 class Kept:
     """Stands for a sweep and its store: the reports of runs, whose answers are right but for a fifth."""
 
-    uri, id = "sqlite:///kept", "0123456789abcdef"
+    uri, id, experiment_id = "sqlite:///kept", "0123456789abcdef", "7"
 
     def __init__(self, folder: Path, names: tuple[str, ...] = DIGITS) -> None:
         self.folder, self.names, self.asked = folder, names, list[str]()
-        self.store = self.client = self
+        self.store = self.client = self.run = self
         self.changes: list[dict[str, Any]] = []
+        self.params: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
 
     def openings(self) -> list[str]:
         return []
+
+    def fetch(self) -> "Kept":
+        return self
+
+    def curve(self, run_id: str, metric: str) -> list[float]:
+        return [0.5, 0.6, 0.7]
 
     def download_artifacts(self, run_id: str, path: str, folder: str) -> Path:
         assert path == "reports/val.json"
@@ -98,6 +105,14 @@ class Kept:
         found = Path(folder, f"{run_id}.json")
         found.write_text(json.dumps(guesses(self.names).report_json()))
         return found
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_predictions() -> Iterator[None]:
+    """The runs of these trials are not in a store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_compare_leaders", lambda study, record, ranked: [])
+        yield
 
 
 def study_of(section: dict[str, Any], name: str = "mine", **settings: Any) -> Study:
@@ -142,22 +157,22 @@ def page(folder: Path, attempts: list[TrialRun]) -> Page:
 
 def test_the_page_needs_nothing_beside_it(page: Page) -> None:
     assert page.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not page.tags & {"script", "link", "iframe", "object", "base"}
+    assert all(re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/7/runs/run\d+", one) for one in page.addresses)
+    assert not page.tags & {"link", "iframe", "object", "base", "img"}
 
 
 def test_the_page_shows_everything_once(page: Page) -> None:
     assert page.titles[1:] == [
-        "Leaderboard", "Not ranked", "Progress", "Confusion matrices of the best", "Importance",
+        "Leaderboard", "Not ranked", "Progress", "Curves", "Confusion matrices of the best", "Importance",
         "Parallel coordinates", "Slices",
     ]  # fmt: skip
-    assert [alt for alt, _ in page.images] == page.titles[3:]
     assert "python -m mnist_exp -m sweeps=mine 'model.widths=[64],[128, 64]'" in page.words
 
 
-def test_its_figures_lie_beside_it_too(folder: Path, page: Page) -> None:
-    assert {path.read_bytes() for path in (folder / "figures").iterdir()} == {image for _, image in page.images}
-    assert (folder / "figures" / "confusion_matrices_of_the_best.png").exists()
+def test_its_charts_lie_beside_it_as_pictures(folder: Path, page: Page) -> None:
+    found = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert found.keys() == {f"{title.lower().replace(' ', '_')}.png" for title in page.titles[3:]}
+    assert all(content.startswith(b"\x89PNG") and len(content) > 5000 for content in found.values())
 
 
 def test_what_users_wrote_is_escaped(page: Page) -> None:
@@ -189,7 +204,7 @@ def test_the_leaderboard_has_intervals_and_values(page: Page, attempts: list[Tri
     head, *rows = page.table("Leaderboard")
     assert head[2:5] == ["val/accuracy", "95% interval of accuracy", ""]
     keys = list(dict.fromkeys(parameter.key for parameter in space_of(MIXED).parameters))
-    assert head[5:] == [*keys, "epochs", "time"]
+    assert head[5:] == [*keys, "parameters", "epochs", "time"]
     assert [row[0] for row in rows] == [str(place) for place in range(1, len(rows) + 1)]
     assert [float(row[2]) for row in rows] == sorted((float(row[2]) for row in rows), reverse=True)
     best = max(with_score(attempts), key=lambda attempt: attempt.score or 0.0)
@@ -250,7 +265,6 @@ def test_small_sweeps_have_a_report(tmp_path: Path, count: int, failing: bool) -
     if failing:
         attempts = [replace(attempt, outcome="failed", score=None, error=ERROR) for attempt in attempts]
     page = write(tmp_path, study_of(MIXED), attempts)
-    assert "Progress" in page.titles
     assert ("Leaderboard" in page.titles) == ("Slices" in page.titles) == (count > 0 and not failing)
 
 
@@ -271,6 +285,59 @@ def test_a_blown_up_loss_is_not_all_that_importance_sees() -> None:
 
 def test_200_trials_of_12_parameters_have_a_page_of_bounded_size(tmp_path: Path) -> None:
     head, *rows = write(tmp_path, study_of(TWELVE), attempts_of(space_of(TWELVE), 200)).table("Leaderboard")
-    assert len(head) == 5 + 12 + 2
+    assert len(head) == 5 + 12 + 3
     assert all(len(row) == len(head) for row in rows)
     assert (tmp_path / "report.html").stat().st_size < 4e6
+
+
+def test_confirmed_trials_are_shown_with_both_ranks(tmp_path: Path) -> None:
+    attempts = with_score(attempts_of(space_of(ONE), 6))
+    ranked = rank(attempts, study_of(ONE).objective)
+    confirmed = [Confirmed(ranked[1], (0.95, 0.97), 1), Confirmed(ranked[0], (0.9,), None)]
+    page = write(tmp_path, study_of(ONE), attempts, replace(won(ranked[1]), confirmed=confirmed))
+    _, first, second = next(table for table in page.tables if table[0][1] == "mean of new seeds")
+    assert first == [str(ranked[1].number), "0.9600", "0.0141", "2", "1", f"{ranked[1].score:.4f}", "2"]
+    assert second[4:] == ["out: clearly worse", f"{ranked[0].score:.4f}", "1"]
+
+
+def test_what_was_changed_while_it_ran_is_told(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    request = {"kind": "more", "arguments": {"words": [3]}, "by": "<b>me</b>@here", "when": 0.0}
+    answer = {"accepted": True, "text": "up to 9 trials", "generation": 1, "when": 0.0, "change": {"runs": []}}
+    kept.params, kept.tags = {"request/1": json.dumps(request)}, {"answer/1": json.dumps(answer)}
+    report.write(tmp_path, study_of(ONE), kept, attempts_of(space_of(ONE), 3), None)  # type: ignore[arg-type]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "more 3 (<b>me</b>@here): up to 9 trials" in " ".join(page.words.split())
+
+
+def test_the_importance_says_how_far_it_can_be_trusted() -> None:
+    section = {"model.a": "interval(0, 1)", "model.b": "interval(0, 1)"}
+    study, trials = study_of(section), with_score(attempts_of(space_of(section), 60))
+    clear = [replace(one, score=one.values["model.a"] + 0.01 * one.values["model.b"]) for one in trials]
+    shares = report._shares(study, clear)
+    text = report._trust(len(clear), shares, report._ranges(study, clear, shares))
+    assert text.endswith("and more than every other parameter in all of them.")
+    few = trials[:6]
+    shares = report._shares(study, few)
+    assert "with so few trials it is not certain" in report._trust(6, shares, report._ranges(study, few, shares))
+
+
+def test_leaders_are_compared_on_the_same_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    labels = np.arange(400) % 10
+    good, alike, bad = labels.copy(), labels.copy(), labels.copy()
+    good[:20], alike[10:30], bad[:120] = 11, 11, 11
+    digests = np.arange(400)
+
+    def run(predicted: np.ndarray) -> Any:
+        arrays = {"val_digests": digests, "val_labels": labels, "val_predicted": predicted}
+        return type("Run", (), {"predictions": arrays})
+
+    trials = with_score(attempts_of(space_of(ONE), 4))[:3]
+    monkeypatch.setattr(report, "fetch_run", lambda store, run_id: run_id)
+    monkeypatch.setattr(report, "read_runs", lambda store, runs: [run(good), run(alike), run(bad)])
+    study: Any = type("Study", (), {"settings": study_of(ONE).settings})
+    interval, better, same = COMPARE(study, Kept(tmp_path), trials)
+    numbers = [trial.number for trial in trials]
+    assert "these 400 validation images" in interval
+    assert better.startswith(f"On the same images trial {numbers[0]} is better than trial {numbers[2]} ")
+    assert same.startswith(f"These images do not show that trial {numbers[0]} differs from trial {numbers[1]}: ")

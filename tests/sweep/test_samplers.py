@@ -60,6 +60,12 @@ class Past:
     has_ended: bool
     score: float | None = None
     epochs: int = 0
+    excluded: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_score(self):
+        return self.has_ended and self.score is not None
 
     @property
     def number(self):

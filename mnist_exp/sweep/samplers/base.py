@@ -9,6 +9,7 @@ tell, such values are called codes.
 
 import math
 import zlib
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from keras_tuner.src.engine.trial import Trial
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.sweep.space import Choices, Space, Values
-from mnist_exp.sweep.trial import WAIT, Proposal
+from mnist_exp.sweep.trial import WAIT, Proposal, Queued
+from mnist_exp.tracking import tags
 from mnist_exp.tracking.stored_run import TrialRun
 
 SCORE = "score"
@@ -31,6 +33,8 @@ class Sampler(keras_tuner.Oracle):
     def __init__(self, space: Space, objective: Objective, seed: int, **more: Any) -> None:
         self.space, self.sweep_seed, self._worst = space, seed, objective.worst
         self.pruned_at: dict[str, int] = {}
+        self.queue: deque[Queued] = deque()  # taken before anything is drawn
+        self.sources: dict[str, str] = {}  # of the trials from the queue, by their id
         self._choices = {p.name: p.grid for p in space.parameters if p.values.enumerable}
         self._codes = {
             name: {format_value(value): code for code, value in enumerate(values)}
@@ -65,9 +69,13 @@ class Sampler(keras_tuner.Oracle):
     def restore(self, trials: Iterable[TrialRun]) -> None:
         """Puts a new sampler into the state it had after these trials."""
         trials = sorted(trials, key=lambda trial: trial.number)
+        taken = {trial.tags.get(tags.PROPOSED_BY) for trial in trials}
+        self.queue = deque(queued for queued in self.queue if queued.source not in taken)
         for recorded in trials:
             space = self.hyperparameters.copy()
-            space.values = {**self._encode(recorded.values), **_tuner_values(recorded.rung)}
+            # What lies outside of a space that was changed keeps its number and teaches nothing.
+            known = recorded.values if self.space.holds(recorded.values) else {}
+            space.values = {**self._encode(known), **_tuner_values(recorded.rung)}
             trial = Trial(space, _id(recorded.number), "RUNNING")
             self.trials[trial.trial_id] = trial
             self.start_order.append(trial.trial_id)
@@ -77,12 +85,13 @@ class Sampler(keras_tuner.Oracle):
         for recorded in trials:
             if recorded.outcome != "pending":
                 pruned_at = recorded.epochs if recorded.outcome == "pruned" else None
-                self.tell(recorded.number, None if recorded.outcome == "failed" else recorded.score, pruned_at)
+                is_told = recorded.has_score and not recorded.excluded
+                self.tell(recorded.number, recorded.score if is_told else None, pruned_at)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Answers KerasTuner's request for a new trial."""
         self._reseed(trial_id)
-        codes = self._draw()
+        codes = self._take_queued(trial_id) or self._draw()
         return {"status": "STOPPED"} if codes is None else {"status": "RUNNING", "values": codes}
 
     def save(self) -> None:
@@ -90,6 +99,14 @@ class Sampler(keras_tuner.Oracle):
 
     def _save_trial(self, trial: Trial) -> None:
         """Does nothing: the tracking store is the only record."""
+
+    def _take_queued(self, trial_id: str) -> Values | None:
+        """Returns the codes of the next values of the queue; None if it is empty."""
+        if not self.queue:
+            return None
+        queued = self.queue.popleft()
+        self.sources[trial_id] = queued.source
+        return self._encode(queued.values)
 
     def _reseed(self, trial_id: str) -> None:
         self._seed_state = zlib.crc32(f"{self.sweep_seed}/{int(trial_id)}".encode())
@@ -102,7 +119,8 @@ class Sampler(keras_tuner.Oracle):
         """Takes note of a recorded trial."""
 
     def _proposal(self, trial: Trial) -> Proposal:
-        return Proposal(int(trial.trial_id), self._decode(trial.hyperparameters.values))
+        values, source = self._decode(trial.hyperparameters.values), self.sources.get(trial.trial_id, "")
+        return Proposal(int(trial.trial_id), values, source=source)
 
     def _encode(self, values: Mapping[str, Any]) -> Values:
         return {k: self._codes[k][format_value(v)] if k in self._codes else v for k, v in values.items()}

@@ -41,10 +41,11 @@ class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Answers KerasTuner's request for a new trial."""
         self._reseed(trial_id)
+        self._proposed = trial_id
         return keras_tuner.oracles.HyperbandOracle.populate_space(self, trial_id)
 
     def _random_values(self) -> Values | None:
-        return self._new_or_next(super()._random_values())
+        return self._take_queued(self._proposed) or self._new_or_next(super()._random_values())
 
     def _proposal(self, trial: Trial) -> Proposal:
         values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
@@ -52,7 +53,7 @@ class HyperbandSampler(Sampler, keras_tuner.oracles.HyperbandOracle):
         parent = tuner.get("trial_id")
         bracket = self._bracket_with(trial.trial_id, tuner["round"])["bracket_num"]
         rung = Rung(bracket, tuner["round"], tuner["epochs"], None if parent is None else int(parent))
-        return Proposal(int(trial.trial_id), self._decode(values), rung)
+        return Proposal(int(trial.trial_id), self._decode(values), rung, self.sources.get(trial.trial_id, ""))
 
     def _place(self, trial: Trial) -> None:
         values = trial.hyperparameters.values

@@ -1,0 +1,269 @@
+"""runs rm, sweep rm and store gc: what goes, what stays, and what a kill in between leaves."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from processes import at_call, die, run
+
+from mnist_exp.commands.removal import format_bytes
+from mnist_exp.tracking import delete
+from mnist_exp.tracking.find import list_runs
+from mnist_exp.tracking.sqlite import check_store
+from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.sweep_run import SweepRun
+
+RECORD = {
+    "format": 2,
+    "space": {"parameters": []},
+    "settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10},
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, new_database: Path) -> Path:
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(new_database, tmp_path / "mlruns")
+    return tmp_path
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return open_store(None, home / "mlruns")
+
+
+def make_run(store: Store, name: str, size: int = 1000, status: str = "FINISHED", **tags: str) -> str:
+    """A run with a file of so many bytes and a model of twice as many."""
+    experiment = store.experiment_id("runs")
+    values = {"kind": "run", "mlflow.runName": name, **tags}
+    run_id = store.client.create_run(experiment, tags=values).info.run_id
+    fill(store, run_id, size)
+    store.client.set_terminated(run_id, status)
+    return run_id
+
+
+def fill(store: Store, run_id: str, size: int) -> None:
+    store.client.log_text(run_id, "x" * size, "file.txt")
+    info = store.client.get_run(run_id).info
+    model = store.client.create_logged_model(info.experiment_id, "model", run_id)
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("y" * 2 * size)
+    store.client.finalize_logged_model(model.model_id, "READY")
+
+
+def make_sweep(store: Store, name: str, scores: list[float]) -> tuple[SweepRun, list[str]]:
+    record = SweepRun.create(store, "runs", name, RECORD)
+    trials = []
+    for number, score in enumerate(scores):
+        run_id = record.create_trial(number, f"{name}-{number:03d}", {}, None, "hash")
+        store.log(run_id, {"score": score}, 0)
+        fill(store, run_id, 500)
+        store.client.set_terminated(run_id)
+        trials.append(run_id)
+    record.end("FINISHED")
+    return record, trials
+
+
+def names(store: Store) -> set[str]:
+    return {run.name for run in list_runs(store)}
+
+
+def models(home: Path) -> int:
+    return len(list((home / "mlruns").rglob("weights")))
+
+
+def assert_whole(home: Path, store: Store) -> None:
+    """Nothing is missing, nothing is left over."""
+    assert check_store(home / "mlruns") == []
+    assert delete.find_orphans(store) == []
+    assert delete.find_deleted(store, delete.Protection.of(store)) == []
+
+
+def test_a_run_goes_with_its_files_its_model_and_its_row(run_main, home, store):
+    make_run(store, "stays")
+    gone = make_run(store, "goes")
+    status, out, _ = run_main("runs", "rm", "goes", "--yes")
+    assert status == 0
+    assert re.search(r"2 kB  model  model of goes", out)
+    assert re.search(r"3 kB  in all: 1 run, 1 model", out)
+    assert out.endswith("removed 3 kB\n")
+    assert names(store) == {"stays"}
+    assert models(home) == 1
+    assert not list((home / "mlruns").rglob(f"*{gone}*"))
+    with pytest.raises(MlflowException):
+        store.client.get_run(gone)
+    assert_whole(home, store)
+
+
+def test_a_dry_run_removes_nothing_and_a_no_neither(run_main, home, store, monkeypatch):
+    make_run(store, "one")
+    status, out, _ = run_main("runs", "rm", "one", "--dry-run")
+    assert status == 0
+    assert out.endswith("nothing was removed, because of --dry-run\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    status, _, err = run_main("runs", "rm", "one")
+    assert (status, err) == (1, "error: --yes must be given if nobody can be asked, or --dry-run\n")
+    plain = json.loads(run_main("runs", "rm", "one", "--dry-run", "--json")[1])
+    assert (plain["bytes"], plain["dry_run"], [one["kind"] for one in plain["removed"]]) == (
+        3000,
+        True,
+        ["run", "model"],
+    )
+    assert names(store) == {"one"}
+    assert models(home) == 1
+
+
+def test_what_is_needed_stays_and_the_error_says_by_whom(run_main, home, store):
+    first = make_run(store, "first")
+    make_run(store, "second", started_from=first)
+    running = make_run(store, "running")
+    store.client.update_run(running, status="RUNNING")
+    store.set_tags(running, {"host": "elsewhere", "pid": "1"})
+    promoted = make_run(store, "promoted")
+    store.client.create_registered_model("digits")
+    store.client.create_model_version("digits", f"runs:/{promoted}/model", promoted)
+    _, trials = make_sweep(store, "sweep", [0.5])
+    for name, said in (
+        ("first", r"error: first \(\w{8}\) cannot be removed, because it is needed by second \(\w{8}\)"),
+        ("running", r"because it is running"),
+        ("promoted", r"because it is the run of digits version 1"),
+        (
+            trials[0],
+            r"sweep-000 \(\w{8}\) is a trial, which its sweep counts; remove the sweep with sweep rm, or models",
+        ),
+        ("sweep", r"sweep \(\w{8}\) is a sweep; python -m mnist_exp sweep rm"),
+        ("nosuch", r"'nosuch'"),
+    ):
+        status, out, err = run_main("runs", "rm", name, "--yes")
+        assert (status, out) == (1, ""), name
+        assert re.search(said, err), (name, err)
+    assert run_main("runs", "rm", "first", "second", "--yes")[0] == 0  # together they may go
+    assert names(store) == {"running", "promoted", "sweep", "sweep-000"}
+
+
+def test_a_sweep_goes_with_its_trials_unless_something_outside_needs_one(run_main, home, store):
+    _, trials = make_sweep(store, "sweep", [0.5, 0.7])
+    make_run(store, "seed", kind="execution", **{"mlflow.parentRunId": trials[0]})
+    other = make_run(store, "other", started_from=trials[1])
+    status, _, err = run_main("sweep", "rm", "sweep", "--yes")
+    assert status == 1
+    assert "sweep-001" in err
+    assert "is needed by other" in err
+    store.client.delete_tag(other, "started_from")
+    assert run_main("sweep", "rm", "sweep", "--yes")[0] == 0
+    assert names(store) == {"other"}
+    assert_whole(home, store)
+
+
+def test_a_sweep_that_could_be_resumed_needs_an_option(run_main, home, store):
+    record = SweepRun.create(store, "runs", "stopped", RECORD)
+    status, _, err = run_main("sweep", "rm", "stopped", "--yes")
+    assert status == 1
+    assert "because it is running" in err
+    record.end("KILLED")
+    status, _, err = run_main("sweep", "rm", "stopped", "--yes")
+    assert status == 1
+    assert "because it can be resumed; remove it with --resumable" in err
+    assert run_main("sweep", "rm", "stopped", "--yes", "--resumable")[0] == 0
+    assert names(store) == set()
+
+
+def test_gc_removes_deleted_runs_orphans_and_the_models_of_old_sweeps(run_main, home, store):
+    kept = make_run(store, "kept")
+    deleted = make_run(store, "deleted")
+    needed = make_run(store, "needed")
+    store.set_tags(kept, {"started_from": needed})
+    store.client.delete_run(deleted)
+    store.client.delete_run(needed)
+    artifacts = next((home / "mlruns" / "artifacts").iterdir())
+    for place in (artifacts / ("a" * 32), artifacts / "models" / "m-1", home / "mlruns" / "artifacts" / "gone"):
+        place.mkdir(parents=True)
+        (place / "file").write_text("z" * 100)
+    (artifacts / "notes").mkdir()  # of the user
+    _, trials = make_sweep(store, "sweep", [0.5, 0.9, 0.7, 0.8])
+    before = (home / "mlruns" / "mlflow.db").stat().st_size
+    status, out, _ = run_main("store", "gc", "--keep-models", "2", "--yes")
+    assert status == 0, out
+    assert "1 run, 3 models, 3 folders without a run" in out
+    assert (home / "mlruns" / "mlflow.db").stat().st_size <= before
+    left = {one.source_run_id for one in store.client.search_logged_models([store.experiment_id("runs")])}
+    assert left >= {kept, trials[1], trials[3]}
+    assert not left & {trials[0], trials[2], deleted}
+    assert store.client.get_run(needed).info.lifecycle_stage == "deleted"
+    assert (artifacts / "notes").is_dir()
+    assert check_store(home / "mlruns") == []
+    assert run_main("store", "gc", "--keep-models", "2", "--yes")[1] == "nothing to remove\n"
+
+
+def test_old_models_stay_as_long_as_their_sweep_is_young(run_main, home, store):
+    make_sweep(store, "sweep", [0.5, 0.9])
+    assert run_main("store", "gc", "--keep-models", "1", "--older-than", "1", "--yes")[1] == "nothing to remove\n"
+
+
+class Killed(BaseException):
+    """What a kill does to the commands: nothing after it runs."""
+
+
+POINTS = [
+    *((delete, "remove_files", call, before) for call in (1, 3, 5) for before in (True, False)),
+    *((os, "rmdir", call, True) for call in (1, 2, 3, 5, 7)),
+    *((os, "unlink", call, True) for call in (1, 2, 3, 4, 5)),
+    *((MlflowClient, "delete_run", call, before) for call in (1, 3) for before in (True, False)),
+    *((MlflowClient, "delete_logged_model", call, before) for call in (1, 2) for before in (True, False)),
+    *((SqlAlchemyStore, "_hard_delete_run", call, before) for call in (1, 3) for before in (True, False)),
+    *((SqlAlchemyStore, "_hard_delete_logged_model", call, before) for call in (1, 2) for before in (True, False)),
+]
+
+
+@pytest.mark.parametrize(("target", "name", "call", "before"), POINTS)
+def test_a_kill_in_between_leaves_nothing_that_the_next_gc_does_not_remove(
+    run_main, home, store, monkeypatch, target, name, call, before
+):
+    def kill() -> None:
+        raise Killed
+
+    make_run(store, "kept")
+    make_sweep(store, "sweep", [0.5, 0.9])
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, getattr(target, name))  # restored at the end of the block
+        at_call(target, name, call, kill, before=before)()
+        with suppress(Killed):
+            run_main("sweep", "rm", "sweep", "--yes")
+    assert check_store(home / "mlruns") == []
+    if "sweep" in names(store):
+        assert run_main("sweep", "rm", "sweep", "--yes")[0] == 0
+    assert run_main("store", "gc", "--yes")[0] == 0
+    assert names(store) == {"kept"}
+    assert_whole(home, store)
+    assert models(home) == 1
+
+
+def test_a_process_that_is_killed_leaves_nothing_either(home, store):
+    make_run(store, "kept")
+    make_sweep(store, "sweep", [0.5, 0.9])
+    killed = run(
+        "sweep", "rm", "sweep", "--yes", cwd=home, prepare=at_call(SqlAlchemyStore, "_hard_delete_run", 2, die)
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert run("store", "gc", "--yes", cwd=home).returncode == 0
+    if "sweep" in names(store):
+        assert run("sweep", "rm", "sweep", "--yes", cwd=home).returncode == 0
+    assert names(store) == {"kept"}
+    assert_whole(home, store)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (5e12, "5 TB")]
+)
+def test_bytes_are_written_with_three_digits(count, said):
+    assert format_bytes(count) == said

@@ -1,0 +1,343 @@
+"""What people ask of a sweep while it runs, answered between trials that train nothing."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from light_trials import light, study_of
+from test_kills import Silent
+
+from mnist_exp.config.compose import PACKAGE_SOURCE
+from mnist_exp.config.schema import Tracking
+from mnist_exp.sweep.executors.base import Inline
+from mnist_exp.sweep.recorder import search
+from mnist_exp.sweep.steering import Steering
+from mnist_exp.sweep.study import Study
+from mnist_exp.sweep.trial import Failure, Job, Outcome
+from mnist_exp.sweep.winner import rank
+from mnist_exp.sweep.worker import Cancelled, is_cancelled
+from mnist_exp.tracking.requests import Answer, Change, read_requests, send_request, write_answer
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.sweep_run import SweepRun
+
+
+class Driven:
+    """A sweep of light trials, of which each may ask for something before it is trained.
+
+    ask: called with the number of the trial and this object.
+    """
+
+    def __init__(self, study: Study, tracking: Tracking, ask: Callable[[int, "Driven"], None]) -> None:
+        self.tracking, self.ask, self.store = tracking, ask, connect(tracking)
+        self.record = SweepRun.create(self.store, "sweeps", "study", study.to_record())
+        self.study, self.lines = study, list[str]()
+        self.fails: set[int] = set()
+
+    def send(self, kind: Any, **arguments: Any) -> None:
+        send_request(self.store, self.record.run, kind, arguments)
+        self.steering.look(self.record.fetch())
+
+    def work(self, job: Job) -> Outcome:
+        self.ask(job.number, self)
+        if is_cancelled.get()():
+            raise Cancelled
+        if job.number in self.fails:
+            self.record.fail(job.run_id, "it should")
+            return Outcome(failure=Failure("ValueError", "", "it should"))
+        return light(job)
+
+    def run(self) -> "Driven":
+        self.steering = Steering(self.study, self.record, PACKAGE_SOURCE, lambda label, text: self.lines.append(text))
+        self.steering.begin()
+        self.engine = search(
+            self.steering.study, self.record, self.tracking, Inline(), Silent(), self.work, self.steering
+        )
+        self.study = self.steering.study
+        return self
+
+    def resume(self) -> "Driven":
+        """Runs what is left in the place of a process that has ended."""
+        self.record.end("KILLED")
+        self.record = SweepRun.resume(self.store, "latest")
+        self.study = Study.from_record(self.record.record, self.store.whitelist)
+        self.record.take_over()
+        return self.run()
+
+    def trials(self):
+        return self.study.trials(self.record)
+
+    def answers(self) -> list[tuple[bool, str]]:
+        asked = read_requests(self.record.fetch())
+        return [(one.answer.accepted, one.answer.text) for one in asked if one.answer]
+
+
+@pytest.fixture
+def driven(tracking: Tracking) -> Callable[..., Driven]:
+    def start(ask=lambda number, sweep: None, algorithm="random", *overrides, **settings) -> Driven:
+        return Driven(study_of(algorithm, *overrides, **{"max_trials": 6, **settings}), tracking, ask)
+
+    return start
+
+
+def once_at(number: int, kind: str, **arguments: Any) -> Callable[[int, Driven], None]:
+    """Asks for something during the trial of this number, once."""
+    done = []
+
+    def ask(now: int, sweep: Driven) -> None:
+        if now == number and not done:
+            done.append(now)
+            sweep.send(kind, **arguments)
+
+    return ask
+
+
+def test_more_adds_trials_that_a_resume_keeps(driven):
+    sweep = driven(once_at(2, "more", count=3)).run()
+    assert [trial.number for trial in sweep.trials()] == list(range(9))
+    assert sweep.answers() == [(True, "up to 9 trials")]
+    assert SweepRun.find(sweep.store, "latest").record["settings"]["max_trials"] == 9
+    assert len(sweep.resume().trials()) == 9
+
+
+def test_more_in_the_last_trial_is_not_too_late(driven):
+    assert len(driven(once_at(5, "more", count=1)).run().trials()) == 7
+
+
+def test_a_trial_that_is_added_runs_next_and_is_counted_beside_the_others(driven):
+    sweep = driven(once_at(2, "add", words=["model.dropout=0.123"])).run()
+    trials = sweep.trials()
+    best = rank(trials[:2], sweep.study.objective)[0]  # when it was asked for
+    assert trials[3].values == {**best.values, "model.dropout": 0.123}
+    assert trials[3].tags["proposed_by"] == "request/1"
+    assert len(trials) == 7
+    assert len(sweep.resume().trials()) == 7
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "tpe"])
+def test_a_trial_that_is_added_is_not_proposed_again(driven, algorithm):
+    words = ["model.dropout=0.2", "seed=3"] if algorithm == "grid" else ["model.dropout=0.2", "optimizer=sgd"]
+    settings = {"max_trials": None} if algorithm == "grid" else {}
+    sweep = driven(once_at(1, "add", words=words), algorithm, **settings).run()
+    trials = sweep.trials()
+    assert trials[2].values["model.dropout"] == 0.2
+    assert len(trials) == (12 if algorithm == "grid" else 7)
+    assert len({str(trial.values) for trial in trials}) == len(trials)
+
+
+def test_failed_trials_run_again_under_their_numbers(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 5 and sweep.fails:
+            sweep.fails = set()
+            sweep.send("retry", trials=[1, 3])
+
+    sweep = driven(ask, max_consecutive_failures=9)
+    sweep.fails = {1, 3}
+    sweep.run()
+    assert [trial.outcome for trial in sweep.trials()] == ["complete"] * 6
+    metrics = sweep.record.fetch().metrics
+    assert (metrics["trials/scored"], metrics["trials/failed"]) == (6, 0)
+    assert sweep.answers() == [(True, "trials 1, 3 will run again")]
+    assert [trial.outcome for trial in sweep.resume().trials()] == ["complete"] * 6
+
+
+def test_a_space_that_was_changed_excludes_what_lies_outside(driven):
+    sweep = driven(once_at(3, "widen", words=["model.dropout=interval(0.5,0.9)"]), max_trials=8).run()
+    trials = sweep.trials()
+    assert [bool(trial.excluded) for trial in trials] == [True] * 4 + [False] * 4
+    assert all(0.5 <= trial.values["model.dropout"] <= 0.9 for trial in trials[4:])
+    assert rank(trials, sweep.study.objective)[0].number >= 4
+    resumed = sweep.resume()
+    assert [bool(trial.excluded) for trial in resumed.trials()] == [True] * 4 + [False] * 4
+    assert len(resumed.trials()) == 8
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_a_config_group_may_get_more_choices(driven, algorithm):
+    sweep = driven(once_at(1, "widen", words=["optimizer=adam,sgd,rmsprop"]), algorithm, max_trials=14).run()
+    trials = sweep.trials()
+    assert not any(trial.excluded for trial in trials)
+    assert {trial.values["optimizer"] for trial in trials} == {"adam", "sgd", "rmsprop"}
+    config = sweep.study.configs.of({"model.dropout": 0.1, "optimizer": "rmsprop"})
+    assert config.values["optimizer"]["_target_"].endswith("rmsprop")
+    sweep.resume()
+
+
+def test_a_grid_that_was_widened_tries_the_new_combinations_only(driven):
+    sweep = driven(once_at(1, "widen", words=["seed=0,1,2,3,4"]), "grid", max_trials=None).run()
+    trials = sweep.trials()
+    assert len(trials) == 15
+    assert len({str(trial.values) for trial in trials}) == 15
+
+
+def test_a_paused_sweep_starts_no_trial_until_somebody_says_continue(driven):
+    seen: list[int] = []
+
+    def later(sweep: Driven) -> None:
+        time.sleep(1.2)
+        seen.append(len(sweep.trials()))
+        sweep.send("continue")
+
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 2:
+            sweep.send("pause")
+            threading.Thread(target=later, args=(sweep,)).start()
+
+    sweep = driven(ask).run()
+    assert seen == [3]
+    assert len(sweep.trials()) == 6
+
+
+def test_stop_lets_the_running_trial_end(driven):
+    sweep = driven(once_at(2, "stop")).run()
+    assert sweep.engine.stop_reason == "stopped"
+    assert [trial.outcome for trial in sweep.trials()] == ["complete"] * 3
+    assert len(sweep.resume().trials()) == 6
+
+
+def test_stop_now_ends_the_running_trial_which_a_resume_runs_again(driven):
+    sweep = driven(once_at(2, "stop", now=True)).run()
+    assert sweep.engine.stop_reason == "stopped"
+    assert [trial.outcome for trial in sweep.trials()] == ["complete", "complete", "pending"]
+    resumed = sweep.resume()
+    assert [trial.outcome for trial in resumed.trials()] == ["complete"] * 6
+
+
+REFUSED = [
+    ("continue", {}, "the sweep is not paused"),
+    ("add", {"words": ["model.dropout=0.9"]}, "must fit the space, from 0 to 0.5, but got 0.9"),
+    ("add", {"words": ["model.nosuch=0.9"]}, "must be a key that the sweep chooses: model.dropout, optimizer"),
+    ("add", {"words": ["model.dropout=0.1,0.2"]}, "model.dropout must have one value, but got '0.1,0.2'"),
+    ("add", {"words": ["model.dropout=[0.1"]}, "must be KEY=VALUE ("),
+    ("add", {"words": ["optimizer=nosuch"]}, "must fit the space, one of adam, sgd, but got 'nosuch'"),
+    ("retry", {"trials": [0]}, "trial 0 must be a failed one to run again, but got 'complete'"),
+    ("retry", {"trials": [99]}, "trial 99 must be one of the 2 trials of the sweep"),
+    ("widen", {"words": ["model.dropout=interval(0.5,0.1)"]}, "must be an interval from low to high"),
+    ("widen", {"words": ["model.dropout=interval(0.5,7)"]}, "model.dropout must be less than 1"),
+    ("widen", {"words": ["model.dropout=0.5"]}, "a single value belongs into the config itself"),
+    ("widen", {"words": ["optimizer=adam,nosuch"]}, "nosuch"),
+    ("widen", {"words": ["seed=1,2"]}, "must be KEY=VALUES with a key that the sweep chooses: model.dropout, opt"),
+]
+
+
+def test_what_cannot_be_done_is_refused_with_the_reason_and_changes_nothing(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 1:
+            for kind, arguments, _ in REFUSED:
+                sweep.send(kind, **arguments)
+
+    sweep = driven(ask).run()
+    for (accepted, text), (kind, arguments, said) in zip(sweep.answers(), REFUSED, strict=True):
+        assert not accepted, (kind, arguments)
+        assert said in text, (kind, arguments)
+    assert len(sweep.trials()) == 6
+
+
+def test_values_that_a_trial_has_are_refused(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 2:
+            values = sweep.trials()[1].values
+            sweep.send("add", words=[f"{key}={value}" for key, value in values.items()])
+
+    sweep = driven(ask).run()
+    assert sweep.answers() == [(False, "the trial has the values of trial 1; change one of them")]
+
+
+def test_a_grid_and_brackets_say_that_they_cannot_grow(driven):
+    grid = driven(once_at(1, "more", count=2), "grid", max_trials=None).run()
+    assert "it ends when every combination was tried" in grid.answers()[0][1]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("more", {"count": 2}), ("widen", {"words": ["seed=1,2"]})])
+def test_brackets_are_fixed(driven, kind, arguments):
+    sweep = driven(once_at(0, kind, **arguments), "hyperband", max_trials=None).run()
+    ((accepted, text),) = sweep.answers()
+    assert not accepted
+    assert "whose brackets hold a fixed number of trials" in text
+
+
+def test_what_is_asked_without_a_process_waits_for_it_but_stop_is_refused(driven):
+    sweep = driven().run()
+    sweep.record.end("FINISHED")
+    for kind, arguments in (("more", {"count": 2}), ("stop", {}), ("add", {"words": ["model.dropout=0.01"]})):
+        send_request(sweep.store, sweep.record.run, kind, arguments)
+    sweep.record = SweepRun.resume(sweep.store, "latest")
+    sweep.study = Study.from_record(sweep.record.record, sweep.store.whitelist)
+    sweep.record.take_over()
+    sweep.run()
+    assert [accepted for accepted, _ in sweep.answers()] == [True, False, True]
+    assert sweep.answers()[1][1].startswith("no process ran the sweep when ")
+    assert [trial.values["model.dropout"] for trial in sweep.trials()][6] == 0.01
+    assert len(sweep.trials()) == 9
+
+
+def test_a_process_that_is_killed_after_its_answer_has_changed_the_sweep(driven):
+    """The next one finds every change in the store: trials that run again, more of them, and one that was added."""
+    sweep = driven(max_consecutive_failures=9)
+    sweep.fails = {1}
+    sweep.run()
+    failed = sweep.trials()[1].run_id
+    changes = [
+        Change(runs=(failed,)),
+        Change(settings={"max_trials": 9}),
+        Change(settings={"max_trials": 10}, values={"model.dropout": 0.05, "optimizer": "sgd"}),
+    ]
+    for number, change in enumerate(changes, 1):
+        send_request(sweep.store, sweep.record.run, "more", {"count": 1})
+        write_answer(sweep.store, sweep.record.id, number, Answer(True, "yes", 1, time.time(), change))
+    sweep.fails = set()
+    trials = sweep.resume().trials()
+    assert [trial.outcome for trial in trials] == ["complete"] * 10
+    assert trials[6].values == {"model.dropout": 0.05, "optimizer": "sgd"}
+
+
+def test_many_processes_may_ask_at_once(driven):
+    sweep = driven()
+
+    def ask() -> None:
+        for _ in range(4):
+            send_request(sweep.store, sweep.record.run, "more", {"count": 1})
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.request.number for one in read_requests(sweep.record.fetch())] == list(range(1, 17))
+    assert len(sweep.run().trials()) == 22
+
+
+def test_a_handler_that_fails_refuses_and_the_sweep_goes_on(driven, monkeypatch):
+    def fail(self, request):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(__import__("mnist_exp.sweep.steering", fromlist=["HANDLERS"]).HANDLERS, "more", fail)
+    sweep = driven(once_at(1, "more", count=1)).run()
+    assert sweep.answers() == [(False, "failed: RuntimeError: a bug")]
+    assert len(sweep.trials()) == 6
+
+
+def test_patience_ends_a_sweep_that_brings_nothing_better(driven):
+    sweep = driven(max_trials=60, patience=4).run()
+    assert sweep.engine.stop_reason == "patience"
+    trials = sweep.trials()
+    best = rank(trials, sweep.study.objective)[0].number
+    assert len(trials) == best + 5
+    assert len(sweep.resume().trials()) == len(trials)
+
+
+def test_an_answer_names_the_models_that_saw_the_test_set(driven):
+    sweep = driven().run()
+    sweep.record.open_test_set(sweep.trials()[0].model_run_id)
+    sweep.ask = once_at(6, "more", count=1)
+    sweep.record.end("FINISHED")
+    send_request(sweep.store, sweep.record.run, "more", {"count": 1})
+    sweep.record = SweepRun.resume(sweep.store, "latest")
+    sweep.study = replace(Study.from_record(sweep.record.record, sweep.store.whitelist))
+    sweep.record.take_over()
+    sweep.run()
+    assert sweep.answers()[0][1] == (
+        "up to 7 trials; the test set was opened for 1 model, and another winner will be one more"
+    )
