@@ -13,12 +13,13 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -58,16 +59,24 @@ SECONDS = 120  # until something that was asked for must have happened
 class Drill:
     """A sweep, and the commands that steer it."""
 
-    def __init__(self, folder: Path, words: list[str], uri: str | None, environment: dict[str, str]) -> None:
-        self.folder, self.words, self.chance = folder, words, random.Random(0)
+    def __init__(
+        self, folder: Path, executor: list[str], words: list[str], uri: str | None, environment: dict[str, str]
+    ) -> None:
+        self.folder, self.executor, self.words, self.chance = folder, executor, words, random.Random(0)
         self.environment = {**os.environ, **environment, **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
         self.client = MlflowClient(uri or f"sqlite:///{folder}/mlruns/mlflow.db")
         self.answers: dict[str, list[float]] = defaultdict(list)
         self.effects: dict[str, float] = {}
         self.killed: Counter[str] = Counter()
 
-    def start(self, *more: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "mnist_exp", "-m", *self.words, *more]
+    def start(self) -> subprocess.Popen:
+        return self._start(*self.executor, *self.words)
+
+    def resume(self) -> subprocess.Popen:
+        return self._start(*self.executor, "sweep.resume=latest")
+
+    def _start(self, *words: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "mnist_exp", "-m", *words]
         with (self.folder / "sweep.log").open("a") as log:
             return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, env=self.environment)
 
@@ -133,7 +142,8 @@ class Drill:
         begun = time.monotonic()
         answer = self.command(kind, *more)
         if not answer["accepted"]:
-            raise SystemExit(f"{kind} was refused: {answer}")
+            log = (self.folder / "sweep.log").read_text()[-3000:]
+            raise SystemExit(f"{kind} was refused: {answer}\n{log}")
         self.wait(until, kind)
         self.effects[kind] = time.monotonic() - begun
         return answer
@@ -161,7 +171,7 @@ def steer(drill: Drill, kills: int) -> None:
         drill.effect("retry", *numbers, until=lambda: all(_is_finished(drill, number) for number in failed))
     drill.effect("more", str(MORE), until=lambda: True)
     drill.effect("stop", until=lambda: process.poll() is not None)
-    process = drill.start("sweep.resume=latest")
+    process = drill.resume()
     while process.poll() is None:
         time.sleep(0.5)
     if process.returncode:
@@ -177,7 +187,7 @@ def kill_commands(drill: Drill, process: subprocess.Popen, kills: int) -> subpro
                 time.sleep(5)  # a request that was written is answered meanwhile
                 if drill.is_stopping():
                     process.wait()
-                    process = drill.start("sweep.resume=latest")
+                    process = drill.resume()
                     drill.wait(lambda: drill.runs("sweep")[0].info.status == "RUNNING", "a resume")
             if kind in ("stop", "continue"):
                 drill.command("pause")  # refused if it still is
@@ -200,6 +210,10 @@ def report(drill: Drill) -> int:
         print(f"{kind:9} {shown}{effect}; killed {drill.killed[kind]} times")
     (sweep,) = drill.runs("sweep")
     answered = [key for key in sweep.data.tags if key.startswith("answer/")]
+    waits = list(_waits(sweep))
+    print(
+        f"in the store an answer follows its request within {max(waits):.1f} s, median {statistics.median(waits):.1f} s"
+    )
     asked = [key for key in sweep.data.params if key.startswith("request/")]
     limit = max([TRIALS, *_limits(sweep)])
     counted = drill.counted()
@@ -208,7 +222,17 @@ def report(drill: Drill) -> int:
     running = [run for run in drill.runs() if run.info.status == "RUNNING"]
     print(f"{len(asked)} requests, {len(answered)} answered; {limit} trials planned in the end")
     print(f"{len(counted)} trials counted, {len(lost)} lost, {len(doubled)} doubled, {len(running)} left RUNNING")
+    if lost:
+        print((drill.folder / "sweep.log").read_text()[-2500:])
     return int(bool(lost or doubled or running or len(asked) != len(answered) or len(counted) != limit))
+
+
+def _waits(sweep) -> Iterator[float]:
+    """The seconds between each request and its answer, by the clock of this machine."""
+    for key, text in sweep.data.tags.items():
+        if key.startswith("answer/"):
+            request = json.loads(sweep.data.params[f"request/{key.removeprefix('answer/')}"])
+            yield json.loads(text)["when"] - request["when"]
 
 
 def _limits(sweep) -> list[int]:
@@ -220,10 +244,10 @@ def main(executor: str, kills: int) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "my_net.py").write_text(NET)
-        words, uri = [f"executor={executor}"], None
+        where, uri = [f"executor={executor}"], None
         environment = {"XDG_CACHE_HOME": str(folder / "cache")}
         if executor == "local":
-            words += ["executor.workers=2"]
+            where += ["executor.workers=2"]
         if executor == "dask":
             (folder / "server").mkdir()
             (folder / "dask").mkdir()
@@ -233,14 +257,14 @@ def main(executor: str, kills: int) -> int:
             dask = stack.enter_context(Dask(folder / "dask"))
             for _ in range(2):
                 dask.add()
-            words += [f"executor.address={dask.address}"]
-        words += [
+            where += [f"executor.address={dask.address}"]
+        words = [
             "sweep.name=study", "model=custom", "model._target_=my_net.net", f"+model.broken={folder / 'broken'}",
             "+model.width=8,13,16", "optimizer.learning_rate=tag(log,interval(1e-4,1e-2))",
             f"training.epochs={EPOCHS}", f"sweep.max_trials={TRIALS}", "sweep.max_consecutive_failures=99",
             "sweep.sampler=random", "sweep.pruner=off",
         ]  # fmt: skip
-        drill = Drill(folder, words, uri, environment)
+        drill = Drill(folder, where, words, uri, environment)
         begun = time.monotonic()
         steer(drill, kills)
         print(f"executor={executor}, {'MLflow server' if uri else 'SQLite'}: {time.monotonic() - begun:.0f} s")

@@ -56,17 +56,17 @@ class Steering:
 
     def begin(self) -> None:
         """Answers what was asked while no process ran the sweep. Call it before the engine starts."""
-        self.look(self.record.fetch(), is_new=True)
+        self.look(self.record.fetch())
         self.has_changed = False
 
-    def look(self, sweep: StoredRun, is_new: bool = False) -> None:
-        """Answers the requests that wait. is_new: this process did not run the sweep when they were made."""
+    def look(self, sweep: StoredRun) -> None:
+        """Answers the requests that wait."""
         with self._lock:
             if self._closed:
                 return
             for asked in read_requests(sweep):
                 if asked.answer is None:
-                    self._answer(asked.request, is_new)
+                    self._answer(asked.request)
 
     def take_change(self) -> Study | None:
         """Returns the study if trials, space or settings have changed since the last call, else None."""
@@ -80,10 +80,10 @@ class Steering:
             self._closed = not self.has_changed
             return self._closed
 
-    def _answer(self, request: Request, is_new: bool) -> None:
+    def _answer(self, request: Request) -> None:
         change, study = Change(), None
         try:
-            if is_new and request.kind in OF_A_PROCESS:
+            if request.number <= self.record.asked_before and request.kind in OF_A_PROCESS:
                 raise ConfigError(Problem("no process", f"ran the sweep when {request.by} asked to {request.kind}"))
             accepted = HANDLERS[request.kind](self, request)
             text, change, study = accepted.text, accepted.change, accepted.study

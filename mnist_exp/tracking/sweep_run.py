@@ -67,7 +67,8 @@ class SweepRun:
 
     run: the parent run as it was when the sweep was created or found.
     record: the content of sweep.json, from which the study is restored, with what was changed since.
-    ownership: the right to run the sweep; only a process that has it may write.
+    ownership: the right to run the sweep; only a process that has it may write. asked_before: how many requests there
+    were before this process ran it.
     """
 
     def __init__(self, store: Store, run: StoredRun, record: Mapping[str, Any]) -> None:
@@ -78,6 +79,7 @@ class SweepRun:
         for change in self.changes:
             self.apply(change)
         self._ownership: Ownership | None = None
+        self.asked_before = 0
 
     @classmethod
     def create(cls, store: Store, experiment: str, name: str, record: Mapping[str, Any]) -> Self:
@@ -129,6 +131,7 @@ class SweepRun:
         change: what the command line changes, "overrides" as they were typed and the "settings" that follow from them.
         Raises TrackingError if another process was faster.
         """
+        self.asked_before = len(read_requests(self.run))  # as it was found; they have the numbers from 1
         self._ownership = Ownership.claim(self.store, self.run)
         resumed = {f"{tags.RESUMED}{self._ownership.owner.generation}": json.dumps(change)} if change else {}
         self.store.set_tags(self.id, {**process_tags(), **resumed})
