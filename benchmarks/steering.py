@@ -42,7 +42,7 @@ def net(image_shape, classes, *, width, broken):
     x = keras.layers.Dense(width, "relu")(keras.layers.Flatten()(x))
     return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x))
 """
-TRIALS, MORE = 34, 5
+TRIALS, MORE = 30, 10
 EPOCHS = 60  # two seconds of a trial
 COMMANDS = {
     "more": ["1"],
@@ -161,6 +161,7 @@ def steer(drill: Drill, kills: int) -> None:
     time.sleep(3)
     if len(drill.runs()) != before:
         raise SystemExit("a paused sweep has started a trial")
+    drill.effect("more", str(MORE), until=lambda: True)
     drill.effect("widen", "optimizer.learning_rate=tag(log,interval(1e-2,1e-1))", until=lambda: True)
     drill.effect("continue", until=lambda: len(drill.runs()) > before)
     drill.effect("add", "optimizer.learning_rate=0.0375", until=lambda: _has_rate(drill, 0.0375))
@@ -169,7 +170,6 @@ def steer(drill: Drill, kills: int) -> None:
     if failed:
         numbers = list(map(str, failed))
         drill.effect("retry", *numbers, until=lambda: all(_is_finished(drill, number) for number in failed))
-    drill.effect("more", str(MORE), until=lambda: True)
     drill.effect("stop", until=lambda: process.poll() is not None)
     process = drill.resume()
     while process.poll() is None:

@@ -88,5 +88,5 @@ def carry_out(store: Store, removals: Iterable[Removal], *, dry_run: bool, yes: 
 
 def shrink(store: Store) -> None:
     """Gives the free pages of a local database back to the disk, and says how much that was."""
-    if freed := vacuum(store):
+    if (freed := vacuum(store)) > 0:
         click.echo(f"the database is smaller by {format_bytes(freed)}")

@@ -119,9 +119,13 @@ def _values(study: Study) -> Iterator[Any]:
         yield asked.values
 
 
-def total(study: Study) -> int | None:
-    """Returns the number of trials; None if only sweep.max_epochs or sweep.timeout ends the sweep."""
-    limits = (size(study), study.settings.max_trials)
+def total(study: Study, outside: int = 0) -> int | None:
+    """Returns the number of trials; None if only sweep.max_epochs or sweep.timeout ends the sweep.
+
+    outside: of the trials that lie outside of a space that was changed.
+    """
+    combinations = size(study)
+    limits = (None if combinations is None else combinations + outside, study.settings.max_trials)
     return min((limit for limit in limits if limit is not None), default=None)
 
 

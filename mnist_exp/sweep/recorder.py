@@ -24,7 +24,7 @@ from mnist_exp.sweep.plan import total
 from mnist_exp.sweep.pruners import asha
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.samplers import create_sampler
-from mnist_exp.sweep.steering import Steering
+from mnist_exp.sweep.steering import Steering, count_outside
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.winner import rank
@@ -315,8 +315,9 @@ class SteeredSearch:
         display = self.recorder.display
         display.is_paused = asked.is_paused
         if study := asked.take_change():
-            self.recorder.recount(study, restore(engine, study, study.trials(self.recorder.record)))
-            display.total = total(study)
+            trials = study.trials(self.recorder.record)
+            self.recorder.recount(study, restore(engine, study, trials))
+            display.total = total(study, count_outside(study, trials))
 
     def has_changed(self) -> bool:
         """Whether something was asked since."""

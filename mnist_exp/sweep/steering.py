@@ -22,11 +22,13 @@ from mnist_exp.sweep.syntax import read_parameter
 from mnist_exp.sweep.trial import Queued
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import rank
+from mnist_exp.tracking import tags
 from mnist_exp.tracking.requests import REQUEST, Answer, Change, Request, read_requests, write_answer
 from mnist_exp.tracking.stored_run import StoredRun, TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
 
 OF_A_PROCESS = ("stop", "pause", "continue")  # these mean a process, which must run
+NAMED = 20  # trials in an answer
 RECORD = "sweep-{}.json"  # the space after a request of this number
 
 
@@ -96,8 +98,10 @@ class Steering:
             text = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
             self._write(request, Answer(False, text, self._generation, time.time()))
         else:
-            self._write(request, Answer(True, text, self._generation, time.time(), change))
-            self._apply(request, change, study)
+            written = self._write(request, Answer(True, text, self._generation, time.time(), change))
+            text = written.text
+            if written.accepted:
+                self._apply(request, change, study)
         log_line(f"request {request.number} of {request.by}: {request}: {text}")
         self.say("request", f"{request} ({request.by}): {text}")
 
@@ -105,8 +109,8 @@ class Steering:
     def _generation(self) -> int:
         return self.record.ownership.owner.generation
 
-    def _write(self, request: Request, answer: Answer) -> None:
-        write_answer(self.record.store, self.record.id, request.number, answer)
+    def _write(self, request: Request, answer: Answer) -> Answer:
+        return write_answer(self.record.store, self.record.id, request.number, answer)
 
     def _apply(self, request: Request, change: Change, study: Study | None) -> None:
         """Makes an answered request effective. What is lost by a kill before is done again by `restore`."""
@@ -143,11 +147,12 @@ class Steering:
             ends = "every combination was tried" if space.finite else "the epochs of sweep.max_epochs are trained"
             raise ConfigError(Problem("the sweep", f"has no number of trials that could grow: it ends when {ends}"))
         total, note = settings.max_trials + count, ""
-        if space.finite and total > space.size:
-            if settings.max_trials >= space.size:
-                rule = f"has {space.size} combinations, which {settings.max_trials} trials try already"
+        trials = self.study.trials(self.record)
+        if space.finite and total > (most := space.size + count_outside(self.study, trials)):
+            if settings.max_trials >= most:
+                rule = f"has {space.size} combinations, all of which are tried by then"
                 raise ConfigError(Problem("the space", rule, remedy="widen it"))
-            note = f", of which the space has {space.size}"
+            note = f", of which the space allows {most}"
         return self._change_settings(f"up to {total} trials{note}", {"max_trials": total})
 
     def _add(self, request: Request) -> Accepted:
@@ -178,12 +183,27 @@ class Steering:
     def _widen(self, request: Request) -> Accepted:
         self._check_no_brackets("widen")
         study = widen(self.study, request.arguments["words"], self.source)
-        left_out = [t.number for t in self.study.trials(self.record) if not study.space.holds(t.values)]
+        trials = self.study.trials(self.record)
+        left_out = [trial.number for trial in trials if not study.space.holds(trial.values)]
         name = RECORD.format(request.number)
         self.record.log_dict(study.space_record(), name)
-        note = f"; the trials {', '.join(map(str, left_out))} lie outside and may not win" if left_out else ""
+        note = ""
+        if left_out:
+            shown = ", ".join(map(str, left_out[:NAMED])) + f" and {len(left_out) - NAMED} more" * (
+                len(left_out) > NAMED
+            )
+            note = f"; the trials {shown} lie outside and may not win"
+        taken = {trial.tags.get(tags.PROPOSED_BY) for trial in trials}
+        waiting = [one for one in study.queue if one.source not in taken]
+        dropped = [one.source for one in waiting if not study.space.holds(one.values)]
+        settings, most = {}, study.settings.max_trials
+        if dropped:
+            note += f"; {', '.join(dropped)} waited and does not fit any more, so it is left out"
+            added = sum(source.startswith(REQUEST) for source in dropped)
+            settings = {} if most is None else {"max_trials": most - added}
+            study = replace(study, settings=study.settings.model_copy(update=settings))
         text = f"the next trials are chosen from the new space{note}{self._opened()}"
-        return Accepted(text, Change(record=name), study)
+        return Accepted(text, Change(record=name, settings=settings), study)
 
     def _change_settings(self, text: str, settings: Mapping[str, Any]) -> Accepted:
         changed = replace(self.study, settings=self.study.settings.model_copy(update=dict(settings)))
@@ -220,6 +240,11 @@ HANDLERS: Mapping[str, Callable[[Steering, Request], Accepted]] = {
 }
 
 
+def count_outside(study: Study, trials: Sequence[TrialRun]) -> int:
+    """Returns how many trials lie outside of a space that was changed."""
+    return sum(not study.space.holds(trial.values) for trial in trials)
+
+
 def widen(study: Study, words: Sequence[str], source: Source) -> Study:
     """Returns the study with other values of some parameters. words: key=values, in Hydra's sweep syntax.
 
@@ -228,9 +253,12 @@ def widen(study: Study, words: Sequence[str], source: Source) -> Study:
     if isinstance(study.stored, StoredTokens):
         rule = "was begun by an earlier version, which wrote values in another form, and keeps its space"
         raise ConfigError(Problem("the sweep", rule, remedy="start a new one"))
-    parameters = list(study.space.parameters)
+    parameters, places = list(study.space.parameters), set[int]()
     for word in words:
         place, text = _find_parameter(parameters, word)
+        if place in places:
+            raise ConfigError(Problem(parameters[place].name, "must be given once"))
+        places.add(place)
         parameters[place] = read_parameter(parameters[place], text, source)
     space = Space(tuple(parameters))
     ours = [override for override in study.overrides if not override.startswith(("hydra.", "hydra/"))]

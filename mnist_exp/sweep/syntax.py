@@ -188,7 +188,10 @@ def read_assignments(words: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(Problem(" ".join(words), rule)) from error
     if swept := next((override for override in overrides if override.is_sweep_override()), None):
         raise ConfigError(Problem(swept.key_or_group, "must have one value", swept.get_value_string()))
-    return {override.key_or_group: _value_of(override.key_or_group, override._value) for override in overrides}
+    keys = [override.key_or_group for override in overrides]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise ConfigError(Problem(twice, "must be given once"))
+    return {key: _value_of(key, override._value) for key, override in zip(keys, overrides, strict=True)}
 
 
 def _value_of(key: str, parsed: Any) -> Any:

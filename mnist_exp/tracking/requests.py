@@ -7,8 +7,9 @@ that resumes the sweep finds every change again.
 import json
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from mnist_exp.errors import Problem, TrackingError
@@ -21,6 +22,7 @@ from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 
 REQUEST = "request/"  # a parameter, request/1 and so on: parameters cannot be changed, so each has one author
 LONGEST = 5500  # characters of a request: MLflow keeps 6,000 of a parameter
+LONGEST_TEXT, LONGEST_ANSWER = 1000, 7500  # characters: MLflow cuts a tag at 8,000
 LOOK = 0.5  # seconds between looks for an answer
 
 Kind = Literal["stop", "pause", "continue", "more", "add", "retry", "widen"]
@@ -28,12 +30,16 @@ Kind = Literal["stop", "pause", "continue", "more", "add", "retry", "widen"]
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks of a sweep. arguments: plain values, which depend on the kind. when: seconds since 1970."""
+    """What somebody asks of a sweep. arguments: plain values, which depend on the kind. when: seconds since 1970.
+
+    token: no other request has it. The store would take two equal texts for one.
+    """
 
     kind: Kind
     arguments: Mapping[str, Any]
     by: str
     when: float
+    token: str = ""
     number: int = 0
 
     def __str__(self) -> str:
@@ -66,10 +72,13 @@ class Answer:
 
     @classmethod
     def from_tag(cls, text: str) -> Self:
-        """Returns the answer that a tag holds."""
-        values = json.loads(text)
-        change = values.pop("change")
-        return cls(**values, change=Change(**{**change, "runs": tuple(change["runs"])}))
+        """Returns the answer that a tag holds; a refusal that says so if it cannot be read."""
+        try:
+            values = json.loads(text)
+            change = values.pop("change")
+            return cls(**values, change=Change(**{**change, "runs": tuple(change["runs"])}))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls(False, "its answer in the store cannot be read", 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,8 @@ def send_request(store: Store, sweep: StoredRun, kind: Kind, arguments: Mapping[
     """Writes a request into the store. Raises TrackingError if it is too long or the store does not take it."""
     from mlflow.exceptions import MlflowException
 
-    request = Request(kind, arguments, f"{user_name()}@{socket.gethostname()}", round(time.time(), 3))
+    by, now, token = f"{user_name()}@{socket.gethostname()}", round(time.time(), 3), uuid.uuid4().hex[:12]
+    request = Request(kind, arguments, by, now, token)
     values = asdict(request)
     del values["number"]
     text = hide(json.dumps(values))
@@ -129,9 +139,17 @@ def send_request(store: Store, sweep: StoredRun, kind: Kind, arguments: Mapping[
                 return Request(**values, number=number)
 
 
-def write_answer(store: Store, sweep_id: str, number: int, answer: Answer) -> None:
-    """Answers a request. From here on, what an accepted one changes is part of the sweep."""
-    store.set_tags(sweep_id, {f"{tags.ANSWER}{number}": hide(json.dumps(asdict(answer)))})
+def write_answer(store: Store, sweep_id: str, number: int, answer: Answer) -> Answer:
+    """Answers a request, and returns the answer as it is kept, with at most LONGEST_TEXT characters of its text.
+
+    From here on, what an accepted one changes is part of the sweep. If the change is too long for a tag, the request is
+    refused.
+    """
+    kept = replace(answer, text=answer.text[:LONGEST_TEXT])
+    if len(json.dumps(asdict(kept))) > LONGEST_ANSWER:
+        kept = Answer(False, "the change is too long to be kept; divide the request", answer.generation, answer.when)
+    store.set_tags(sweep_id, {f"{tags.ANSWER}{number}": hide(json.dumps(asdict(kept)))})
+    return kept
 
 
 def wait_for_answer(

@@ -382,7 +382,7 @@ def _opened(store: Store, sweep: StoredRun, digest: str) -> int:
 
 
 def find_trained(store: Store, conditions: Mapping[str, str | None], digest: str) -> StoredRun | None:
-    """Returns the newest run with these tags that was trained to its end on this data; None if there is none.
+    """Returns the newest run with these tags that was trained to its end on this data and has its model, else None.
 
     conditions: None for a tag that it must not have. A trial with several seeds does not count.
     """
@@ -390,7 +390,10 @@ def find_trained(store: Store, conditions: Mapping[str, str | None], digest: str
     without = [f"tags.{key} IS NULL" for key in (tags.MODEL_RUN, tags.VIOLATES)]
     whole = [RANKED, *without, f"params.`{DIGEST}` = '{digest}'"]
     with store_errors(store.uri):
-        return next(iter(list_runs(store, " and ".join([*whole, *given]))), None)
+        for run in list_runs(store, " and ".join([*whole, *given])):
+            if store.client.search_logged_models([run.experiment_id], f"source_run_id = '{run.id}'", max_results=1):
+                return run
+    return None
 
 
 def trained_before(store: Store, hashes: Iterable[str]) -> set[str]:

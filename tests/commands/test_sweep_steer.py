@@ -125,7 +125,8 @@ def test_without_a_process_more_waits_for_a_resume_and_stop_is_refused(run_main,
     ("words", "said"),
     [
         (["stop", "nosuch"], "error: the sweep must be an id, a name or latest, but got 'nosuch'"),
-        (["add", "mine", "dropout"], "error: dropout must be KEY=VALUE, in quotes if the shell would read it"),
+        (["add", "mine", "dropout"], "error: 'dropout' must be KEY=VALUE, in quotes if the shell would read it"),
+        (["widen", "mine", ""], "error: '' must be KEY=VALUE"),
         (["add", "mine", "a=" + "x" * 6000], "error: add must be a request of at most 5500 characters, but got "),
     ],
 )

@@ -99,6 +99,15 @@ def test_what_was_trained_before_is_not_trained_again(sweep, store):
     assert not [key for key in runs[1].metrics if key.startswith("test/")]
 
 
+def test_a_run_without_a_model_is_not_taken_again(sweep, store):
+    one = sweep("model.dropout=0.1,0.2")
+    for model in store.client.search_logged_models([store.experiment_id("digits")]):
+        store.client.delete_logged_model(model.model_id)
+    two = sweep("model.dropout=0.1,0.2", "sweep.reuse=true")
+    assert not any("reused" in fetch_run(store, run_id).tags for run_id in two.trials.run_id)
+    assert column(two, "score") == column(one, "score")
+
+
 def test_other_data_seeds_and_code_are_trained(sweep, here, store, monkeypatch):
     monkeypatch.syspath_prepend(here)
     (here / "my_net.py").write_text(NET.format(width=8))

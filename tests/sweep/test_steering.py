@@ -218,6 +218,8 @@ REFUSED = [
     ("widen", {"words": ["model.dropout=interval(0.5,7)"]}, "model.dropout must be less than 1"),
     ("widen", {"words": ["model.dropout=0.5"]}, "a single value belongs into the config itself"),
     ("widen", {"words": ["optimizer=adam,nosuch"]}, "nosuch"),
+    ("add", {"words": ["optimizer=adam", "optimizer=sgd"]}, "optimizer must be given once"),
+    ("widen", {"words": ["optimizer=adam,sgd", "optimizer=adam,rmsprop"]}, "optimizer must be given once"),
     ("widen", {"words": ["seed=1,2"]}, "must be KEY=VALUES with a key that the sweep chooses: model.dropout, opt"),
 ]
 
@@ -341,3 +343,53 @@ def test_an_answer_names_the_models_that_saw_the_test_set(driven):
     assert sweep.answers()[0][1] == (
         "up to 7 trials; the test set was opened for 1 model, and another winner will be one more"
     )
+
+
+def test_a_long_answer_is_cut_and_a_broken_one_is_a_refusal(driven):
+    """MLflow cuts a tag at 8,000 characters."""
+
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 1:
+            sweep.send("add", words=["optimizer=[" + "x " * 2300 + "("])
+        if number == 2:
+            send_request(sweep.store, sweep.record.run, "more", {"count": 1})
+            sweep.store.set_tags(sweep.record.id, {"answer/2": '{"accepted": true, "te'})
+            sweep.send("more", count=1)
+
+    sweep = driven(ask).run()
+    (first, text), (second, broken), (third, _) = sweep.answers()
+    assert (first, second, third) == (False, False, True)
+    assert len(text) == 1000
+    assert broken == "its answer in the store cannot be read"
+    assert len(sweep.trials()) == 7
+
+
+def test_trials_outside_of_the_new_space_take_none_of_its_combinations(driven):
+    ask = once_at(7, "widen", words=["model.dropout=0.3,0.4", "seed=0,1"])
+    trials = driven(ask, "grid", max_trials=None).run().trials()
+    new = [(trial.values["model.dropout"], trial.values["seed"]) for trial in trials if not trial.excluded]
+    assert sorted(new) == [(0.3, 0), (0.3, 1), (0.4, 0), (0.4, 1)]
+    assert len(trials) == 12
+
+
+def test_more_counts_the_combinations_that_are_left(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 7:
+            sweep.send("widen", words=["model.dropout=0.3,0.4", "seed=0,1"])
+            sweep.send("more", count=3)
+
+    sweep = driven(ask, "grid", max_trials=8).run()
+    assert sweep.answers()[1] == (True, "up to 11 trials")
+    assert sum(not trial.excluded for trial in sweep.trials()) == 3
+
+
+def test_what_was_added_and_does_not_fit_any_more_is_said_and_gives_its_place_back(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 1:
+            sweep.send("add", words=["model.dropout=0.05"])
+            sweep.send("widen", words=["model.dropout=interval(0.1,0.5)"])
+
+    sweep = driven(ask).run()
+    assert "; request/1 waited and does not fit any more, so it is left out" in sweep.answers()[1][1]
+    assert len(sweep.trials()) == 6
+    assert not any(trial.values["model.dropout"] == 0.05 for trial in sweep.trials())

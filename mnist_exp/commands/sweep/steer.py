@@ -119,8 +119,9 @@ def widen(name: str, values: tuple[str, ...], as_json: bool, store: Store) -> No
 
 
 def _check_words(words: tuple[str, ...]) -> None:
-    if bad := next((word for word in words if "=" not in word), None):
-        raise ConfigError(Problem(bad, "must be KEY=VALUE, in quotes if the shell would read it"))
+    bad = next((word for word in words if "=" not in word), None)
+    if bad is not None:
+        raise ConfigError(Problem(repr(bad), "must be KEY=VALUE, in quotes if the shell would read it"))
 
 
 COMMANDS: tuple[click.Command, ...] = (stop, pause, continue_, more, add, retry, widen)

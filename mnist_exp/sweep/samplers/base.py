@@ -35,6 +35,7 @@ class Sampler(keras_tuner.Oracle):
         self.pruned_at: dict[str, int] = {}
         self.queue: deque[Queued] = deque()  # taken before anything is drawn
         self.sources: dict[str, str] = {}  # of the trials from the queue, by their id
+        self._outside: set[str] = set()  # trials outside of a space that was changed
         self._choices = {p.name: p.grid for p in space.parameters if p.values.enumerable}
         self._codes = {
             name: {format_value(value): code for code, value in enumerate(values)}
@@ -80,6 +81,8 @@ class Sampler(keras_tuner.Oracle):
             self.trials[trial.trial_id] = trial
             self.start_order.append(trial.trial_id)
             self.ongoing_trials[f"trial-{recorded.number}"] = trial
+            if not self.space.holds(recorded.values):
+                self._outside.add(trial.trial_id)
             self._record_values(trial)
             self._place(trial)
         for recorded in trials:
@@ -99,6 +102,11 @@ class Sampler(keras_tuner.Oracle):
 
     def _save_trial(self, trial: Trial) -> None:
         """Does nothing: the tracking store is the only record."""
+
+    def _record_values(self, trial: Trial) -> None:
+        """Remembers a combination as tried. For a trial outside of the space KerasTuner would make one up."""
+        if trial.trial_id not in self._outside:
+            super()._record_values(trial)
 
     def _take_queued(self, trial_id: str) -> Values | None:
         """Returns the codes of the next values of the queue; None if it is empty."""
