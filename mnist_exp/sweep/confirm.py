@@ -78,9 +78,7 @@ class Confirming:
 
     def steer(self, engine: Engine) -> None:
         """Stops or pauses the engine if somebody has asked for it. The rest waits for the end of the race."""
-        asked = self.steering
-        engine.paused, engine.ending = asked.is_paused, asked.is_ending
-        engine.stopping = engine.stopping or asked.is_stopping
+        self.steering.direct(engine)
 
     def has_changed(self) -> bool:
         """Returns False: what has changed concerns the search, which follows."""

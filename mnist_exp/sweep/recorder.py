@@ -309,12 +309,10 @@ class SteeredSearch:
 
     def steer(self, engine: Engine) -> None:
         """Changes the engine as people have asked."""
-        asked = self.steering
-        engine.paused, engine.ending = asked.is_paused, asked.is_ending
-        engine.stopping = engine.stopping or asked.is_stopping
+        self.steering.direct(engine)
         display = self.recorder.display
-        display.is_paused = asked.is_paused
-        if study := asked.take_change():
+        display.is_paused = engine.paused
+        if study := self.steering.take_change():
             trials = study.trials(self.recorder.record)
             self.recorder.recount(study, restore(engine, study, trials))
             display.total = total(study, count_outside(study, trials))

@@ -14,6 +14,7 @@ from mnist_exp.config.compose import Source
 from mnist_exp.config.run_config import format_value
 from mnist_exp.errors import ConfigError, Problem, TrackingError, UserError
 from mnist_exp.log import log_line
+from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.feed import read_added
 from mnist_exp.sweep.space import Parameter, Space, Values
 from mnist_exp.sweep.stored_values import StoredTokens
@@ -23,11 +24,10 @@ from mnist_exp.sweep.trial import Queued
 from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import rank
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.requests import REQUEST, Answer, Change, Request, read_requests, write_answer
+from mnist_exp.tracking.requests import OF_A_PROCESS, REQUEST, Answer, Change, Request, read_requests, write_answer
 from mnist_exp.tracking.stored_run import StoredRun, TrialRun
 from mnist_exp.tracking.sweep_run import SweepRun
 
-OF_A_PROCESS = ("stop", "pause", "continue")  # these mean a process, which must run
 NAMED = 20  # trials in an answer
 RECORD = "sweep-{}.json"  # the space after a request of this number
 
@@ -52,7 +52,7 @@ class Steering:
     def __init__(self, study: Study, record: SweepRun, source: Source, say: Callable[[str, str], None]) -> None:
         self.study, self.record, self.source, self.say = study, record, source, say
         self.is_paused = self.is_stopping = self.is_ending = False
-        self.has_changed = False  # since the search has asked last
+        self.has_changed = False
         self._closed = False
         self._lock = threading.Lock()
 
@@ -69,6 +69,11 @@ class Steering:
             for asked in read_requests(sweep):
                 if asked.answer is None:
                     self._answer(asked.request)
+
+    def direct(self, engine: Engine) -> None:
+        """Pauses, stops or ends an engine, as people have asked, or lets it go on."""
+        engine.paused, engine.ending = self.is_paused, self.is_ending
+        engine.stopping = engine.stopping or self.is_stopping
 
     def take_change(self) -> Study | None:
         """Returns the study if trials, space or settings have changed since the last call, else None."""
@@ -113,7 +118,7 @@ class Steering:
         return write_answer(self.record.store, self.record.id, request.number, answer)
 
     def _apply(self, request: Request, change: Change, study: Study | None) -> None:
-        """Makes an answered request effective. What is lost by a kill before is done again by `restore`."""
+        """Makes an answered request effective. What is lost by a kill before, `SweepRun.take_over` does."""
         self.record.apply({**asdict(change), "request": request.number})
         for run_id in change.runs:
             self.record.supersede(run_id, f"the trial runs again, as {request.by} asked")

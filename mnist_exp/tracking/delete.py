@@ -21,7 +21,7 @@ from mnist_exp.evaluation.history import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking import tags
 from mnist_exp.tracking.find import SWEEPS, iterate_pages, list_runs
 from mnist_exp.tracking.outbox import read_state
-from mnist_exp.tracking.owner import newest_owner, state_of
+from mnist_exp.tracking.owner import has_process, state_of
 from mnist_exp.tracking.store import Store, local_database, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, to_stored_run
 
@@ -89,7 +89,7 @@ class Protection:
         """
         if run.id in self.versions:
             return f"is the run of {self.versions[run.id]}"
-        if run.status == "RUNNING" and _lives(run):
+        if run.status == "RUNNING" and has_process(run):
             return "is running"
         if not resumable and is_resumable(run):
             return "can be resumed"
@@ -104,13 +104,6 @@ class Protection:
         ]
         below = [one for part in parts for one in self.belonging(part)]
         return list({one.id: one for one in (run, *below)}.values())
-
-
-def _lives(run: StoredRun) -> bool:
-    owner = newest_owner(run)
-    if owner and owner.released_tag in run.tags:
-        return False
-    return state_of(owner.process if owner else run.tags) != "dead"
 
 
 def is_resumable(run: StoredRun) -> bool:
@@ -141,10 +134,10 @@ def removals_of(store: Store, runs: Iterable[StoredRun]) -> list[Removal]:
     return found
 
 
-def models_below(store: Store, protection: Protection, sweep: StoredRun, ranked: list[str]) -> list[Removal]:
-    """Returns the models of a sweep's trials. ranked: the ids of the runs that keep theirs."""
+def models_below(store: Store, protection: Protection, sweep: StoredRun, best: list[str]) -> list[Removal]:
+    """Returns the models of a sweep's runs that may go. best: the ids of the runs that keep theirs."""
     condition = f"tags.{tags.SWEEP} = '{sweep.id}'"
-    kept = {*ranked, *protection.versions}
+    kept = {*best, *protection.versions}
     found = []
     for run in list_runs(store, condition, [sweep.experiment_id]):
         outside = [

@@ -161,6 +161,14 @@ def newest_owner(sweep: StoredRun) -> Owner | None:
     return Owner(generation := max(claims), claims[generation]) if claims else None
 
 
+def has_process(run: StoredRun) -> bool:
+    """Whether a process writes the run or sweep, as far as can be seen: on another machine it may be gone."""
+    owner = newest_owner(run)
+    if owner and owner.released_tag in run.tags:
+        return False
+    return state_of(owner.process if owner else run.tags) != "dead"
+
+
 def check_free(store: Store, sweep: StoredRun, on_wait: Callable[[str], None] = lambda place: None) -> None:
     """Raises TrackingError if another process runs the sweep.
 

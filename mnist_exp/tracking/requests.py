@@ -26,6 +26,7 @@ LONGEST_TEXT, LONGEST_ANSWER = 1000, 7500  # characters: MLflow cuts a tag at 8,
 LOOK = 0.5  # seconds between looks for an answer
 
 Kind = Literal["stop", "pause", "continue", "more", "add", "retry", "widen"]
+OF_A_PROCESS: tuple[Kind, ...] = ("stop", "pause", "continue")  # these mean a process, which must run
 
 
 @dataclass(frozen=True)

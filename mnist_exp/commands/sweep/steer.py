@@ -11,22 +11,18 @@ import click
 
 from mnist_exp.commands.options import json_option, print_json, with_store
 from mnist_exp.errors import ConfigError, Problem, TrackingError
-from mnist_exp.tracking.owner import check_own, newest_owner, state_of
-from mnist_exp.tracking.requests import Kind, send_request, wait_for_answer
+from mnist_exp.tracking.owner import check_own, has_process, newest_owner
+from mnist_exp.tracking.requests import OF_A_PROCESS, Kind, send_request, wait_for_answer
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, fetch_run
 from mnist_exp.tracking.sweep_run import SweepRun
 
 PATIENCE = 20.0  # seconds in which a process answers; it looks every two
-OF_A_PROCESS = ("stop", "pause", "continue")
 
 
 def is_run(sweep: StoredRun) -> bool:
-    """Whether a process runs the sweep, as far as can be seen from here: on another machine it may be gone."""
-    owner = newest_owner(sweep)
-    if owner is None:
-        return False  # it was written before owners existed, by a version that does not answer
-    return owner.released_tag not in sweep.tags and state_of(owner.process) != "dead"
+    """Whether a process runs the sweep that answers requests; versions before owners existed do not."""
+    return newest_owner(sweep) is not None and has_process(sweep)
 
 
 def ask(store: Store, wanted: str, kind: Kind, arguments: Mapping[str, Any], as_json: bool) -> None:
