@@ -23,6 +23,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Kind = Literal["params", "tags", "metrics", "input", "artifacts", "model", "end"]  # of a line in the record
 # In the folder of a run.
 RECORD, ARTIFACTS, CHECKPOINTS, MODEL = "record.jsonl", "artifacts", "checkpoints", "model"
+RUNNING = "running"  # the folder around those of the runs that are being written
 STATE = Path(CHECKPOINTS, history.STATE)
 SPACE_NEEDED = 200  # MB: checkpoints, figures and the saved model of a large net
 
@@ -183,8 +184,16 @@ def new_folder(root: Path, name: str) -> Path:
         safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
         while True:
             with contextlib.suppress(FileExistsError):
-                (root / "running").mkdir()
+                (root / RUNNING).mkdir()
             with contextlib.suppress(FileNotFoundError):  # another run ended and removed the empty folder
-                return Path(tempfile.mkdtemp(prefix=f"{safe[:80]}-", dir=root / "running"))
+                return Path(tempfile.mkdtemp(prefix=f"{safe[:80]}-", dir=root / RUNNING))
     except OSError as error:
         raise TrackingError(Problem(str(root), f"must be a writable folder ({error})", remedy=remedy)) from error
+
+
+def running_folders(root: Path) -> list[Path]:
+    """Returns the folders of runs below root/running, sorted by name. The last run that ends removes root/running."""
+    try:
+        return sorted((root / RUNNING).iterdir())
+    except FileNotFoundError:
+        return []

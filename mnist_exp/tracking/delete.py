@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from mnist_exp.evaluation.history import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking import tags
+from mnist_exp.tracking.active_run import running_folders
 from mnist_exp.tracking.find import SWEEPS, iterate_pages, list_runs
 from mnist_exp.tracking.outbox import read_state
 from mnist_exp.tracking.owner import has_process, state_of
@@ -198,7 +199,7 @@ def find_orphans(store: Store) -> list[Removal]:
     folders = [folder for folder in store.artifacts.iterdir() if folder.is_dir()]
     inside = [(folder, entry) for folder in folders for entry in folder.iterdir() if entry.is_dir()]
     models = [entry for folder in folders if (folder / MODELS).is_dir() for entry in (folder / MODELS).iterdir()]
-    running = list((store.artifacts.parent / "running").glob("*"))
+    running = running_folders(store.artifacts.parent)
     rows = _rows(store, "select run_uuid from runs union select model_id from logged_models")
     known = {row[0] for row in rows}
     used = {_local(place) for (place,) in _rows(store, "select artifact_location from experiments")}

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.secrets import hide
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.active_run import ARTIFACTS, CHECKPOINTS, MODEL, RECORD, Kind
+from mnist_exp.tracking.active_run import ARTIFACTS, CHECKPOINTS, MODEL, RECORD, Kind, running_folders
 from mnist_exp.tracking.active_run import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking.find import SHORTEST, list_runs
 from mnist_exp.tracking.owner import end_dead_runs, state_of
@@ -235,11 +235,11 @@ def deliver_runs(store: Store, root: Path, wanted: Sequence[str] = ()) -> list[D
     run that is wanted has no folder here or is being written.
     """
     end_dead_runs(store)
-    runs = {folder: run for folder in sorted((root / "running").glob("*")) if (run := _find_run(store, folder))}
+    runs = {folder: run for folder in running_folders(root) if (run := _find_run(store, folder))}
     for name in wanted:
         chosen = [(folder, run) for folder, run in runs.items() if _is_called(run, name)]
         if not chosen:
-            rule = f"is not a run with calls to deliver in {root / 'running'}"
+            rule = f"is not a run with calls to deliver in {root}"
             raise TrackingError(Problem(name, rule, remedy="leave the name out to deliver all"))
         for folder, run in chosen:
             if not _has_ended(folder, run):
@@ -264,8 +264,10 @@ def _is_called(run: StoredRun, name: str) -> bool:
 
 def _has_ended(folder: Path, run: StoredRun) -> bool:
     """Whether no process writes the run any more: it ended itself, or its process is gone."""
-    record = folder / RECORD
-    last = record.read_bytes().rstrip(b"\n").rpartition(b"\n")[2] if record.exists() else b""
+    record = b""
+    with suppress(FileNotFoundError):  # it logged nothing, or it ends just now
+        record = (folder / RECORD).read_bytes()
+    last = record.rstrip(b"\n").rpartition(b"\n")[2]
     return last.startswith(b'{"kind": "end"') or run.status != "RUNNING" or not _may_run(run.tags)
 
 
@@ -316,14 +318,17 @@ def remove_dead_trials(root: Path) -> None:
 
     A folder with calls that the store has not taken is kept, without its checkpoints.
     """
-    for folder in (root / "running").glob("*"):
+    for folder in running_folders(root):
         state = read_state(folder)
         facts = state.get("facts", {})
         if facts.get(tags.KIND) not in ("trial", "execution") or _may_run(facts):
             continue
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        taken = (folder / RECORD).exists() and (folder / RECORD).stat().st_size == state["sent"]
-        if (taken and not state["refused"]) or not (folder / RECORD).exists():
+        try:
+            is_taken = (folder / RECORD).stat().st_size == state["sent"] and not state["refused"]
+        except FileNotFoundError:  # it logged nothing, or another process removes it just now
+            is_taken = True
+        if is_taken:
             remove_folder(folder)
 
 

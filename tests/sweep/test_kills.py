@@ -66,6 +66,7 @@ def finished(tracking: Tracking):
     store = connect(tracking)
     (parent,) = list_runs(store, "tags.kind = 'sweep'")
     record = SweepRun.resume(store, parent.id)
+    assert not [(run.name, run.tags.get("error")) for run in record._runs() if run.status == "FAILED"]
     counting = [r for r in record._runs() if r.status == "FINISHED" and "superseded" not in r.tags]
     assert Counter(r.tags["trial"] for r in counting) == {str(n): 1 for n in range(len(counting))}
     assert not [r for r in record._runs() if r.status == "RUNNING"]

@@ -1,6 +1,7 @@
 """What the store refuses or misses: set aside, kept on disk, delivered later, and never twice."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from mnist_exp.errors import TrackingError
 from mnist_exp.tracking import tags
+from mnist_exp.tracking.active_run import running_folders
 from mnist_exp.tracking.find import find_run
 from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.outbox import Outbox, deliver_runs, read_state, remove_dead_trials
@@ -246,6 +248,26 @@ def test_a_call_whose_own_files_are_broken_is_refused_and_delays_no_other(
     assert [refused.partition(" ")[0] for refused in still.refused] == ["model"]
     with pytest.raises(TrackingError, match="has no model in the store; if its process could not deliver it"):
         load_model(store.uri, with_model.id)
+
+
+@pytest.mark.parametrize("act", [remove_dead_trials, running_folders], ids=["clean", "list"])
+def test_the_last_other_run_may_end_while_the_folders_are_listed(folder: Path, monkeypatch, act) -> None:
+    """It removes the folder around them. A trial that began at this moment failed."""
+    running = folder / "running"
+    running.mkdir(parents=True)
+
+    def ended_before(scan: Callable[..., Any]) -> Callable[..., Any]:
+        def run(place: Any = ".") -> Any:
+            if running.is_dir() and Path(os.fsdecode(place)) == running:
+                running.rmdir()
+            return scan(place)
+
+        return run
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, ended_before(getattr(os, name)))
+    assert not act(folder)
+    assert not running.exists()
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
