@@ -1,4 +1,4 @@
-"""Steers a sweep of some 40 trials from other processes, kills the commands at random moments, and counts the trials.
+"""Steers a sweep of some 80 trials from other processes, kills the commands at random moments, and counts the trials.
 
 pip install -e ".[cluster]" && python benchmarks/steering.py --executor inline
 python benchmarks/steering.py --executor local
@@ -41,9 +41,18 @@ def net(image_shape, classes, *, width, broken):
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Dense(width, "relu")(keras.layers.Flatten()(x))
     return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x))
+
+class Slow(keras.callbacks.Callback):
+    def __init__(self, marker):
+        super().__init__()
+        self.marker = Path(marker)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.marker.exists():
+            time.sleep(0.2)
 """
-TRIALS, MORE = 30, 10
-EPOCHS = 60  # two seconds of a trial
+TRIALS, MORE = 60, 20
+EPOCHS = 60  # two seconds of a trial; 14 while commands are killed, so that trials are left when the last one was
 COMMANDS = {
     "more": ["1"],
     "add": ["optimizer.learning_rate=0.00{}"],
@@ -156,7 +165,11 @@ def steer(drill: Drill, kills: int) -> None:
     process = drill.start()
     drill.wait(lambda: len(drill.counted()) >= 6, "six trials")
     drill.effect("pause", until=lambda: not [run for run in drill.runs() if run.info.status == "RUNNING"])
+    slow = drill.folder / "slow"
+    slow.touch()
     process = kill_commands(drill, process, kills)
+    slow.unlink()
+    drill.wait(lambda: not [run for run in drill.runs() if run.info.status == "RUNNING"], "a pause")
     before = len(drill.runs())
     time.sleep(3)
     if len(drill.runs()) != before:
@@ -261,6 +274,7 @@ def main(executor: str, kills: int) -> int:
         words = [
             "sweep.name=study", "model=custom", "model._target_=my_net.net", f"+model.broken={folder / 'broken'}",
             "+model.width=8,13,16", "optimizer.learning_rate=tag(log,interval(1e-4,1e-2))",
+            f"training.callbacks=[{{_target_:my_net.Slow,marker:{folder / 'slow'}}}]",
             f"training.epochs={EPOCHS}", f"sweep.max_trials={TRIALS}", "sweep.max_consecutive_failures=99",
             "sweep.sampler=random", "sweep.pruner=off",
         ]  # fmt: skip

@@ -167,6 +167,22 @@ class Comparison:
             notes.append(f"{self.equal} parameters are equal in all runs.")
         return notes
 
+    def conclusions(self) -> list[str]:
+        """Returns what the tests on the same validation images say of the runs, as sentences."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for one in self.runs:
+            if one.reference and "val" in one.tests:
+                found.setdefault((one.reference.label, one.tests["val"].verdict), []).append(one.run.label)
+        words = {
+            "better": "On the same validation images {runs} did better than {reference}.",
+            "worse": "On the same validation images {runs} did worse than {reference}.",
+            "no difference shown": "The validation images do not show that {runs} and {reference} differ.",
+        }
+        return [
+            words[verdict].format(reference=reference, runs=", ".join(runs))
+            for (reference, verdict), runs in found.items()
+        ]
+
     def _test_set_note(self, digest: str, count: int) -> str:
         data = f" of data {digest[:8]}" if len(self.opened) > 1 else ""
         return f"The test set{data} was opened for {count:,} models of this store. Choose by validation, not by test."
@@ -294,13 +310,12 @@ def _write_pages(figure: Path | None, html: Path | None, store: Store, compariso
         return
     from mnist_exp.commands.comparison_page import write_figure, write_html
 
-    runs = [one.run for one in comparison.runs]
     if figure:
         with write_errors("--figure", figure):
-            write_figure(figure, store, runs)
+            write_figure(figure, store, [one.run for one in comparison.runs])
     if html:
         with write_errors("--html", html):
-            write_html(html, store, runs, comparison.paper_rows(), comparison.notes())
+            write_html(html, store, comparison)
 
 
 def _parse(where: Sequence[str]) -> dict[str, str]:

@@ -1,126 +1,153 @@
-"""Compares runs in pictures: curves in one plot, confusion matrices and their difference, as a figure or on a page."""
+"""Compares runs in charts: curves, accuracy against parameters, confusion matrices and their difference."""
 
-import base64
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
+import altair as alt
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import FigureBase
-from matplotlib.ticker import MaxNLocator
+import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from mnist_exp.commands.tables import split_by_data
-from mnist_exp.evaluation import plots
+from mnist_exp.evaluation.page import Chart, draw, draw_cells, draw_confusion, heading, render
+from mnist_exp.evaluation.plots import BLUE, INK, ORANGE, RED
 from mnist_exp.evaluation.predictions import Predictions
 from mnist_exp.evaluation.statistics import match_images
+from mnist_exp.tracking import tags
 from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_class_names, read_metric_history
+from mnist_exp.tracking.views import page_of_run
 
-COLOURS = (plots.BLUE, plots.ORANGE, "#4f9d69", plots.RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
+if TYPE_CHECKING:
+    from mnist_exp.commands.compare import Comparison
+
+COLOURS = (BLUE, ORANGE, "#4f9d69", RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
 MATRICES = 3  # most confusion matrices side by side
-
-Part = tuple[tuple[float, float], Callable[[FigureBase], None]]  # size in inches, and what draws it
+WIDTH, HEIGHT = 390, 260  # of a panel, in pixels
 
 
 def write_figure(path: Path, store: Store, runs: Sequence[StoredRun]) -> None:
-    """Draws curves above and matrices below. The suffix of the path chooses the format of the image."""
-    parts = _parts(store, runs)
-    heights = [height for (_, height), _ in parts]
-    figure = plots.new_figure(max(width for (width, _), _ in parts), sum(heights))
-    subfigures = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights).ravel()
-    for subfigure, (_, draw) in zip(subfigures, parts, strict=True):
-        draw(subfigure)
-    figure.savefig(path, dpi=plots.DPI)
+    """Draws the charts, one below the other. The suffix of the path chooses the format of the picture."""
+    charts = [chart.drawing.properties(title=heading(chart.title)) for chart in _charts(store, runs)]
+    draw(path, alt.vconcat(*charts, spacing=40).resolve_scale(color="independent"))
 
 
-def write_html(
-    path: Path, store: Store, runs: Sequence[StoredRun], rows: Sequence[Mapping[str, str]], notes: Sequence[str]
-) -> None:
-    """Writes a page that needs no other file. rows: as text; a table for each value of `data`. notes: sentences."""
-    figures = []
-    for size, draw in _parts(store, runs):
-        figure = plots.new_figure(*size)
-        draw(figure)
-        image = io.BytesIO()
-        plots.save(figure, image)
-        figures.append(base64.b64encode(image.getvalue()).decode())
-    source = Path(__file__).with_suffix(".html").read_text("utf-8")
-    template = jinja2.Template(source, autoescape=True, trim_blocks=True)
-    page = template.render(count=len(rows), tables=split_by_data(rows), notes=notes, figures=figures)
+def write_html(path: Path, store: Store, comparison: "Comparison") -> None:
+    """Writes a page that needs no other file."""
+    runs = [one.run for one in comparison.runs]
+    page = render(
+        Path(__file__).with_suffix(".html"),
+        list(_charts(store, runs)),
+        count=len(runs),
+        tables=split_by_data(comparison.paper_rows()),
+        links={run.id[:8]: page_of_run(store, run.experiment_id, run.id) for run in runs},
+        conclusions=comparison.conclusions(),
+        notes=comparison.notes(),
+    )
     path.write_text(page, encoding="utf-8")
 
 
-def _parts(store: Store, runs: Sequence[StoredRun]) -> list[Part]:
-    """Returns the curves and, if there are predictions, the matrices."""
-    parts: list[Part] = [((10.5, 4.4), partial(_draw_curves, store=store, runs=runs))]
+def _charts(store: Store, runs: Sequence[StoredRun]) -> Iterator[Chart]:
+    yield Chart("Curves", _draw_curves(store, runs), "Validation, by epoch.")
+    if len({run.tags[tags.PARAMETERS] for run in runs if tags.PARAMETERS in run.tags}) > 1:
+        yield Chart("Accuracy against parameters", _draw_sizes(store, runs))
     scored = [run for run in runs if run.predictions and "val_labels" in run.predictions]
     shown = [ScoredRun.read(store, run) for run in scored[:MATRICES]]
     if shown:
-        side = min(max(0.4 * max(len(one.confusion()) for one in shown), 2.6), 5)
         change = Change.between(*shown[:2]) if len(shown) > 1 else None
-        panels = len(shown) + (change is not None)
-        draw = partial(_draw_matrices, shown=shown, change=change)
-        parts.append(((panels * (side + 0.6) + 0.7, side + 1.4), draw))
-    return parts
+        note = "Validation images: true classes in rows, predicted ones in columns."
+        if len(shown) > 1 and change is None:
+            note += " The first two runs have other classes, so there is no difference."
+        if change is not None:
+            note += " In the difference blue stands for more images, red for fewer."
+        yield Chart("Confusion matrices", _draw_matrices(shown, change), note)
 
 
-def _draw_curves(figure: FigureBase, store: Store, runs: Sequence[StoredRun]) -> None:
+def _draw_curves(store: Store, runs: Sequence[StoredRun]) -> Any:
     """Draws loss and accuracy on validation by epoch."""
-    panels = figure.subplots(1, 2)
-    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
-        for colour, run in zip(COLOURS, runs, strict=False):
-            # The first value of an epoch: the final evaluation, without label smoothing, is no part of the curve.
-            by_step = dict(reversed(read_metric_history(store, run.id, f"val/{name}")))
-            points = sorted(by_step.items()) or [(0, math.nan)]
-            marker = "o" if len(points) <= 30 else ""
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=run.label)
-        axes.set_title(f"Validation {name}", loc="left", size=12, weight="bold", color=plots.INK)
-        axes.set_xlabel("epoch", size=9, color=plots.INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
-        plots.remove_frame(axes)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    panels = []
+    for name in ("loss", "accuracy"):
+        # The first value of an epoch: the final evaluation, without label smoothing, is no part of the curve.
+        scores = [
+            {"run": run.label, "epoch": epoch, name: value}
+            for run in runs
+            for epoch, value in sorted(dict(reversed(read_metric_history(store, run.id, f"val/{name}"))).items())
+        ]
+        base = alt.Chart(pd.DataFrame(scores, columns=["run", "epoch", name])).encode(
+            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, grid=False)),
+            y=alt.Y(f"{name}:Q", title=f"validation {name}", scale=alt.Scale(zero=False)),
+            color=_colours(runs),
+            tooltip=["run:N", "epoch:Q", alt.Tooltip(f"{name}:Q", format=".4f")],
+        )
+        hover = alt.selection_point(
+            name=f"hover_{name}", on="pointerover", fields=["run"], nearest=True, empty=False, clear="pointerout"
+        )
+        lines = base.mark_line().encode(strokeWidth=alt.condition(hover, alt.value(3.5), alt.value(1.8)))
+        points = base.mark_circle(size=24, opacity=1).add_params(hover)
+        panels.append((lines + points).properties(width=WIDTH, height=HEIGHT))
+    return alt.hconcat(*panels)
 
 
-def _draw_matrices(figure: FigureBase, shown: "Sequence[ScoredRun]", change: "Change | None") -> None:
+def _draw_sizes(store: Store, runs: Sequence[StoredRun]) -> Any:
+    """Draws the accuracy of each run, with its interval, against the parameters of its net."""
+    rows = [
+        {
+            "run": run.label,
+            "parameters": int(run.tags[tags.PARAMETERS]),
+            "accuracy": run.metrics["val/accuracy"],
+            **{end: run.metrics.get(f"val/accuracy_{end}") for end in ("low", "high")},
+            "url": page_of_run(store, run.experiment_id, run.id),
+        }
+        for run in runs
+        if tags.PARAMETERS in run.tags and "val/accuracy" in run.metrics
+    ]
+    columns = ["run", "parameters", "accuracy", "low", "high", "url"]
+    accuracy: dict[str, Any] = {
+        "scale": alt.Scale(zero=False),
+        "axis": alt.Axis(format=".1%"),
+        "title": "validation accuracy",
+    }
+    base = alt.Chart(pd.DataFrame(rows, columns=columns)).encode(
+        x=alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=20), axis=alt.Axis(format="~s")),
+        color=_colours(runs),
+        href="url:N",
+        tooltip=["run:N", alt.Tooltip("parameters:Q", format=","), alt.Tooltip("accuracy:Q", format=".2%")],
+    )
+    points = base.mark_circle(size=80, opacity=1).encode(y=alt.Y("accuracy:Q", **accuracy))
+    reach = base.mark_rule().encode(y=alt.Y("low:Q", **accuracy), y2="high:Q")
+    return (reach + points).properties(width=2 * WIDTH, height=HEIGHT)
+
+
+def _colours(runs: Sequence[StoredRun]) -> alt.Color:
+    """The colour of each run, in the order of the comparison."""
+    labels = [run.label for run in runs]
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(labels))]
+    legend = alt.Legend(orient="bottom", columns=2, labelLimit=360, symbolType="stroke")
+    return alt.Color("run:N", title=None, scale=alt.Scale(domain=labels, range=colours), legend=legend)
+
+
+def _draw_matrices(shown: "Sequence[ScoredRun]", change: "Change | None") -> Any:
     """Draws confusion matrices on validation side by side and, for the first two, their difference."""
-    axes = figure.subplots(1, len(shown) + (change is not None), squeeze=False).ravel()
-    for place, one in zip(axes, shown, strict=False):
-        _panel(place, one)
+    panels = []
+    for one in shown:
+        counts = one.confusion()
+        panels.append(draw_confusion([one.label, f"{counts.sum():,} images"], counts, one.class_names))
     if change:
-        _difference(axes[-1], change)
-    elif len(shown) > 1:
-        figure.supxlabel("no difference: the first two runs have other classes", size=9, color=plots.MUTED)
-    figure.suptitle("Validation: true classes in rows, predicted in columns", x=0.01, ha="left", size=12, weight="bold")
+        panels.append(_draw_difference(change))
+    return alt.concat(*panels, columns=2).resolve_scale(color="independent")
 
 
-def _panel(axes: Any, one: "ScoredRun") -> None:
-    counts = one.confusion()
-    image = plots.draw_matrix(axes, counts, one.class_names)
-    axes.set_title(f"{one.label}\n{counts.sum():,} images", size=10, color=plots.INK, parse_math=False)
-    if len(counts) <= plots.NUMBERED:
-        plots.write_numbers(axes, image, str, size=8)
-
-
-def _difference(axes: Any, change: "Change") -> None:
+def _draw_difference(change: "Change") -> Any:
     """Draws the difference: blue if the second run has more images, red if fewer. The diagonal is right answers."""
     values = np.nan_to_num(change.values)  # a class without images has no difference
     most = max(float(np.abs(values).max()), 1)
-    plots.draw_matrix(axes, np.zeros_like(values), change.class_names)
-    axes.imshow(values, cmap=colormaps["RdBu"], vmin=-most, vmax=most)
-    axes.set_title(f"second minus first\n{change.unit}", size=10, color=plots.INK)
-    for row, column in np.argwhere(np.round(values)) if len(values) <= plots.NUMBERED else ():
-        colour = "white" if abs(values[row, column]) > 0.6 * most else plots.INK
-        text = axes.text(column, row, f"{values[row, column]:+.0f}", size=8, color=colour, ha="center", va="center")
-        text.set_in_layout(False)
+    colour = alt.Color("more:Q", legend=None, scale=alt.Scale(scheme="redblue", domain=[-most, most]))
+    strong = abs(alt.datum.more) > 0.6 * most
+    ink = alt.condition(strong, alt.value("white"), alt.value(INK))
+    title = ["The second minus the first,", change.unit]
+    return draw_cells(title, values, change.class_names, colour, "more", ink, "+.0f")
 
 
 @dataclass(frozen=True)

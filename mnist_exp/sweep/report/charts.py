@@ -13,6 +13,7 @@ import pandas as pd
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
+from mnist_exp.evaluation.page import draw_confusion, heading
 from mnist_exp.evaluation.plots import BLUE, INK, MUTED, ORANGE, shorten
 from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.tracking.stored_run import TrialRun
@@ -22,10 +23,8 @@ Confusion = tuple[str, np.ndarray, Sequence[str]]  # title, counts (true, predic
 WIDTH, HEIGHT = 820, 300  # pixels
 PANELS, PANEL = 3, 220  # slices in a row, and the width of one
 LETTERS = 28  # of a name beside an axis
-NUMBERED = 12  # classes up to which the counts are written into a confusion matrix
+TICKS = 12  # most labels of an axis
 STATES = {"complete": BLUE, "pruned": "#9dbfe0", "excluded": "#b5b5b5", "best": ORANGE}
-
-alt.data_transformers.disable_max_rows()
 
 
 def frame(
@@ -62,7 +61,7 @@ def frame(
     return pd.DataFrame(rows)
 
 
-def progress(trials: pd.DataFrame, objective: Objective, edges: tuple[float, float]) -> alt.TopLevelMixin:
+def progress(trials: pd.DataFrame, objective: Objective, edges: tuple[float, float]) -> Any:
     """The score of each trial and the best so far. Far worse scores are at the edge."""
     counted = trials[trials.state.isin(["complete", "best"])]
     so_far = counted.score.cummax() if objective.direction == "max" else counted.score.cummin()
@@ -80,13 +79,13 @@ def progress(trials: pd.DataFrame, objective: Objective, edges: tuple[float, flo
         ),
         y=_score_axis("score", objective, edges),
     )
-    return _finish((line + points).properties(width=WIDTH, height=HEIGHT))
+    return (line + points).properties(width=WIDTH, height=HEIGHT)
 
 
 def curves(
     found: Mapping[int, Sequence[float]], trials: pd.DataFrame, objective: Objective, edges: tuple[float, float],
     rungs: Sequence[int],
-) -> alt.TopLevelMixin:  # fmt: skip
+) -> Any:  # fmt: skip
     """The objective of each trial by epoch. found: by trial. rungs: the epochs at which trials were compared."""
     states = dict(zip(trials.trial, trials.state, strict=True))
     values = dict(zip(trials.trial, trials["values"], strict=True))
@@ -112,10 +111,10 @@ def curves(
     if rungs:
         rules = alt.Chart(pd.DataFrame({"epoch": list(rungs)}))
         layers.append(rules.mark_rule(strokeDash=[4, 4], color=MUTED).encode(x="epoch:Q"))
-    return _finish(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT))
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
-def front(trials: pd.DataFrame, objective: Objective, edges: tuple[float, float]) -> alt.TopLevelMixin:
+def front(trials: pd.DataFrame, objective: Objective, edges: tuple[float, float]) -> Any:
     """The score against the parameters of the net, and the front: no trial is both smaller and better."""
     known = trials.dropna(subset=["parameters"])
     counted = known[known.state.isin(["complete", "best"])].sort_values(
@@ -132,12 +131,12 @@ def front(trials: pd.DataFrame, objective: Objective, edges: tuple[float, float]
         x=alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=12), axis=alt.Axis(format="~s")),
         y=_score_axis("score", objective, edges),
     )
-    return _finish((line + points).properties(width=WIDTH, height=HEIGHT))
+    return (line + points).properties(width=WIDTH, height=HEIGHT)
 
 
 def parallel(
     trials: pd.DataFrame, done: Sequence[TrialRun], space: Space, objective: Objective, edges: tuple[float, float]
-) -> alt.TopLevelMixin:
+) -> Any:
     """The values of each trial as a line from axis to axis; the better, the darker."""
     rows, marks = [], []
     scores = dict(zip(trials.trial, trials.score, strict=True))
@@ -191,12 +190,12 @@ def parallel(
         .encode(x=axis, y=place, text="label:N")
     )
     width = max(WIDTH, 130 * len(order))
-    return _finish((lines + points + words).properties(width=width, height=HEIGHT))
+    return (lines + points + words).properties(width=width, height=HEIGHT)
 
 
 def slices(
     trials: pd.DataFrame, done: Sequence[TrialRun], space: Space, objective: Objective, edges: tuple[float, float]
-) -> alt.TopLevelMixin:
+) -> Any:
     """The score against the values of each parameter."""
     panels = []
     for parameter in space.parameters:
@@ -213,13 +212,12 @@ def slices(
             zero: dict[str, Any] = {} if parameter.values.log else {"zero": False}
             scale = alt.Scale(type=kind, nice=False, padding=8, **zero)
             x = alt.X("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=False, tickCount=4))
-        title = alt.TitleParams(shorten(parameter.name, LETTERS), fontSize=12, anchor="start", color=INK)
         panel = _points(data).encode(x=x, y=_score_axis("score", objective, edges, title=None))
-        panels.append(panel.properties(width=PANEL, height=170, title=title))
-    return _finish(alt.concat(*panels, columns=PANELS))
+        panels.append(panel.properties(width=PANEL, height=170, title=heading(shorten(parameter.name, LETTERS))))
+    return alt.concat(*panels, columns=PANELS)
 
 
-def importance(shares: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> alt.TopLevelMixin:
+def importance(shares: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> Any:
     """How much each parameter explains of the scores, and between which shares this lies for other trials alike."""
     rows = [
         {"parameter": shorten(name, 2 * LETTERS), "share": share, "low": ranges[name][0], "high": ranges[name][1]}
@@ -235,35 +233,12 @@ def importance(shares: Mapping[str, float], ranges: Mapping[str, tuple[float, fl
     share = alt.X("share:Q", title=None, axis=alt.Axis(format=".0%", grid=False), scale=alt.Scale(domain=[0, 1]))
     bars = base.mark_bar(color=BLUE, height=alt.RelativeBandSize(0.6)).encode(x=share)
     reach = base.mark_rule(color=INK).encode(x="low:Q", x2="high:Q")
-    return _finish((bars + reach).properties(width=WIDTH - 240, height=alt.Step(26)))
+    return (bars + reach).properties(width=WIDTH - 240, height=alt.Step(26))
 
 
-def confusions(best: Sequence[Confusion]) -> alt.TopLevelMixin:
+def confusions(best: Sequence[Confusion]) -> Any:
     """The confusion matrices of the best trials side by side: true classes in rows."""
-    panels = []
-    for title, counts, names in best:
-        short = [shorten(name, 12) for name in names]
-        rows = [
-            {"true": short[row], "predicted": short[column], "images": int(counts[row, column])}
-            for row in range(len(short))
-            for column in range(len(short))
-            if counts[row, column]
-        ]
-        base = alt.Chart(pd.DataFrame(rows)).encode(
-            x=alt.X("predicted:N", sort=short, axis=alt.Axis(labelAngle=-45 if max(map(len, short)) > 2 else 0)),
-            y=alt.Y("true:N", sort=short),
-            tooltip=["true:N", "predicted:N", "images:Q"],
-        )
-        colour = alt.Color("images:Q", legend=None, scale=alt.Scale(scheme="blues", type="sqrt"))
-        layers: list[alt.Chart] = [base.mark_rect().encode(color=colour)]
-        if len(short) <= NUMBERED:
-            dark = float(counts.max()) * 0.4
-            ink = alt.condition(alt.datum.images > dark, alt.value("white"), alt.value(INK))
-            layers.append(base.mark_text(fontSize=10).encode(text="images:Q", color=ink))
-        side = min(max(24 * len(short), 180), 280)
-        heading = alt.TitleParams(title, fontSize=12, anchor="start", color=INK)
-        panels.append(alt.layer(*layers).properties(width=side, height=side, title=heading))
-    return _finish(alt.hconcat(*panels))
+    return alt.hconcat(*(draw_confusion(*one) for one in best))
 
 
 def limits(scores: Sequence[float] | np.ndarray, objective: Objective) -> tuple[float, float]:
@@ -313,17 +288,6 @@ def _tooltips(*fields: str) -> list[alt.Tooltip]:
     return [kinds.get(one, alt.Tooltip(f"{one}:N" if one in plain else f"{one}:Q")) for one in fields]
 
 
-def _finish(chart: Any) -> alt.TopLevelMixin:
-    """Sets the look that all charts share."""
-    return (
-        chart.configure(font="system-ui, sans-serif", background="white")
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=MUTED, titleColor=INK, gridColor="#eeeeee", domainColor="#cccccc", titleFontWeight="normal"
-        )
-    )
-
-
 def _place(parameter: Parameter, value: Any) -> float:
     """Where a value lies on an axis from 0 to 1."""
     allowed = parameter.values
@@ -340,7 +304,7 @@ def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
     """The labels of an axis and their places."""
     allowed = parameter.values
     if isinstance(allowed, Choices):
-        step = -(-len(allowed.values) // NUMBERED)
+        step = -(-len(allowed.values) // TICKS)
         return [(_place(parameter, value), _short(value)) for value in allowed.values[::step]]
     middle = math.sqrt(allowed.low * allowed.high) if allowed.log else (allowed.low + allowed.high) / 2
     return [(_place(parameter, value), f"{value:.3g}") for value in (allowed.low, middle, allowed.high)]

@@ -5,11 +5,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import altair as alt
-import jinja2
 import numpy as np
-import vl_convert
 
+from mnist_exp.evaluation.page import Chart, draw, render
 from mnist_exp.evaluation.statistics import correct_all, test_pairs
 from mnist_exp.secrets import hide
 from mnist_exp.sweep.display import format_values, shorten
@@ -31,7 +29,6 @@ LEADERS = 5  # trials that are tested against the best
 CURVES = 100  # trials whose curves are drawn: the best ones
 # Samples of the trials that show how far importance can be trusted, each with a smaller forest: it takes seconds.
 RESAMPLES, FEW_TREES = 8, 12
-SCALE = 2.0  # of the pictures: pixels for each pixel of the page
 PRUNED = {
     "asha": "not among the best that its rung had seen after epoch %d",
     "median": "worse than the median of its siblings after epoch %d",
@@ -43,14 +40,14 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
     """Writes report.html, and its charts as pictures, below `folder`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     drawn = list(_charts(study, record, attempts, winner))
-    for title, chart, _ in drawn:
-        picture = vl_convert.vegalite_to_png(chart.to_json(), scale=SCALE)
-        (folder / "figures" / f"{title.lower().replace(' ', '_')}.png").write_bytes(picture)
+    for chart in drawn:
+        draw(folder / "figures" / f"{chart.title.lower().replace(' ', '_')}.png", chart.drawing)
     ranked = rank(attempts, study.objective)
     others = [attempt for attempt in attempts if attempt not in ranked]
     commands = [study.overrides, *([f"sweep.resume={record.id[:8]}", *o] for o in _resumed(record))]
-    template = jinja2.Template(PAGE.read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = template.render(
+    page = render(
+        PAGE,
+        drawn,
         study=study,
         facts=_facts(study, attempts),
         commands=[hide(f"python -m mnist_exp -m {shlex.join(overrides)}") for overrides in commands],
@@ -64,17 +61,10 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
         winner=winner,
         leaders=_compare_leaders(study, record, ranked),
         openings=0 if winner else len(record.openings()),
-        charts=[(title, chart.to_dict(), note) for title, chart, note in drawn],
-        library=_library() if drawn else "",
         format_values=format_values,
         format_duration=format_duration,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
-
-
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed, as one script."""
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")  # type: ignore[call-arg]  # its stub
 
 
 def _resumed(record: SweepRun) -> Iterator[Sequence[str]]:
@@ -82,10 +72,8 @@ def _resumed(record: SweepRun) -> Iterator[Sequence[str]]:
     return (change["overrides"] for change in record.changes if "request" not in change)
 
 
-def _charts(
-    study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner: Winner | None
-) -> Iterator[tuple[str, alt.TopLevelMixin, str]]:
-    """Yields the charts with their titles, and a sentence on how to read each."""
+def _charts(study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner: Winner | None) -> Iterator[Chart]:
+    """Yields the charts of the page."""
     space, objective = study.space, study.objective
     best, done = rank(attempts, objective), [trial for trial in attempts if trial.has_score]
     if not done:
@@ -97,7 +85,7 @@ def _charts(
     trials = charts.frame(done, space, first, sizes, links)
     inside = [trial for trial in done if space.holds(trial.values)]
     better = "higher" if objective.direction == "max" else "lower"
-    yield (
+    yield Chart(
         "Progress",
         charts.progress(trials, objective, edges),
         (f"Each point is a trial, and {better} is better. Far worse ones lie at the edge. A click opens it in MLflow."),
@@ -108,24 +96,26 @@ def _charts(
         longest = max(map(len, found.values()))
         rungs = asha.rungs(longest, settings.first_rung, settings.factor or asha.FACTOR) if settings.asha else ()
         note = "The dashed lines are the rungs, where trials that are not among the best end." if rungs else ""
-        yield "Curves", charts.curves(found, trials, objective, edges, rungs), note
+        yield Chart("Curves", charts.curves(found, trials, objective, edges, rungs), note)
     if len(set(sizes.values())) > 1:
         note = "On the dashed front no trial is both smaller and better."
-        yield "Accuracy against parameters", charts.front(trials, objective, edges), note
+        yield Chart("Accuracy against parameters", charts.front(trials, objective, edges), note)
     if best:
         matrices = [_confusion(study, record, trial) for trial in best[:SHOWN]]
-        yield "Confusion matrices of the best", charts.confusions(matrices), "Validation images; true classes in rows."
+        yield Chart(
+            "Confusion matrices of the best", charts.confusions(matrices), "Validation images; true classes in rows."
+        )
     if len(shares := _shares(study, inside)) > 1:
         ranges = _ranges(study, inside, shares)
-        yield "Importance", charts.importance(shares, ranges), _trust(len(inside), shares, ranges)
+        yield Chart("Importance", charts.importance(shares, ranges), _trust(len(inside), shares, ranges))
     if inside and space.parameters:
         shown = trials[trials.trial.isin([trial.number for trial in inside])]
-        yield (
+        yield Chart(
             "Parallel coordinates",
             charts.parallel(shown, inside, space, objective, edges),
             ("Each line is a trial, and the dark ones are good. The one below the pointer stands out."),
         )
-        yield (
+        yield Chart(
             "Slices",
             charts.slices(shown, inside, space, objective, edges),
             "The same trials, one parameter at a time.",
