@@ -4,6 +4,7 @@ Complete trials are blue, pruned ones light blue, excluded ones grey; the best o
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,7 @@ def parallel(
     trials: pd.DataFrame, done: Sequence[TrialRun], space: Space, objective: Objective, edges: tuple[float, float]
 ) -> Any:
     """The values of each trial as a line from axis to axis; the better, the darker."""
-    rows, marks = [], []
+    rows, marks, names = [], [], _axes(space)
     scores = dict(zip(trials.trial, trials.score, strict=True))
     for trial in done:
         active = {parameter.name for parameter in space.active(trial.values)}
@@ -147,7 +148,7 @@ def parallel(
                 value = trial.values[parameter.name]
                 rows.append(
                     {
-                        "axis": shorten(parameter.name, LETTERS),
+                        "axis": names[parameter.name],
                         "place": _place(parameter, value),
                         "value": _short(value),
                         "trial": trial.number,
@@ -155,11 +156,14 @@ def parallel(
                     }
                 )
     for parameter in space.parameters:
-        name = shorten(parameter.name, LETTERS)
-        marks += [{"axis": name, "place": place, "label": label} for place, label in _ticks(parameter)]
-    order = [shorten(parameter.name, LETTERS) for parameter in space.parameters]
+        marks += [{"axis": names[parameter.name], "place": place, "label": label} for place, label in _ticks(parameter)]
     hover = alt.selection_point(on="pointerover", fields=["trial"], empty=False, clear="pointerout")
-    axis = alt.X("axis:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelLimit=170, grid=True, orient="top"))
+    axis = alt.X(
+        "axis:N",
+        sort=list(names.values()),
+        title=None,
+        axis=alt.Axis(labelAngle=0, labelLimit=170, grid=True, orient="top"),
+    )
     place = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.05, 1.05]))
     reverse = objective.direction == "min"
     lines = (
@@ -184,13 +188,11 @@ def parallel(
         .encode(x=axis, y=place, tooltip=_tooltips("trial", "score", "axis", "value"))
         .add_params(hover)
     )
-    words = (
-        alt.Chart(pd.DataFrame(marks))
-        .mark_text(align="left", dx=7, fontSize=10, color=MUTED)
-        .encode(x=axis, y=place, text="label:N")
-    )
-    width = max(WIDTH, 130 * len(order))
-    return (lines + points + words).properties(width=width, height=HEIGHT)
+    labels = alt.Chart(pd.DataFrame(marks)).encode(x=axis, y=place, text="label:N")
+    look: dict[str, Any] = {"align": "left", "dx": 7, "fontSize": 10}
+    behind = labels.mark_text(**look, stroke="white", strokeWidth=4)  # else the lines hide the words
+    width = max(WIDTH, 170 * len(names))
+    return (lines + points + behind + labels.mark_text(**look, color=INK)).properties(width=width, height=HEIGHT)
 
 
 def slices(
@@ -212,7 +214,8 @@ def slices(
             zero: dict[str, Any] = {} if parameter.values.log else {"zero": False}
             scale = alt.Scale(type=kind, nice=False, padding=8, **zero)
             x = alt.X("value:Q", title=None, scale=scale, axis=alt.Axis(format="~g", grid=False, tickCount=4))
-        panel = _points(data).encode(x=x, y=_score_axis("score", objective, edges, title=None))
+        y = _score_axis("score", objective, edges, title=None)
+        panel = _points(data).encode(x=x, y=y, color=_state_colour(list(trials.state)))  # panels share their colours
         panels.append(panel.properties(width=PANEL, height=170, title=heading(shorten(parameter.name, LETTERS))))
     return alt.concat(*panels, columns=PANELS)
 
@@ -286,6 +289,13 @@ def _tooltips(*fields: str) -> list[alt.Tooltip]:
     kinds = {"score": alt.Tooltip("score:Q", format=".4f"), "parameters": alt.Tooltip("parameters:Q", format=",")}
     plain = ("values", "state", "axis", "value")
     return [kinds.get(one, alt.Tooltip(f"{one}:N" if one in plain else f"{one}:Q")) for one in fields]
+
+
+def _axes(space: Space) -> dict[str, str]:
+    """The name of each parameter's axis: short, unless two would have the same."""
+    short = {parameter.name: shorten(parameter.name, LETTERS) for parameter in space.parameters}
+    taken = Counter(short.values())
+    return {name: label if taken[label] == 1 else name for name, label in short.items()}
 
 
 def _place(parameter: Parameter, value: Any) -> float:

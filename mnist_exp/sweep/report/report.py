@@ -88,7 +88,7 @@ def _charts(study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner
     yield Chart(
         "Progress",
         charts.progress(trials, objective, edges),
-        (f"Each point is a trial, and {better} is better. Far worse ones lie at the edge. A click opens it in MLflow."),
+        f"Each point is a trial, and {better} is better. Far worse ones lie at the edge. A click opens it in MLflow.",
     )
     drawn = [*best, *(trial for trial in done if trial not in best)][:CURVES]
     if found := {trial.number: curve for trial in drawn if (curve := record.curve(trial.run_id, objective.metric))}:
@@ -110,11 +110,12 @@ def _charts(study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner
         yield Chart("Importance", charts.importance(shares, ranges), _trust(len(inside), shares, ranges))
     if inside and space.parameters:
         shown = trials[trials.trial.isin([trial.number for trial in inside])]
-        yield Chart(
-            "Parallel coordinates",
-            charts.parallel(shown, inside, space, objective, edges),
-            ("Each line is a trial, and the dark ones are good. The one below the pointer stands out."),
-        )
+        if len(space.parameters) > 1:
+            yield Chart(
+                "Parallel coordinates",
+                charts.parallel(shown, inside, space, objective, edges),
+                "Each line is a trial, and the dark ones are good. The one below the pointer stands out.",
+            )
         yield Chart(
             "Slices",
             charts.slices(shown, inside, space, objective, edges),
