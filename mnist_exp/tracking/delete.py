@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from mnist_exp.evaluation.history import STATE as CHECKPOINT_STATE
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.active_run import running_folders
+from mnist_exp.tracking.active_run import RUNNING, running_folders
 from mnist_exp.tracking.find import SWEEPS, iterate_pages, list_runs
 from mnist_exp.tracking.outbox import read_state
 from mnist_exp.tracking.owner import has_process, state_of
@@ -203,7 +203,7 @@ def find_orphans(store: Store) -> list[Removal]:
     rows = _rows(store, "select run_uuid from runs union select model_id from logged_models")
     known = {row[0] for row in rows}
     used = {_local(place) for (place,) in _rows(store, "select artifact_location from experiments")}
-    found = [folder for folder in folders if folder not in used]
+    found = [folder for folder in folders if folder not in used and _is_of_experiment(folder)]
     found += [e for folder, e in inside if folder in used and _is_own(e.name) and e.name not in known]
     found += [entry for entry in models if entry.parent.parent in used and entry.name not in known]
     for folder in running:
@@ -247,7 +247,7 @@ def remove_files(place: str) -> None:
     folder = _local(place)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.name == "running" or _is_own(folder.parent.name):
+        if folder.parent.name == RUNNING or _is_own(folder.parent.name):
             with suppress(OSError):  # it holds something else
                 folder.parent.rmdir()
         return
@@ -331,6 +331,11 @@ def _local(place: str) -> Path | None:
     if place.startswith("file:"):
         return Path(unquote(urlsplit(place).path))
     return Path(place) if place.startswith("/") else None
+
+
+def _is_of_experiment(folder: Path) -> bool:
+    """Whether a folder holds nothing but runs and models."""
+    return all(_is_own(entry.name) or entry.name == MODELS for entry in folder.iterdir())
 
 
 def _is_own(name: str) -> bool:

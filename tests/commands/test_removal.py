@@ -186,10 +186,11 @@ def test_gc_removes_deleted_runs_orphans_and_the_models_of_old_sweeps(run_main, 
     store.client.delete_run(deleted)
     store.client.delete_run(needed)
     artifacts = next((home / "mlruns" / "artifacts").iterdir())
-    for place in (artifacts / ("a" * 32), artifacts / "models" / "m-1", home / "mlruns" / "artifacts" / "gone"):
+    of_users = (artifacts / "notes", artifacts.parent / "papers")
+    gone = (artifacts / ("a" * 32), artifacts / "models" / "m-1", artifacts.parent / "gone" / ("b" * 32))
+    for place in (*of_users, *gone):
         place.mkdir(parents=True)
         (place / "file").write_text("z" * 100)
-    (artifacts / "notes").mkdir()  # of the user
     _, trials = make_sweep(store, "sweep", [0.5, 0.9, 0.7, 0.8])
     before = (home / "mlruns" / "mlflow.db").stat().st_size
     status, out, _ = run_main("store", "gc", "--keep-models", "2", "--yes")
@@ -200,7 +201,7 @@ def test_gc_removes_deleted_runs_orphans_and_the_models_of_old_sweeps(run_main, 
     assert left >= {kept, trials[1], trials[3]}
     assert not left & {trials[0], trials[2], deleted}
     assert store.client.get_run(needed).info.lifecycle_stage == "deleted"
-    assert (artifacts / "notes").is_dir()
+    assert [place.is_dir() for place in (*of_users, *gone)] == [True, True, False, False, False]
     assert check_store(home / "mlruns") == []
     assert run_main("store", "gc", "--keep-models", "2", "--yes")[1] == "nothing to remove\n"
 
