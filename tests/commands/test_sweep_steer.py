@@ -159,8 +159,23 @@ def test_a_paused_sweep_is_shown_as_such(run_main, record):
     assert "paused" in run_main("sweep", "list")[1]
     out = run_main("sweep", "status", "mine")[1]
     assert "paused, " in out.splitlines()[0]
-    assert re.search(r"^request  pause \(\S+\): accepted$", out, re.MULTILINE)
+    assert re.search(r"^request  pause \(\S+\): accepted\n    no more trials start$", out, re.MULTILINE)
     assert run_main("sweep", "show", "mine")[1] == out  # in a log, once
+
+
+def test_the_reason_of_a_refusal_is_shown_to_whoever_looks_later(run_main, record):
+    """The command that asked may have ended before the answer came."""
+    steer.send_request(record.store, record.run, "more", {"words": ["x" * 90]})
+    write_answer(record.store, record.id, 1, Answer(False, "the test set was opened", 1, 0.0))
+    steer.send_request(record.store, record.run, "pause", {})
+    lines = run_main("sweep", "status", "mine")[1].splitlines()
+    waiting, refused, reason = lines[-3:]
+    assert re.fullmatch(r"request  pause \(\S+\): waits", waiting)
+    assert re.fullmatch(r"request  more x+…x+ \(\S+\): refused", refused)
+    assert reason == "    the test set was opened"
+    newest, oldest = json.loads(run_main("sweep", "status", "mine", "--json")[1])["requests"]
+    assert (newest["request"], newest["accepted"], newest["answer"]) == ("pause", None, None)
+    assert (oldest["accepted"], oldest["answer"]) == (False, "the test set was opened")
 
 
 def test_an_empty_store_says_how_to_start_a_sweep(run_main, store):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mnist_exp.commands.options import json_option, print_json, until_stopped, with_store
+from mnist_exp.commands.tables import print_indented
 from mnist_exp.config.objective import Objective
 from mnist_exp.terminal import format_duration
 from mnist_exp.tracking import tags
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mnist_exp.sweep.display import SweepDisplay
 
 LOOK = 2.0  # seconds between looks at the store
-SHOWN = 5  # requests
+SHOWN, LETTERS = 5, 40  # requests, and letters of each
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _is_running(trial: TrialRun) -> bool:
 @click.argument("name", default="latest")
 @json_option(
     "an object: name, id, status, host, pid, alive (null: not known), objective, total, ended, outcomes, best, "
-    "running, seconds_left, test_set_opened, paused, requests_waiting."
+    "running, seconds_left, test_set_opened, paused, requests_waiting, requests (the last first: request, by, when, "
+    "accepted, answer)."
 )
 @with_store
 def status_command(name: str, as_json: bool, store: Store) -> None:
@@ -139,6 +141,7 @@ def show_command(name: str, store: Store) -> None:
 
 
 def _print(progress: Progress) -> None:
+    from mnist_exp.evaluation.plots import shorten
     from mnist_exp.sweep.display import format_values
 
     click.echo(f"{progress.run.label}: {_describe_process(progress)}")
@@ -156,7 +159,9 @@ def _print(progress: Progress) -> None:
         click.echo(f"left     about {format_duration(progress.seconds_left)}")
     for asked in progress.requests[:SHOWN]:
         what = "waits" if asked.answer is None else "accepted" if asked.answer.accepted else "refused"
-        click.echo(f"request  {asked.request} ({asked.request.by}): {what}")
+        click.echo(f"request  {shorten(str(asked.request), LETTERS)} ({asked.request.by}): {what}")
+        if asked.answer:
+            print_indented(asked.answer.text)
 
 
 def _fill(display: "SweepDisplay", progress: Progress, store: Store) -> None:
@@ -207,4 +212,14 @@ def _plain(progress: Progress) -> dict[str, object]:
         "test_set_opened": progress.opened,
         "paused": is_paused(run),
         "requests_waiting": sum(asked.answer is None for asked in progress.requests),
+        "requests": [
+            {
+                "request": str(asked.request),
+                "by": asked.request.by,
+                "when": asked.request.when,
+                "accepted": asked.answer and asked.answer.accepted,
+                "answer": asked.answer and asked.answer.text,
+            }
+            for asked in progress.requests
+        ],
     }
