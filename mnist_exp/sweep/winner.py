@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_exp.config.objective import Objective
-from mnist_exp.config.run_config import RunConfig
+from mnist_exp.config.run_config import RunConfig, format_value
 from mnist_exp.data.dataset import ImageSet
 from mnist_exp.data.load import load_splits
 from mnist_exp.errors import Problem, TrackingError
@@ -144,8 +144,19 @@ def _open_test_set(config: RunConfig, record: SweepRun, best: TrialRun) -> float
     evaluation = evaluate(model, splits.test, splits.class_names)
     test = {f"test/{key}": value for key, value in evaluation.metrics.items()}
     facts = {tags.TESTED: model_run, tags.BEST_TRIAL: str(best.number), tags.BEST_RUN: best.run_id}
-    record.log(test, step, facts)
+    record.log(test, step, {**facts, tags.NOTE: _describe(best, test)})
     return difference
+
+
+def _describe(best: TrialRun, test: Mapping[str, float]) -> str:
+    """Returns the text that MLflow shows on the page of the sweep."""
+    accuracy, low, high = (test[f"test/accuracy{end}"] for end in ("", "_low", "_high"))
+    values = " ".join(f"{name}={format_value(value)}" for name, value in best.values.items())
+    return (
+        f"**Winner** trial {best.number}: `{values}`\n\n"
+        f"**Test** {accuracy:.2%} of the images are right, 95% interval {low:.2%} - {high:.2%}\n\n"
+        "Among the artifacts `report.html` shows every trial, and `best.yaml` trains the winner again."
+    )
 
 
 def _difference(record: SweepRun, best: TrialRun, probabilities: np.ndarray, validation: ImageSet) -> float:

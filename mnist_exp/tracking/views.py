@@ -42,7 +42,7 @@ def address(experiment_id: str) -> str:
 def page_of_run(store: Store, experiment_id: str, run_id: str) -> str:
     """Returns the address of a run's page; for a local store that of `python -m mnist_exp ui` on its usual port."""
     server = hide(store.uri).rstrip("/") if store.uri.startswith("http") else LOCAL
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def prepare_views(store: Store) -> list[tuple[str, str]]:
@@ -91,8 +91,8 @@ def _charts() -> Iterator[dict[str, Any]]:
 
 
 def _section(name: str) -> dict[str, Any]:
-    """A section of charts; pictures of several runs need its whole width."""
-    size = {"columns": 1, "cardHeight": 620} if name in IMAGES else {"columns": 2}
+    """A section of charts. One of pictures has room for the parameters that MLflow writes above each picture."""
+    size = {"columns": 1, "cardHeight": 1000} if name in IMAGES else {"columns": 2}
     return {"uuid": name, "name": name, "display": True, "isReordered": True, **size}
 
 

@@ -65,7 +65,8 @@ def test_a_figure_and_a_page_that_needs_nothing_beside_it(run_main, tmp_path) ->
     assert re.findall(r"<h2>(.*)</h2>", page) == ["Curves", "Confusion matrices"]
     links = re.findall(r'href="(.*?)"', page)
     assert len(links) == 2
-    assert all(re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/\d+/runs/[0-9a-f]{32}", link) for link in links)
+    page_of_run = r"http://127\.0\.0\.1:5000/#/experiments/\d+/runs/[0-9a-f]{32}\?workflowType=machine_learning"
+    assert all(re.fullmatch(page_of_run, link) for link in links)
     assert re.search(r"On the same validation images poor \(\w+\) did worse than good \(\w+\)\.", page)
 
 

@@ -157,7 +157,10 @@ def page(folder: Path, attempts: list[TrialRun]) -> Page:
 
 def test_the_page_needs_nothing_beside_it(page: Page) -> None:
     assert page.addresses
-    assert all(re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/7/runs/run\d+", one) for one in page.addresses)
+    assert all(
+        re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/7/runs/run\d+\?workflowType=machine_learning", one)
+        for one in page.addresses
+    )
     assert not page.tags & {"link", "iframe", "object", "base", "img"}
 
 

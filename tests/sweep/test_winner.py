@@ -67,6 +67,9 @@ def test_files_of_any_name_are_swept_to_a_winner_that_can_be_trained_again(home:
     assert parent.is_finished
     assert {run.params["dataset.path"] for run in trials(store)} == set(names)
     best = fetch_run(store, parent.tags["best_run"])
+    page = parent.tags["mlflow.note.content"]
+    assert f"**Winner** trial {best.tags['trial']}: " in page
+    assert f"**Test** {parent.metrics['test/accuracy']:.2%} of the images" in page
     assert OmegaConf.load("best.yaml").dataset.path == best.params["dataset.path"]
 
 

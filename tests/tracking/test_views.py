@@ -59,4 +59,5 @@ def test_the_best_run_comes_first_and_the_choices_are_columns():
     ],
 )
 def test_a_run_has_a_page_on_the_server_or_on_the_usual_port(uri, server):
-    assert page_of_run(Store(uri, None, None), "3", "abc") == f"{server}/#/experiments/3/runs/abc"  # type: ignore[arg-type]
+    page = page_of_run(Store(uri, None, None), "3", "abc")  # type: ignore[arg-type]
+    assert page == f"{server}/#/experiments/3/runs/abc?workflowType=machine_learning"
