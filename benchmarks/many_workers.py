@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
-from mnist_exp.sweep.recorder import search
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.study import check_settings, define_study
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.tracking.store import connect

@@ -109,7 +109,7 @@ def ours(path: str, net: str, trials: int) -> float:
     from mnist_exp.config.schema import Tracking
     from mnist_exp.sweep.display import SweepDisplay
     from mnist_exp.sweep.executors.local import Local
-    from mnist_exp.sweep.recorder import search
+    from mnist_exp.sweep.search import search
     from mnist_exp.sweep.study import check_settings, define_study
     from mnist_exp.tracking.store import connect
     from mnist_exp.tracking.sweep_run import SweepRun

@@ -26,8 +26,9 @@ from mnist_exp.config.compose import compose
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors.base import Inline
-from mnist_exp.sweep.recorder import TrialRecorder, search
+from mnist_exp.sweep.recorder import TrialRecorder
 from mnist_exp.sweep.samplers.base import Sampler
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.study import check_settings, define_study
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.sweep.trial_configs import TrialConfigs

@@ -9,7 +9,8 @@ from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.executors.base import TrialExecutor
 from mnist_exp.sweep.pruners.median import MedianPruner
 from mnist_exp.sweep.race import race, scores_of
-from mnist_exp.sweep.recorder import TrialRecorder, drive
+from mnist_exp.sweep.recorder import TrialRecorder
+from mnist_exp.sweep.search import drive
 from mnist_exp.sweep.steering import Steering
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import WAIT, Failure, Job, Outcome, Proposal

@@ -128,7 +128,7 @@ def _search(
 ) -> Engine:
     """Runs the trials, and confirms the best, until there is nothing left and nobody has asked for more."""
     from mnist_exp.sweep.confirm import confirm
-    from mnist_exp.sweep.recorder import search
+    from mnist_exp.sweep.search import search
 
     study = steering.study
     display.begin_sweep(study, total(study), executor.width, partial(record.curve, metric=study.objective.metric))

@@ -11,8 +11,8 @@ from mnist_exp.config.objective import Objective
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.asha import goes_on, rungs
-from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.worker import TrialListener
 from mnist_exp.tracking.rungs import Rungs
 from mnist_exp.tracking.store import connect

@@ -17,7 +17,7 @@ from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.executors.local import Local
-from mnist_exp.sweep.recorder import search
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.tracking.find import list_runs

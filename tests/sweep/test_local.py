@@ -22,7 +22,8 @@ from mnist_exp.sweep import engine
 from mnist_exp.sweep.executors import local as local_module
 from mnist_exp.sweep.executors.local import Local, worker_environment
 from mnist_exp.sweep.pruners.median import MedianPruner
-from mnist_exp.sweep.recorder import TrialRecorder, search
+from mnist_exp.sweep.recorder import TrialRecorder
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.trial import Job, Outcome, Proposal
 from mnist_exp.sweep.worker import on_start
 from mnist_exp.tracking.store import connect

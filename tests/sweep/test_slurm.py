@@ -14,7 +14,7 @@ from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.executors import create_executor
 from mnist_exp.sweep.executors.dask import Cluster
-from mnist_exp.sweep.recorder import search
+from mnist_exp.sweep.search import search
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_run import SweepRun

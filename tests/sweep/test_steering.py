@@ -13,7 +13,7 @@ from test_kills import Silent
 from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.schema import Tracking
 from mnist_exp.sweep.executors.base import Inline
-from mnist_exp.sweep.recorder import search
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.steering import Steering
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome

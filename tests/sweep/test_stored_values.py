@@ -17,8 +17,8 @@ from test_kills import Silent
 
 from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.sweep.executors.base import Inline
-from mnist_exp.sweep.recorder import search
 from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.stored_values import read_stored_space
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Proposal

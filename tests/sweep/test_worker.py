@@ -14,7 +14,8 @@ from mnist_exp.data.load import load_splits
 from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.pruners.median import MedianPruner
-from mnist_exp.sweep.recorder import TrialRecorder, search
+from mnist_exp.sweep.recorder import TrialRecorder
+from mnist_exp.sweep.search import search
 from mnist_exp.sweep.trial import Proposal
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking.find import list_runs
