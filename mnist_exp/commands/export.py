@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_store
+from mnist_exp.commands.options import RUN_IS, allow, json_option, print_found, print_json, whitelist_option, with_store
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.errors import ConfigError, DataError, Problem
 from mnist_exp.log import hide_library_output
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mnist_exp.training.model_files import Export, Format
 
 IMAGES = 1000
-NAMES: "dict[Format, str]" = {"h5": "mnist.h5", "savedmodel": "saved_model"}
+NAMES: "dict[Format, str]" = {"keras": "mnist.keras", "h5": "mnist.h5", "savedmodel": "saved_model"}
 
 
 def export_run(store: Store, run: StoredRun, kind: "Format", path: Path) -> "tuple[Export, str]":
@@ -55,10 +55,19 @@ def _images(config: RunConfig, shape: tuple[int, int, int]) -> "tuple[np.ndarray
         return noise, "images of noise, because its data are not on this machine"
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, epilog=RUN_IS)
 @click.argument("run")
-@click.option("--format", "kind", type=click.Choice(list(NAMES)), default="h5", show_default=True)
-@click.option("--to", type=click.Path(path_type=Path), help="By default mnist.h5 or the folder saved_model.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(list(NAMES)),
+    default="h5",
+    show_default=True,
+    help="Keras's file of today, its classic HDF5, or TensorFlow's SavedModel.",
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="By default mnist.keras, mnist.h5 or the folder saved_model."
+)
 @whitelist_option
 @json_option("an object: path, largest (the largest difference of a probability), images, source, run.")
 @with_store

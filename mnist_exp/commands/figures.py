@@ -2,7 +2,7 @@
 
 import click
 
-from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_store
+from mnist_exp.commands.options import RUN_IS, allow, json_option, print_found, print_json, whitelist_option, with_store
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.log import hide_library_output
 from mnist_exp.terminal import command_to_open
@@ -25,7 +25,7 @@ def draw_figures(store: Store, run: StoredRun) -> list[str]:
     return draw_run(store, run, splits, augmented=show_changes(config, splits))
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, epilog=RUN_IS)
 @click.argument("run", metavar="RUN")
 @whitelist_option
 @json_option("an object: figures (their paths among the artifacts of the run), run.")

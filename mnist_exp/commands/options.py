@@ -21,6 +21,7 @@ from mnist_exp.tracking.store import Store, connect_existing
 
 HOST = "127.0.0.1"
 RUN = "An id, a name, latest, best, best:DATASET or models:/NAME@ALIAS."
+RUN_IS = f"RUN: {RUN[0].lower()}{RUN[1:]}"  # below the help of a command
 
 WHITELIST = "--execution-whitelist"  # as in Hydra 1.4
 

@@ -141,7 +141,7 @@ def _read(name: str) -> Image.Image:
     return read_image(Path(name), name)
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, epilog="Exits with 1 if one of the images could not be read.")
 @click.argument("paths", nargs=-1, required=True)
 @run_option
 @click.option("--experiment", help="The experiment in which best is searched; by default that of the newest run.")
@@ -153,7 +153,7 @@ def _read(name: str) -> Image.Image:
 def command(
     paths: Sequence[str], run: str, experiment: str | None, show: Path | None, as_json: bool, store: Store
 ) -> None:
-    """Prints a line for each image; exits with 1 if one of them could not be read."""
+    """Prints a line for each image."""
     with hide_library_output():
         found = find_finished(store, run, experiment)
     print_found(found, as_json)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from mnist_exp.commands.options import json_option, print_found, print_json, with_store
+from mnist_exp.commands.options import RUN_IS, json_option, print_found, print_json, with_store
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.evaluation.statistics import PairedTest, test_pair
 from mnist_exp.log import hide_library_output
@@ -75,7 +75,9 @@ def _version_tags(test: PairedTest) -> dict[str, str]:
     }
 
 
-@click.command(help=__doc__)
+@click.command(
+    help=__doc__, epilog=f"{RUN_IS} Exits with 1 if the model is worse than the champion; nothing is registered then."
+)
 @click.argument("run")
 @click.option("--name", default="mnist_exp", show_default=True, help="The name of the registered model.")
 @click.option("--force", is_flag=True, help="Promote it even if it is worse.")

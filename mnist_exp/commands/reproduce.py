@@ -10,7 +10,15 @@ import click
 import numpy as np
 
 from mnist_exp import experiment
-from mnist_exp.commands.options import allow, json_option, print_found, print_json, whitelist_option, with_tracking
+from mnist_exp.commands.options import (
+    RUN_IS,
+    allow,
+    json_option,
+    print_found,
+    print_json,
+    whitelist_option,
+    with_tracking,
+)
 from mnist_exp.config.check import check_values
 from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.schema import Tracking
@@ -93,7 +101,10 @@ def _largest_difference(store: Store, *run_ids: str) -> float:
     return max(float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in pairs)
 
 
-@click.command(help=__doc__)
+@click.command(
+    help=__doc__,
+    epilog=f"{RUN_IS} Exits with 1 if the result is different, or with --check if the environment is different.",
+)
 @click.argument("run")
 @click.option("--check", is_flag=True, help="Only compare versions, commit and hardware; train nothing.")
 @click.option("--experiment", help="The experiment of the new run; by default that of the first run.")
@@ -103,7 +114,7 @@ def _largest_difference(store: Store, *run_ids: str) -> float:
 def command(
     run: str, check: bool, experiment: str | None, allowed: tuple[str, ...], as_json: bool, settings: Tracking
 ) -> None:  # fmt: skip
-    """Exits with 1 if the result is different, or with --check if the environment is different."""
+    """Prints what changed since, and whether the result is the same."""
     from mnist_exp.tracking.environment import collect_tags
 
     store = allow(connect_existing(settings), allowed)

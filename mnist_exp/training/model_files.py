@@ -1,4 +1,4 @@
-"""Writes a model as HDF5 or SavedModel, reads it again and compares the answers."""
+"""Writes a model as Keras file, HDF5 or SavedModel, reads it again and compares the answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from mnist_exp.errors import Problem, TrainingError
 if TYPE_CHECKING:
     import keras
 
-Format = Literal["h5", "savedmodel"]
+Format = Literal["keras", "h5", "savedmodel"]
 Answer = Callable[[np.ndarray], np.ndarray]  # images, uint8 (n, height, width, channels) -> probabilities (n, classes)
 
-# The largest difference of a probability that rounding explains. HDF5 is read into the same layers with the same
-# weights; a SavedModel is another graph, which may add in another order.
-TOLERANCE: dict[Format, float] = {"h5": 1e-6, "savedmodel": 1e-5}
+# The largest difference of a probability that rounding explains. Keras's files are read into the same layers with the
+# same weights; a SavedModel is another graph, which may add in another order.
+TOLERANCE: dict[Format, float] = {"keras": 1e-6, "h5": 1e-6, "savedmodel": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Export:
 def export(model: "keras.Model", kind: Format, path: Path, images: np.ndarray) -> Export:
     """Writes the model and reads it again. images: uint8 (n, height, width, channels), to compare the answers.
 
-    Writing HDF5 removes the optimizer from the model. Raises TrainingError if what was written answers differently.
+    A file of Keras removes the optimizer from the model. Raises TrainingError if what was written answers differently.
     """
     expected = model.predict(images, verbose=0)
     answers = WRITERS[kind](model, path)(images)
@@ -44,7 +44,7 @@ def export(model: "keras.Model", kind: Format, path: Path, images: np.ndarray) -
     return Export(path, largest, len(images))
 
 
-def _write_h5(model: "keras.Model", path: Path) -> Answer:
+def _write_file(model: "keras.Model", path: Path) -> Answer:
     import keras
 
     model.save(path)
@@ -60,4 +60,6 @@ def _write_saved_model(model: "keras.Model", path: Path) -> Answer:
     return lambda images: again.serve(images.astype("float32")).numpy()
 
 
-WRITERS: dict[Format, Callable[["keras.Model", Path], Answer]] = {"h5": _write_h5, "savedmodel": _write_saved_model}
+WRITERS: dict[Format, Callable[["keras.Model", Path], Answer]] = {
+    "keras": _write_file, "h5": _write_file, "savedmodel": _write_saved_model
+}  # fmt: skip

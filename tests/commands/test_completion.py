@@ -28,7 +28,7 @@ from mnist_exp.commands.completion import SCRIPTS, complete
         ("mnist-exp model=wrong seed=1 model.wid", ["model.widths="]),
         ("mnist-exp --mul", ["--multirun"]),
         ("mnist-exp compare --la", ["--latex"]),
-        ("mnist-exp export x --format ", ["h5", "savedmodel"]),
+        ("mnist-exp export x --format ", ["h5", "keras", "savedmodel"]),
         ("mnist-exp optimizer.schedule=c", ["optimizer.schedule=constant", "optimizer.schedule=cosine"]),
         ("mnist-exp nothing", []),
     ],
