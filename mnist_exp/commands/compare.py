@@ -310,12 +310,13 @@ def _write_pages(figure: Path | None, html: Path | None, store: Store, compariso
         return
     from mnist_exp.commands.comparison_page import write_figure, write_html
 
+    runs = [one.run for one in comparison.runs]
     if figure:
         with write_errors("--figure", figure):
-            write_figure(figure, store, [one.run for one in comparison.runs])
+            write_figure(figure, store, runs)
     if html:
         with write_errors("--html", html):
-            write_html(html, store, comparison)
+            write_html(html, store, runs, comparison.paper_rows(), comparison.conclusions() + comparison.notes())
 
 
 def _parse(where: Sequence[str]) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Compares runs in charts: curves, accuracy against parameters, confusion matrices and their difference."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -20,9 +20,6 @@ from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.stored_run import StoredRun, read_class_names, read_metric_history
 from mnist_exp.tracking.views import page_of_run
 
-if TYPE_CHECKING:
-    from mnist_exp.commands.compare import Comparison
-
 COLOURS = (BLUE, ORANGE, "#4f9d69", RED, "#7b5aa6", "#8c6d46", "#d16ba5", "#4ba3a3")
 MATRICES = 3  # most confusion matrices side by side
 WIDTH, HEIGHT = 390, 260  # of a panel, in pixels
@@ -34,17 +31,17 @@ def write_figure(path: Path, store: Store, runs: Sequence[StoredRun]) -> None:
     draw(path, alt.vconcat(*charts, spacing=40).resolve_scale(color="independent"))
 
 
-def write_html(path: Path, store: Store, comparison: "Comparison") -> None:
-    """Writes a page that needs no other file."""
-    runs = [one.run for one in comparison.runs]
+def write_html(
+    path: Path, store: Store, runs: Sequence[StoredRun], rows: Sequence[Mapping[str, str]], notes: Sequence[str]
+) -> None:
+    """Writes a page that needs no other file. rows: as text; a table for each value of `data`. notes: sentences."""
     page = render(
         Path(__file__).with_suffix(".html"),
         list(_charts(store, runs)),
         count=len(runs),
-        tables=split_by_data(comparison.paper_rows()),
+        tables=split_by_data(rows),
         links={run.id[:8]: page_of_run(store, run.experiment_id, run.id) for run in runs},
-        conclusions=comparison.conclusions(),
-        notes=comparison.notes(),
+        notes=notes,
     )
     path.write_text(page, encoding="utf-8")
 

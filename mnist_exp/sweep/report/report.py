@@ -110,12 +110,11 @@ def _charts(study: Study, record: SweepRun, attempts: Sequence[TrialRun], winner
         yield Chart("Importance", charts.importance(shares, ranges), _trust(len(inside), shares, ranges))
     if inside and space.parameters:
         shown = trials[trials.trial.isin([trial.number for trial in inside])]
-        if len(space.parameters) > 1:
-            yield Chart(
-                "Parallel coordinates",
-                charts.parallel(shown, inside, space, objective, edges),
-                "Each line is a trial, and the dark ones are good. The one below the pointer stands out.",
-            )
+        yield Chart(
+            "Parallel coordinates",
+            charts.parallel(shown, inside, space, objective, edges),
+            "Each line is a trial, and the dark ones are good. The one below the pointer stands out.",
+        )
         yield Chart(
             "Slices",
             charts.slices(shown, inside, space, objective, edges),
