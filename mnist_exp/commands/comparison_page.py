@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from mnist_exp.commands.tables import split_by_data
-from mnist_exp.evaluation.page import Chart, draw, draw_cells, draw_confusion, heading, render
+from mnist_exp.evaluation.page import Chart, draw, draw_cells, draw_confusion, heading, render, specify
 from mnist_exp.evaluation.plots import BLUE, INK, ORANGE, RED
 from mnist_exp.evaluation.predictions import Predictions
 from mnist_exp.evaluation.statistics import match_images
@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 390, 260  # of a panel, in pixels
 def write_figure(path: Path, store: Store, runs: Sequence[StoredRun]) -> None:
     """Draws the charts, one below the other. The suffix of the path chooses the format of the picture."""
     charts = [chart.drawing.properties(title=heading(chart.title)) for chart in _charts(store, runs)]
-    draw(path, alt.vconcat(*charts, spacing=40).resolve_scale(color="independent"))
+    draw(path, specify(alt.vconcat(*charts, spacing=40).resolve_scale(color="independent")))
 
 
 def write_html(

@@ -1,7 +1,9 @@
 """A page in one HTML file that needs no other: tables to sort and filter, and charts that answer to the pointer."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +29,26 @@ class Chart:
     drawing: Any  # any kind of chart of Altair
     note: str = ""
 
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The chart as Vega-Lite."""
+        return specify(self.drawing)
+
 
 def render(template: Path, charts: Sequence[Chart], **facts: Any) -> str:
     """Returns the page of a template that extends `page.html`. facts: its variables, which are escaped."""
     folders = jinja2.FileSystemLoader([template.parent, Path(__file__).parent])
     environment = jinja2.Environment(loader=folders, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    drawings = [(chart, _finish(chart.drawing).to_dict()) for chart in charts]
     library = _library() if charts else ""
-    return environment.get_template(template.name).render(charts=drawings, library=library, **facts)
+    return environment.get_template(template.name).render(charts=charts, library=library, **facts)
 
 
-def draw(path: Path, drawing: Any) -> None:
-    """Draws a chart into a picture. Raises ValueError if its suffix is not .png, .svg, .pdf or .jpg, and OSError."""
-    text, suffix = _finish(drawing).to_json(), path.suffix.lower()
+def draw(path: Path, spec: Mapping[str, Any]) -> None:
+    """Draws a chart into a picture. Raises ValueError if its suffix is not .png, .svg, .pdf or .jpg, and OSError.
+
+    spec: as Vega-Lite.
+    """
+    text, suffix = json.dumps(spec), path.suffix.lower()
     if suffix == ".svg":
         path.write_text(vl_convert.vegalite_to_svg(text), encoding="utf-8")
     elif suffix == ".pdf":
@@ -91,15 +100,19 @@ def heading(title: str | list[str]) -> alt.TitleParams:
     return alt.TitleParams(title, fontSize=12, anchor="start", color=INK)
 
 
-def _finish(drawing: Any) -> Any:
-    """Sets the look that all charts share."""
-    return (
+def specify(drawing: Any) -> dict[str, Any]:
+    """Returns a chart as Vega-Lite, in the look that all charts share.
+
+    Altair does not check it: that takes as long as everything else, and the tests do it.
+    """
+    finished = (
         drawing.configure(font="system-ui, sans-serif", background="white")
         .configure_view(stroke=None)
         .configure_axis(
             labelColor=MUTED, titleColor=INK, gridColor="#eeeeee", domainColor="#cccccc", titleFontWeight="normal"
         )
     )
+    return dict(finished.to_dict(validate=False))
 
 
 def _library() -> str:

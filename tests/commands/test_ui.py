@@ -79,6 +79,7 @@ def health(port: int) -> bytes:
 def test_it_serves_this_machine_alone_until_ctrl_c(serve: Callable[..., subprocess.Popen[str]]) -> None:
     server = serve("--port", "0")
     port = port_of(line(server))
+    assert line(server).startswith(f"Default: http://127.0.0.1:{port}/#/experiments/0/runs?")
     assert health(port) == b"OK"
     processes = family(server)
     assert len(processes) > 1

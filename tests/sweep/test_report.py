@@ -172,6 +172,14 @@ def test_the_page_shows_everything_once(page: Page) -> None:
     assert "python -m mnist_exp -m sweeps=mine 'model.widths=[64],[128, 64]'" in page.words
 
 
+def test_its_charts_are_valid(folder: Path, attempts: list[TrialRun]) -> None:
+    """The page does not check them, because that takes as long as everything else."""
+    charts = list(report._charts(study_of(MIXED), Kept(folder), attempts, None))  # type: ignore[arg-type]
+    assert len(charts) == 6
+    for chart in charts:
+        chart.drawing.to_dict(validate=True)
+
+
 def test_its_charts_lie_beside_it_as_pictures(folder: Path, page: Page) -> None:
     found = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
     assert found.keys() == {f"{title.lower().replace(' ', '_')}.png" for title in page.titles[3:]}

@@ -41,7 +41,7 @@ def write(folder: Path, study: Study, record: SweepRun, attempts: Sequence[Trial
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     drawn = list(_charts(study, record, attempts, winner))
     for chart in drawn:
-        draw(folder / "figures" / f"{chart.title.lower().replace(' ', '_')}.png", chart.drawing)
+        draw(folder / "figures" / f"{chart.title.lower().replace(' ', '_')}.png", chart.spec)
     ranked = rank(attempts, study.objective)
     others = [attempt for attempt in attempts if attempt not in ranked]
     commands = [study.overrides, *([f"sweep.resume={record.id[:8]}", *o] for o in _resumed(record))]
