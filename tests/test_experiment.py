@@ -130,7 +130,7 @@ def test_a_run_without_a_name_is_called_after_its_choices_and_what_differs_from_
     assert re.fullmatch(r"(gone-adam|gone-sgd|dense_100)-[0-9a-f]{6}-s3", unknown.name)
 
 
-SMALL = ["dataset.size=8", "dataset.limit=400", "model.widths=[8]", "training.compiled_epoch=off", "training.epochs=4"]
+SMALL = ["dataset.size=8", "dataset.limit=400", "model.widths=[8]", "training.epochs=4"]
 
 
 @pytest.mark.parametrize(

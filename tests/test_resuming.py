@@ -28,7 +28,6 @@ from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.stored_run import fetch_run
 
 BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
-QUICK = (*BASE, "training.compiled_epoch=off")  # XLA's compilation takes most of a short run
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_patience_and_the_best_weights_survive(
 ) -> None:
     """The learning rate is halved, and the training ended, by epochs from before and after the interruption."""
     waiting = (
-        *QUICK,
+        *BASE,
         "training.epochs=40",
         "training.weights=best",
         "training.reduce_lr_patience=1",
@@ -156,14 +155,14 @@ def test_patience_and_the_best_weights_survive(
 def test_a_schedule_survives_beside_patience(
     store: Store, run: Callable[..., Result], interrupted: Callable[..., str]
 ) -> None:
-    scheduled = (*QUICK, "optimizer.schedule=cosine", "optimizer.warmup=0.2", "training.early_stopping_patience=5")
+    scheduled = (*BASE, "optimizer.schedule=cosine", "optimizer.warmup=0.2", "training.early_stopping_patience=5")
     undisturbed = run(*scheduled)
     run_id = interrupted(*scheduled, name="scheduled", epoch=3)
     assert_as_undisturbed(store, run_id, run("training.resume=latest"), undisturbed)
 
 
 def test_epochs_may_grow(store: Store, run: Callable[..., Result], interrupted: Callable[..., str]) -> None:
-    run_id = interrupted(*QUICK, name="growing", epoch=3)
+    run_id = interrupted(*BASE, name="growing", epoch=3)
     resumed = run("training.resume=growing", "++training.epochs=8")
     assert resumed.run_id == run_id
     assert len(resumed.history["loss"]) == 8

@@ -25,7 +25,7 @@ from mnist_exp.tracking.stored_run import download, fetch_run, read_metric_histo
 from mnist_exp.tracking.sweep_run import SweepRun
 
 SMALL = ["model.widths=[16]", "training=smoke", "training.epochs=4"]
-QUICK = ["dataset.limit=300", "training.compiled_epoch=off"]
+QUICK = ["dataset.limit=300"]
 
 
 @pytest.fixture
