@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from mnist_exp.evaluation.plots import INK, MUTED, shorten
+from mnist_exp.evaluation.plots import INK, MUTED, shorten_all
 
 NUMBERED = 12  # classes up to which the counts are written into a confusion matrix
+LETTERS = 12  # of a class beside an axis
 SCALE = 2.0  # of pictures: pixels for each pixel of the page
 
 alt.data_transformers.disable_max_rows()
@@ -77,7 +78,7 @@ def draw_cells(
 
     name: what the values are. ink: the colour of the numbers. form: how they are written.
     """
-    short = [shorten(one, 12) for one in class_names]
+    short = shorten_all(class_names, LETTERS)
     classes = alt.Scale(domain=short)
     cells = [
         {"true": short[row], "predicted": short[column], name: values[row, column].item()}

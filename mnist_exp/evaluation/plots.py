@@ -1,6 +1,7 @@
 """Axes, colours and matrices, shared by the figures of runs, comparisons and sweeps."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,13 @@ def shorten(name: str, limit: int) -> str:
     """Returns the name with at most `limit` letters. The middle of a longer one is left out."""
     half = (limit - 1) // 2
     return name if len(name) <= limit else f"{name[: limit - 1 - half]}…{name[-half:]}"
+
+
+def shorten_all(names: Sequence[str], limit: int) -> list[str]:
+    """Returns the names with at most `limit` letters each; those that would be the same then stay whole."""
+    short = [shorten(name, limit) for name in names]
+    taken = Counter(short)
+    return [label if taken[label] == 1 else name for name, label in zip(names, short, strict=True)]
 
 
 def new_canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from mnist_exp.evaluation.history import STATE as CHECKPOINT_STATE
-from mnist_exp.tracking import tags
+from mnist_exp.secrets import hide
+from mnist_exp.tracking import outbox, tags
 from mnist_exp.tracking.active_run import RUNNING, running_folders
 from mnist_exp.tracking.find import SWEEPS, iterate_pages, list_runs
-from mnist_exp.tracking.outbox import read_state
 from mnist_exp.tracking.owner import has_process, state_of
 from mnist_exp.tracking.store import Store, local_database, store_errors
 from mnist_exp.tracking.stored_run import StoredRun, to_stored_run
@@ -113,8 +112,7 @@ def is_resumable(run: StoredRun) -> bool:
         return False
     if run.tags.get(tags.KIND) == "sweep":
         return True
-    folder = run.tags.get(tags.FOLDER)
-    return run.tags.get(tags.KIND) == "run" and bool(folder) and (Path(str(folder)) / CHECKPOINT_STATE).is_file()
+    return tags.FOLDER in run.tags and outbox.is_resumable(Path(run.tags[tags.FOLDER]), run.tags)
 
 
 def removals_of(store: Store, runs: Iterable[StoredRun]) -> list[Removal]:
@@ -128,8 +126,8 @@ def removals_of(store: Store, runs: Iterable[StoredRun]) -> list[Removal]:
             folder = Path(run.tags.get(tags.FOLDER, ""))
             if (
                 run.tags.get(tags.FOLDER)
-                and folder.parent.name == "running"
-                and read_state(folder).get("run") == run.id
+                and folder.parent.name == RUNNING
+                and outbox.read_state(folder).get("run") == run.id
             ):
                 found.append(Removal("files", "", f"folder of {run.label}", str(folder), size_of(str(folder))))
     return found
@@ -203,13 +201,15 @@ def find_orphans(store: Store) -> list[Removal]:
     rows = _rows(store, "select run_uuid from runs union select model_id from logged_models")
     known = {row[0] for row in rows}
     used = {_local(place) for (place,) in _rows(store, "select artifact_location from experiments")}
-    found = [folder for folder in folders if folder not in used and _is_of_experiment(folder)]
+    # Not by its place alone: the database of a store that was moved or copied names other places.
+    found = [folder for folder in folders if folder not in used and _is_abandoned(folder, known)]
     found += [e for folder, e in inside if folder in used and _is_own(e.name) and e.name not in known]
     found += [entry for entry in models if entry.parent.parent in used and entry.name not in known]
     for folder in running:
-        state = read_state(folder)
+        state = outbox.read_state(folder)
         facts = state.get("facts", {})
-        if state.get("run") and state["run"] not in known and state_of(facts) == "dead":
+        is_ours = state.get("store") == hide(store.uri)  # runs of a server have their folders here, too
+        if is_ours and state["run"] not in known and state_of(facts) == "dead":
             found.append(folder)
     return [
         Removal("files", "", str(one.relative_to(store.artifacts.parent)), str(one), size_of(str(one))) for one in found
@@ -333,9 +333,10 @@ def _local(place: str) -> Path | None:
     return Path(place) if place.startswith("/") else None
 
 
-def _is_of_experiment(folder: Path) -> bool:
-    """Whether a folder holds nothing but runs and models."""
-    return all(_is_own(entry.name) or entry.name == MODELS for entry in folder.iterdir())
+def _is_abandoned(folder: Path, known: Collection[str]) -> bool:
+    """Whether a folder holds nothing but runs and models, none of which is known."""
+    entries = [entry for entry in folder.iterdir() if entry.name != MODELS]
+    return all(_is_own(one.name) and one.name not in known for one in (*entries, *(folder / MODELS).glob("*")))
 
 
 def _is_own(name: str) -> bool:

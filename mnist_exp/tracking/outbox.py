@@ -204,7 +204,10 @@ class Outbox:
 
     def _save(self) -> None:
         refused = [asdict(refusal) for refusal in self.refused]
-        state = {"run": self.run_id, "facts": self.facts, "sent": self._sent, "refused": refused}
+        state = {
+            "run": self.run_id, "store": hide(self._store.uri), "facts": self.facts, "sent": self._sent,
+            "refused": refused,
+        }  # fmt: skip
         temporary = self.folder / f"{STATE}.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.folder / STATE)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +104,42 @@ def test_a_run_goes_with_its_files_its_model_and_its_row(run_main, home, store):
     with pytest.raises(MlflowException):
         store.client.get_run(gone)
     assert_whole(home, store)
+
+
+def test_a_run_that_can_be_resumed_stays(run_main, home, store):
+    folder = home / "mlruns" / "running" / "stopped"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "state.json").write_text("{}")
+    stopped = make_run(store, "stopped", folder=str(folder))
+    store.client.update_run(stopped, status="KILLED")
+    status, _, err = run_main("runs", "rm", "stopped", "--yes")
+    assert status == 1
+    assert "because it can be resumed; remove it with --resumable" in err
+    assert folder.is_dir()
+    assert run_main("runs", "rm", "stopped", "--yes", "--resumable")[0] == 0
+    assert names(store) == set()
+
+
+def test_gc_in_a_store_that_was_moved_takes_nothing_for_an_orphan(run_main, home, store):
+    """Its database names the old places until `store move`."""
+    make_run(store, "kept")
+    moved = home.parent / f"{home.name}-moved"
+    shutil.copytree(home / "mlruns", moved / "mlruns")
+    status, out, _ = run_main("store", "gc", "--yes", "--folder", str(moved / "mlruns"))
+    assert (status, out) == (0, "nothing to remove\n")
+    assert models(moved) == models(home) == 1
+
+
+def test_gc_takes_the_folders_of_its_own_lost_runs_only(run_main, home, store):
+    """A run of a server has its folder here, too, and in it the only copy of what the server has not taken."""
+    make_run(store, "kept")
+    dead, running = {"pid": "999999999", "started": "1.0", "host": socket.gethostname()}, home / "mlruns" / "running"
+    for name, uri in (("ours", store.uri), ("of_a_server", "http://127.0.0.1:1"), ("older", None)):
+        (running / name).mkdir(parents=True)
+        state = {"run": "f" * 32, "facts": dead, "sent": 0, "refused": [], **({"store": uri} if uri else {})}
+        (running / name / "outbox.json").write_text(json.dumps(state))
+    assert run_main("store", "gc", "--yes")[0] == 0
+    assert sorted(one.name for one in running.iterdir()) == ["of_a_server", "older"]
 
 
 def test_a_dry_run_removes_nothing_and_a_no_neither(run_main, home, store, monkeypatch):

@@ -4,7 +4,6 @@ Complete trials are blue, pruned ones light blue, excluded ones grey; the best o
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import pandas as pd
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
 from mnist_exp.evaluation.page import draw_confusion, heading
-from mnist_exp.evaluation.plots import BLUE, INK, MUTED, ORANGE, shorten
+from mnist_exp.evaluation.plots import BLUE, INK, MUTED, ORANGE, shorten, shorten_all
 from mnist_exp.sweep.space import Choices, Parameter, Space
 from mnist_exp.tracking.stored_run import TrialRun
 
@@ -292,10 +291,9 @@ def _tooltips(*fields: str) -> list[alt.Tooltip]:
 
 
 def _axes(space: Space) -> dict[str, str]:
-    """The name of each parameter's axis: short, unless two would have the same."""
-    short = {parameter.name: shorten(parameter.name, LETTERS) for parameter in space.parameters}
-    taken = Counter(short.values())
-    return {name: label if taken[label] == 1 else name for name, label in short.items()}
+    """The name of each parameter's axis."""
+    names = [parameter.name for parameter in space.parameters]
+    return dict(zip(names, shorten_all(names, LETTERS), strict=True))
 
 
 def _place(parameter: Parameter, value: Any) -> float:
