@@ -201,8 +201,8 @@ class Sweep(Section):
     ] = None
     first: Annotated[list[str], Rule("must be a list of defaults, best, runs, sweeps and YAML files")] = []
     reuse: bool = False
-    confirm: Annotated[Annotated[int, Ge(2)] | None, Rule("must be null or at least 2")] = None
-    confirm_seeds: Annotated[int, Ge(2)] = 5
+    confirm: Annotated[Annotated[int, Ge(2)] | None, Rule("must be null or at least 2"), Flag.RESUME] = None
+    confirm_seeds: Annotated[int, Ge(2), Flag.RESUME] = 5
     patience: Annotated[Count | None, Flag.RESUME] = None
     max_consecutive_failures: Count
     trial_timeout: Annotated[Positive | None, Flag.RESUME]

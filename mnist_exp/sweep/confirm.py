@@ -23,6 +23,8 @@ from mnist_exp.tracking.sweep_run import SweepRun
 class Confirming:
     """Proposes the trainings of a race, and records them: the sampler and the recorder of an engine."""
 
+    has_queue = False
+
     def __init__(self, recorder: TrialRecorder, steering: Steering, candidates: Sequence[TrialRun]) -> None:
         self.recorder, self.steering = recorder, steering
         self.study, self.record = recorder.study, recorder.record

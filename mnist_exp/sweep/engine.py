@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -29,6 +29,10 @@ class Sampler(Protocol):
 
     def tell(self, number: int, score: float | None, pruned_at: int | None = None) -> None:
         """Takes the score of a trial; None: it failed. pruned_at: the epoch at which it was ended early."""
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether the next trial is one that somebody has chosen."""
 
 
 class Steering(Protocol):
@@ -168,6 +172,13 @@ class Engine:
         running = {running.proposal.number for running in self.running.values()}
         return running | {proposal.number for proposal, _ in self._retries}
 
+    def keep(self, begun: Collection[int]) -> None:
+        """Drops the trials that wait for a worker and have not begun. A sampler that does not know them proposes them.
+
+        begun: the numbers of the trials that have.
+        """
+        self._retries = deque(waiting for waiting in self._retries if waiting[0].number in begun)
+
     def abandon(self) -> Iterator[Job]:
         """Ends the running trials at once and yields their jobs: these trials stay pending."""
         while self.running:
@@ -211,14 +222,16 @@ class Engine:
             self.stop_reason = "stopped"
         elif self.settings.timeout is not None and time.monotonic() - self._begun > self.settings.timeout:
             self.stop_reason = "timeout"
-        elif self.settings.max_epochs is not None and self.epochs >= self.settings.max_epochs:
-            self.stop_reason = "epochs"
-        elif self.settings.patience is not None and self.idle >= self.settings.patience:
-            self.stop_reason = "patience"
         elif self._violations >= MOST_VIOLATIONS:
             self.stop_reason = "infeasible"
         elif len(self.failures) >= self.settings.max_consecutive_failures:
             self.stop_reason = "failures"
+        elif self._retries or self.pending or self.sampler.has_queue:
+            return False  # what has begun, or somebody has chosen, runs whatever the others have brought
+        elif self.settings.max_epochs is not None and self.epochs >= self.settings.max_epochs:
+            self.stop_reason = "epochs"
+        elif self.settings.patience is not None and self.idle >= self.settings.patience:
+            self.stop_reason = "patience"
         else:
             return False
         return True

@@ -136,8 +136,8 @@ def _search(
         engine = search(steering.study, record, tracking, executor, display, steering=steering)
         if steering.study.settings.confirm and engine.stop_reason not in ("stopped", "failures"):
             confirming = confirm(steering.study, record, tracking, executor, display, steering)
-            if confirming and confirming.stop_reason == "stopped":
-                engine.stop_reason = "stopped"
+            if confirming and confirming.stop_reason in ("stopped", "failures"):
+                engine.stop_reason, engine.failures = confirming.stop_reason, confirming.failures
         if engine.stop_reason == "stopped" or steering.close():
             return engine
 

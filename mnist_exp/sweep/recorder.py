@@ -13,6 +13,7 @@ from mnist_exp.sweep.constraints import find_violation
 from mnist_exp.sweep.display import SweepDisplay
 from mnist_exp.sweep.pruners import asha
 from mnist_exp.sweep.pruners.median import MedianPruner
+from mnist_exp.sweep.stored_values import OUTSIDE
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome, Proposal
 from mnist_exp.sweep.winner import rank
@@ -46,6 +47,7 @@ class TrialRecorder:
     step: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     _started: dict[int, str] = field(default_factory=dict)
+    _retried: bool = False
     _own_code: dict[frozenset[str], str | None] = field(default_factory=dict)  # by the targets of a config
     _time: float = 0.0  # at which the trial that was counted last has ended
 
@@ -191,8 +193,10 @@ class TrialRecorder:
             state = "infeasible"
         rung, status = asdict(proposal.rung) if proposal.rung else None, "FAILED" if outcome.failure else "FINISHED"
         run = fetch_run(self.record.store, self._started[number])
+        self._retried = self._retried or tags.SUPERSEDED in run.tags
+        excluded = outcome.violates or OUTSIDE * (not self.study.space.holds(proposal.values))
         trial = TrialRun(
-            run.id, number, proposal.values, rung, status, state, score, excluded=outcome.violates, ended=run.ended,
+            run.id, number, proposal.values, rung, status, state, score, excluded=excluded, ended=run.ended,
             tags=run.tags,
         )  # fmt: skip
         reused = "the result of another run" * (tags.REUSED in run.tags)
@@ -203,6 +207,11 @@ class TrialRecorder:
         self.step += 1
         self.record.log(metrics, self.step, when=self._time)
         return self.best is not None and self.best.number == number
+
+    def take_retried(self) -> bool:
+        """Whether somebody has asked, before the end of a trial was known here, that it runs again."""
+        retried, self._retried = self._retried, False
+        return retried
 
     def recount(self, study: Study, trials: Sequence[TrialRun]) -> None:
         """Counts again which trials have ended: the space has changed, or failed ones run again."""

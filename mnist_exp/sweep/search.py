@@ -25,6 +25,7 @@ from mnist_exp.sweep.trial import Job, Outcome, Proposal, Rung
 from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled, run_trial
 from mnist_exp.tracking import tags
+from mnist_exp.tracking.requests import asked_for_more
 from mnist_exp.tracking.stored_run import TrialRun, read_metric_history
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -61,9 +62,9 @@ class SteeredSearch:
         self.steering.direct(engine)
         display = self.recorder.display
         display.is_paused = engine.paused
-        if study := self.steering.take_change():
+        if study := self.steering.take_change(self.recorder.take_retried()):
             trials = study.trials(self.recorder.record)
-            self.recorder.recount(study, restore(engine, study, trials))
+            self.recorder.recount(study, restore(engine, study, trials, asked_for_more(self.recorder.record.fetch())))
             display.total = total(study, count_outside(study, trials))
 
     def has_changed(self) -> bool:
@@ -71,11 +72,13 @@ class SteeredSearch:
         return self.steering.has_changed
 
 
-def restore(engine: Engine, study: Study, trials: Sequence[TrialRun]) -> list[TrialRun]:
+def restore(engine: Engine, study: Study, trials: Sequence[TrialRun], asked: float) -> list[TrialRun]:
     """Puts an engine into the state that follows from the trials in the store, and returns those that have ended.
 
-    Trials that the engine runs have no end yet, whatever the store says: it tells their scores itself.
+    Trials that the engine runs have no end yet, whatever the store says: it tells their scores itself. asked: when
+    somebody asked for more trials, in seconds since 1970, from which on sweep.patience counts.
     """
+    engine.keep({trial.number for trial in trials})
     busy = engine.busy
     known = [replace(trial, outcome="pending") if trial.number in busy else trial for trial in trials]
     ended = [trial for trial in known if trial.outcome != "pending"]
@@ -92,7 +95,7 @@ def restore(engine: Engine, study: Study, trials: Sequence[TrialRun]) -> list[Tr
     engine.infeasible = sum(trial.outcome == "infeasible" for trial in ended)
     engine.epochs = sum(trial.trained_epochs for trial in ended)
     best = next(iter(rank(ended, study.objective)), None)
-    since = best.ended or 0.0 if best else 0.0
+    since = max(asked, best.ended or 0.0 if best else 0.0)
     engine.idle = sum((trial.ended or 0.0) > since for trial in ended if trial.outcome != "infeasible")
     engine.failures, engine.stop_reason = [], "done"
     return ended
@@ -117,7 +120,7 @@ def search(
     engine = Engine(
         study.settings, create_sampler(study), executor, work, recorder, steering=SteeredSearch(steering, recorder)
     )
-    recorder.recall(restore(engine, study, trials))
+    recorder.recall(restore(engine, study, trials, asked_for_more(record.fetch())))
     drive(engine, record, display, steering)
     return engine
 

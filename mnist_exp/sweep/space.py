@@ -66,6 +66,10 @@ class Numbers:
             numbers = [round(self.low + self.step * number, 12) for number in range(count)]
         return [round(number) for number in numbers] if self.whole else numbers
 
+    def index(self, value: float) -> int:
+        """Returns the place of the number of a range that is nearest to a value."""
+        return min(range(len(self.values)), key=lambda place: abs(self.values[place] - value))
+
 
 @dataclass(frozen=True)
 class Condition:

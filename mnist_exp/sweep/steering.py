@@ -6,7 +6,7 @@ what it changes is part of the sweep's record; the engine takes it over before i
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from mnist_exp.errors import ConfigError, Problem, TrackingError, UserError
 from mnist_exp.log import log_line
 from mnist_exp.sweep.engine import Engine
 from mnist_exp.sweep.feed import read_added
-from mnist_exp.sweep.space import Parameter, Space, Values
+from mnist_exp.sweep.samplers import create_sampler
+from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 from mnist_exp.sweep.stored_values import StoredTokens
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import read_parameter
@@ -54,6 +55,7 @@ class Steering:
         self.is_paused = self.is_stopping = self.is_ending = False
         self.has_changed = False
         self._closed = False
+        self._decided: dict[int, Accepted] = {}  # by request: what is not effective yet
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -69,16 +71,21 @@ class Steering:
             for asked in read_requests(sweep):
                 if asked.answer is None:
                     self._answer(asked.request)
+                elif asked.request.number in self._decided:  # the store was away before it was effective
+                    self._conclude(asked.request, asked.answer)
 
     def direct(self, engine: Engine) -> None:
         """Pauses, stops or ends an engine, as people have asked, or lets it go on."""
         engine.paused, engine.ending = self.is_paused, self.is_ending
         engine.stopping = engine.stopping or self.is_stopping
 
-    def take_change(self) -> Study | None:
-        """Returns the study if trials, space or settings have changed since the last call, else None."""
+    def take_change(self, otherwise: bool = False) -> Study | None:
+        """Returns the study if trials, space or settings have changed since the last call, else None.
+
+        otherwise: whether trials have changed as only the caller knows.
+        """
         with self._lock:
-            changed, self.has_changed = self.has_changed, False
+            changed, self.has_changed = self.has_changed or otherwise, False
             return self.study if changed else None
 
     def close(self) -> bool:
@@ -88,46 +95,48 @@ class Steering:
             return self._closed
 
     def _answer(self, request: Request) -> None:
-        change, study = Change(), None
         try:
             if request.number <= self.record.asked_before and request.kind in OF_A_PROCESS:
                 raise ConfigError(Problem("no process", f"ran the sweep when {request.by} asked to {request.kind}"))
-            accepted = HANDLERS[request.kind](self, request)
-            text, change, study = accepted.text, accepted.change, accepted.study
+            decided = HANDLERS[request.kind](self, request)
         except TrackingError:
             raise  # the store is away: the request waits
         except UserError as error:
-            text = "; ".join(str(error).splitlines())
-            self._write(request, Answer(False, text, self._generation, time.time()))
+            answer = self._refuse("; ".join(str(error).splitlines()))
         except Exception as error:  # whatever a config of the user's own raises must not end the sweep
-            text = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
-            self._write(request, Answer(False, text, self._generation, time.time()))
+            answer = self._refuse(f"failed: {type(error).__name__}: {' '.join(str(error).split())}")
         else:
-            written = self._write(request, Answer(True, text, self._generation, time.time(), change))
-            text = written.text
-            if written.accepted:
-                self._apply(request, change, study)
-        log_line(f"request {request.number} of {request.by}: {request}: {text}")
-        self.say("request", f"{request} ({request.by}): {text}")
+            answer = Answer(True, decided.text, self._generation, time.time(), decided.change)
+            self._decided[request.number] = decided
+        self._conclude(request, write_answer(self.record.store, self.record.id, request.number, answer))
+
+    def _refuse(self, text: str) -> Answer:
+        return Answer(False, text, self._generation, time.time())
 
     @property
     def _generation(self) -> int:
         return self.record.ownership.owner.generation
 
-    def _write(self, request: Request, answer: Answer) -> Answer:
-        return write_answer(self.record.store, self.record.id, request.number, answer)
+    def _conclude(self, request: Request, answer: Answer) -> None:
+        """Makes a request effective whose answer is written, and shows the answer."""
+        if answer.accepted:
+            self._apply(request, self._decided[request.number])
+        self._decided.pop(request.number, None)
+        log_line(f"request {request.number} of {request.by}: {request}: {answer.text}")
+        self.say("request", f"{request} ({request.by}): {answer.text}")
 
-    def _apply(self, request: Request, change: Change, study: Study | None) -> None:
-        """Makes an answered request effective. What is lost by a kill before, `SweepRun.take_over` does."""
-        self.record.apply({**asdict(change), "request": request.number})
+    def _apply(self, request: Request, decided: Accepted) -> None:
+        """Makes an accepted request effective. What is lost by a kill before, `SweepRun.take_over` does."""
+        change = decided.change
         for run_id in change.runs:
             self.record.supersede(run_id, f"the trial runs again, as {request.by} asked")
+        self.record.apply({**asdict(change), "request": request.number})
         if request.kind == "stop":
             self.is_stopping, self.is_ending = True, self.is_ending or bool(request.arguments.get("now"))
         elif request.kind in ("pause", "continue"):
             self.is_paused = request.kind == "pause"
-        if study:
-            self.study, self.has_changed = study, True
+        if decided.study:
+            self.study, self.has_changed = decided.study, True
         self.has_changed = self.has_changed or bool(change.runs)
 
     def _stop(self, request: Request) -> Accepted:
@@ -148,6 +157,7 @@ class Steering:
     def _more(self, request: Request) -> Accepted:
         settings, space, count = self.study.settings, self.study.space, int(request.arguments["count"])
         self._check_no_brackets("more")
+        self._check_epochs()
         if settings.max_trials is None:
             ends = "every combination was tried" if space.finite else "the epochs of sweep.max_epochs are trained"
             raise ConfigError(Problem("the sweep", f"has no number of trials that could grow: it ends when {ends}"))
@@ -158,6 +168,8 @@ class Steering:
                 rule = f"has {space.size} combinations, all of which are tried by then"
                 raise ConfigError(Problem("the space", rule, remedy="widen it"))
             note = f", of which the space allows {most}"
+        if settings.patience is not None:
+            note += ", and sweep.patience counts from here"
         return self._change_settings(f"up to {total} trials{note}", {"max_trials": total})
 
     def _add(self, request: Request) -> Accepted:
@@ -189,6 +201,7 @@ class Steering:
         self._check_no_brackets("widen")
         study = widen(self.study, request.arguments["words"], self.source)
         trials = self.study.trials(self.record)
+        create_sampler(study).restore(trials)  # raises for what must not get into the record
         left_out = [trial.number for trial in trials if not study.space.holds(trial.values)]
         name = RECORD.format(request.number)
         self.record.log_dict(study.space_record(), name)
@@ -200,12 +213,15 @@ class Steering:
             note = f"; the trials {shown} lie outside and may not win"
         taken = {trial.tags.get(tags.PROPOSED_BY) for trial in trials}
         waiting = [one for one in study.queue if one.source not in taken]
-        dropped = [one.source for one in waiting if not study.space.holds(one.values)]
-        settings, most = {}, study.settings.max_trials
-        if dropped:
+        fitted = {one.source for one in waiting if self.study.space.holds(one.values)}
+        fits = {one.source for one in waiting if study.space.holds(one.values)}
+        if dropped := sorted(fitted - fits):
             note += f"; {', '.join(dropped)} waited and does not fit any more, so it is left out"
-            added = sum(source.startswith(REQUEST) for source in dropped)
-            settings = {} if most is None else {"max_trials": most - added}
+        if regained := sorted(fits - fitted):
+            note += f"; {', '.join(regained)} was left out, fits again and runs next"
+        settings, most = {}, study.settings.max_trials
+        if most is not None and dropped != regained:
+            settings = {"max_trials": most + _count_added(regained) - _count_added(dropped)}
             study = replace(study, settings=study.settings.model_copy(update=settings))
         text = f"the next trials are chosen from the new space{note}{self._opened()}"
         return Accepted(text, Change(record=name, settings=settings), study)
@@ -218,6 +234,13 @@ class Steering:
         if self.study.algorithm == "hyperband":
             rule = f"is a Hyperband, whose brackets hold a fixed number of trials, so that it cannot take {kind!r}"
             raise ConfigError(Problem("the sweep", rule, remedy="start another sweep, with sweep.first=[this one]"))
+
+    def _check_epochs(self) -> None:
+        """Raises ConfigError if sweep.max_epochs lets no trial start that the sampler proposes."""
+        most = self.study.settings.max_epochs
+        if most is not None and sum(trial.trained_epochs for trial in self.study.trials(self.record)) >= most:
+            remedy = "resume it with a larger number, or null"
+            raise ConfigError(Problem("the sweep", f"has trained the {most} epochs of sweep.max_epochs", remedy=remedy))
 
     def _check_new(self, values: Values, trials: Sequence[TrialRun]) -> None:
         shown = format_value(values)
@@ -245,6 +268,11 @@ HANDLERS: Mapping[str, Callable[[Steering, Request], Accepted]] = {
 }
 
 
+def _count_added(sources: Iterable[str]) -> int:
+    """Returns how many trials of the queue somebody has added, each with a place of its own."""
+    return sum(source.startswith(REQUEST) for source in sources)
+
+
 def count_outside(study: Study, trials: Sequence[TrialRun]) -> int:
     """Returns how many trials lie outside of a space that was changed."""
     return sum(not study.space.holds(trial.values) for trial in trials)
@@ -265,6 +293,10 @@ def widen(study: Study, words: Sequence[str], source: Source) -> Study:
             raise ConfigError(Problem(parameters[place].name, "must be given once"))
         places.add(place)
         parameters[place] = read_parameter(parameters[place], text, source)
+        name, values = parameters[place].name, parameters[place].values
+        if not isinstance(values, Choices) and any(p.when and p.when.key == name for p in parameters):
+            rule = "must have choices, because others depend on it"
+            raise ConfigError(Problem(name, rule, text, f"write {name}=1,2 or choice(...)"))
     space = Space(tuple(parameters))
     ours = [override for override in study.overrides if not override.startswith(("hydra.", "hydra/"))]
     configs = TrialConfigs.compose(space, ours, source, study.configs.bases)

@@ -190,7 +190,11 @@ def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str,
     study = Study.from_record(record.record, record.store.whitelist)
     free = check_overrides(composed.overrides, OF_SWEEPS, "a resumed sweep", study.overrides)
     now = check_settings(composed).settings(Sweep)
-    own = sorted(key for key in free if key.startswith("sweep.") and key not in ("sweep.resume", "sweep.take_over"))
+    given = by_key(composed.overrides)
+    # A key that is repeated as it was typed last changes nothing, so that what people have asked for since is kept.
+    typed = by_key([*study.overrides, *(text for change in record.changes for text in change["overrides"])])
+    own = sorted(key for key in free if key.startswith("sweep.") and given[key] != typed.get(key))
+    own = [key for key in own if key not in ("sweep.resume", "sweep.take_over")]
     changed = {name: getattr(now, name) for name in (key.removeprefix("sweep.") for key in own)}
     settings = study.settings.model_copy(update=changed)
     if "save_best" not in changed:
@@ -200,7 +204,6 @@ def resume_study(record: SweepRun, composed: Composed) -> tuple[Study, dict[str,
     if digest != study.digest:
         rule = f"must have the digest {study.digest}, as when the sweep began"
         raise ConfigError(Problem("the data set", rule, digest, "restore that data, or start a new sweep"))
-    given = by_key(composed.overrides)
     return replace(study, settings=settings), {"overrides": [given[key] for key in own], "settings": changed}
 
 

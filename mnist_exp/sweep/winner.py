@@ -79,15 +79,13 @@ def score_winner(study: Study, record: SweepRun, trials: Sequence[TrialRun]) -> 
 
     Raises TrackingError, before the test set is opened, if the stored model is not the one that was trained.
     """
-    ranked, settings = rank(trials, study.objective), study.settings
+    ranked = rank(trials, study.objective)
     if not ranked:
         return None
-    best, why, candidates = ranked[0], "", list[Confirmed]()
-    if settings.confirm is not None:
-        given = ranked[: settings.confirm], record.confirmations(), settings.confirm_seeds, study.objective
-        if candidates := confirmed(*given):
-            best = candidates[0].trial
-            why = f", {candidates[0].mean:.4f} as the mean of {len(candidates[0].scores)} new seeds"
+    best, why, candidates = ranked[0], "", _confirm(study, record, ranked)
+    if candidates:
+        best = candidates[0].trial
+        why = f", {candidates[0].mean:.4f} as the mean of {len(candidates[0].scores)} new seeds"
     config, difference = _winning_config(study, record, best), None
     if not any(opening.metrics for opening in record.openings() if opening.model_run == best.model_run_id):
         difference = _open_test_set(config, record, best)
@@ -97,6 +95,22 @@ def score_winner(study: Study, record: SweepRun, trials: Sequence[TrialRun]) -> 
     opened = [(numbers.get(one.model_run), one.metrics.get("test/accuracy")) for one in openings]
     comment = f"Trial {best.number} of the sweep {study.name}: {study.objective.metric} {best.score:.4f}{why}."
     return Winner(best, test, config.experiment_file(comment), opened, difference, candidates)
+
+
+def _confirm(study: Study, record: SweepRun, ranked: Sequence[TrialRun]) -> list[Confirmed]:
+    """Returns the candidates of sweep.confirm, the winner first; none without it, or if there is only one trial.
+
+    Raises TrackingError if no new seed has confirmed the winner.
+    """
+    settings = study.settings
+    if settings.confirm is None or len(ranked) < 2:
+        return []
+    found = confirmed(ranked[: settings.confirm], record.confirmations(), settings.confirm_seeds, study.objective)
+    if not (found and found[0].scores):
+        rule = f"must have a score with a new seed, because of sweep.confirm={settings.confirm}"
+        remedy = "its trainings failed, and the test set was not opened; resume with sweep.confirm=null to do without"
+        raise TrackingError(Problem(f"trial {(found[0].trial if found else ranked[0]).number}", rule, remedy=remedy))
+    return found
 
 
 def save(winner: Winner, path: str) -> None:

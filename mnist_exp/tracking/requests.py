@@ -115,6 +115,12 @@ def is_paused(sweep: StoredRun) -> bool:
     return bool(states) and states[-1]
 
 
+def asked_for_more(sweep: StoredRun) -> float:
+    """Returns when a request for more or other trials was accepted last, in seconds since 1970; 0 if none was."""
+    answers = [one.answer for one in read_requests(sweep) if one.request.kind in ("more", "widen")]
+    return max((answer.when for answer in answers if answer and answer.accepted), default=0.0)
+
+
 def send_request(store: Store, sweep: StoredRun, kind: Kind, arguments: Mapping[str, Any]) -> Request:
     """Writes a request into the store. Raises TrackingError if it is too long or the store does not take it."""
     from mlflow.exceptions import MlflowException

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Metric, RunTag
 
+from mnist_exp.sweep.space import Choices, Parameter, Space
+from mnist_exp.sweep.stored_values import SPACE
+from mnist_exp.tracking.requests import Answer, Change, send_request, write_answer
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.sweep_run import SweepRun
 
@@ -72,6 +75,24 @@ def test_a_trial_that_runs_again_is_shown_as_running(run_main, store) -> None:
     trial(store, record, 0, host="two")
     _, out, _ = run_main("sweep", "status", "study")
     assert out.splitlines()[1:] == ["trials   0 of 10 ended", "running  1; 1 on two"]
+
+
+def test_trials_outside_of_a_smaller_space_count_beside_it(run_main, store) -> None:
+    large, small = (
+        {"space": SPACE.dump_python(Space((Parameter("seed", Choices(tuple(range(size))), "test"),)), mode="json")}
+        for size in (9, 4)
+    )
+    settings = {**FROZEN["settings"], "max_trials": None}
+    record = SweepRun.create(store, "digits", "study", {**FROZEN, **large, "settings": settings, "size": 9})
+    for number, seed in enumerate((8, 7, 6, 5, 1)):
+        run = record.create_trial(number, f"s-{number}", {"seed": seed}, None, "hash")
+        store.client.log_batch(run, [Metric("score", 0.9, 0, 0)])
+        store.client.set_terminated(run)
+    record.log_dict(small, "sweep-1.json")
+    send_request(store, record.run, "widen", {"words": ["seed=0,1"]})
+    write_answer(store, record.id, 1, Answer(True, "yes", 1, 0.0, Change(record="sweep-1.json")))
+    _, out, _ = run_main("sweep", "status", "study")
+    assert out.splitlines()[1] == "trials   5 of 8 ended: 5 complete"
 
 
 def test_a_sweep_that_has_just_begun_and_one_that_is_unknown(run_main, store) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 import mnist_exp
 from mnist_exp.errors import ConfigError, TrackingError, TrainingError
+from mnist_exp.sweep.confirm import confirm
 from mnist_exp.sweep.result import SweepResult
-from mnist_exp.tracking.find import list_runs
+from mnist_exp.sweep.trial import Job, Outcome
+from mnist_exp.tracking.find import SWEEPS, list_runs
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.stored_run import fetch_run
 
@@ -193,3 +195,20 @@ def test_the_best_are_trained_again_and_their_means_choose(sweep, store):
     assert len(list_runs(store, "tags.confirms IS NOT NULL")) == 6
     assert again.best.number == found.best.number
     assert "test/accuracy" not in runs[0].metrics
+
+
+@pytest.mark.parametrize(("most", "said"), [(2, "2 trials in a row failed: ValueError"), (9, "must have a score with")])
+def test_a_winner_that_no_new_seed_confirms_does_not_open_the_test_set(sweep, store, monkeypatch, most, said):
+    def fail(job: Job) -> Outcome:
+        raise ValueError("not with this seed")
+
+    given = ("model.dropout=0.0,0.2", "sweep.confirm=2", "sweep.confirm_seeds=2")
+    with monkeypatch.context() as patched:
+        patched.setattr(confirm, "__defaults__", (fail,))
+        with pytest.raises(TrainingError, match=said):
+            sweep(*given, f"sweep.max_consecutive_failures={most}")
+    (parent,) = list_runs(store, SWEEPS)
+    assert not [key for key in (*parent.params, *parent.metrics) if key.startswith(("test_set/", "test/"))]
+    found = mnist_exp.run_sweep("sweep.resume=latest", "sweep.confirm=null", quiet=True)
+    assert found.winner
+    assert not found.winner.confirmed

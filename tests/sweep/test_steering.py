@@ -1,24 +1,30 @@
 """What people ask of a sweep while it runs, answered between trials that train nothing."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from light_trials import light, study_of
+from spaces import parse
 from test_kills import Silent
 
 from mnist_exp.config.compose import PACKAGE_SOURCE
 from mnist_exp.config.schema import Tracking
+from mnist_exp.errors import TrackingError
 from mnist_exp.sweep.executors.base import Inline
 from mnist_exp.sweep.search import search
 from mnist_exp.sweep.steering import Steering
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.trial import Failure, Job, Outcome
+from mnist_exp.sweep.trial_configs import TrialConfigs
 from mnist_exp.sweep.winner import rank
 from mnist_exp.sweep.worker import Cancelled, is_cancelled
+from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.requests import Answer, Change, read_requests, send_request, write_answer
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_run import SweepRun
@@ -35,6 +41,7 @@ class Driven:
         self.record = SweepRun.create(self.store, "sweeps", "study", study.to_record())
         self.study, self.lines = study, list[str]()
         self.fails: set[int] = set()
+        self.executor = Inline()
 
     def send(self, kind: Any, **arguments: Any) -> None:
         send_request(self.store, self.record.run, kind, arguments)
@@ -53,7 +60,7 @@ class Driven:
         self.steering = Steering(self.study, self.record, PACKAGE_SOURCE, lambda label, text: self.lines.append(text))
         self.steering.begin()
         self.engine = search(
-            self.steering.study, self.record, self.tracking, Inline(), Silent(), self.work, self.steering
+            self.steering.study, self.record, self.tracking, self.executor, Silent(), self.work, self.steering
         )
         self.study = self.steering.study
         return self
@@ -393,3 +400,254 @@ def test_what_was_added_and_does_not_fit_any_more_is_said_and_gives_its_place_ba
     assert "; request/1 waited and does not fit any more, so it is left out" in sweep.answers()[1][1]
     assert len(sweep.trials()) == 6
     assert not any(trial.values["model.dropout"] == 0.05 for trial in sweep.trials())
+
+
+def test_what_fits_again_gets_its_place_back(driven):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 1:
+            sweep.send("add", words=["model.dropout=0.05"])
+            for low in (0.1, 0.11, 0.01):
+                sweep.send("widen", words=[f"model.dropout=interval({low},0.5)"])
+
+    sweep = driven(ask).run()
+    texts = [text for _, text in sweep.answers()]
+    assert ["request/1" in text for text in texts] == [False, True, False, True]
+    assert "; request/1 was left out, fits again and runs next" in texts[3]
+    assert len(sweep.trials()) == 7
+    assert sweep.trials()[2].values["model.dropout"] == 0.05
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
+def test_a_group_may_lose_the_choice_on_which_others_depend(tracking, algorithm):
+    section = {"optimizer": "adam,sgd", "when": {"optimizer=sgd": {"optimizer.momentum": "0.0,0.9"}}}
+    space = parse(section, "test", ["model.dropout=0.0,0.1,0.2"], {})
+    given = ("model.dropout=0.0,0.1,0.2", "optimizer=adam,sgd")
+    most = None if algorithm == "grid" else 8
+    study = replace(study_of(algorithm, max_trials=most), configs=TrialConfigs.compose(space, given))
+    study = replace(study, overrides=given)
+    sweep = Driven(study, tracking, once_at(6, "widen", words=["optimizer=adam,rmsprop"])).run()
+    assert sweep.answers()[0][0], sweep.answers()
+    trials = sweep.trials()
+    assert all(trial.values["optimizer"] != "sgd" for trial in trials[7:])
+    assert len(sweep.resume().trials()) == len(trials)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
+def test_choices_may_become_a_range_that_writes_them_otherwise(driven, algorithm):
+    words = ["model.dropout=range(0.0,0.5,0.1)"]
+    sweep = driven(once_at(3, "widen", words=words), algorithm, "model.dropout=0,0.1,0.2", max_trials=9)
+    sweep.run()
+    assert sweep.answers()[0][0], sweep.answers()
+    trials = sweep.trials()
+    assert not any(trial.excluded for trial in trials)
+    assert len({str(sorted(trial.values.items())) for trial in trials}) == len(trials) == 9
+    assert len(sweep.resume().trials()) == 9
+
+
+def test_what_others_depend_on_keeps_choices(tracking):
+    section = {"when": {"seed=1": {"model.dropout": "0.0,0.9"}}}
+    configs = TrialConfigs.compose(parse(section, "test", ["seed=0,1"], {}), ("seed=0,1",))
+    study = replace(study_of("random", max_trials=3), configs=configs, overrides=("seed=0,1",))
+    sweep = Driven(study, tracking, once_at(1, "widen", words=["seed=range(0,4)"])).run()
+    assert not sweep.answers()[0][0]
+    assert "seed must have choices, because others depend on it" in sweep.answers()[0][1]
+
+
+def test_a_space_that_the_sampler_cannot_take_is_refused(driven, monkeypatch):
+    ask = once_at(2, "widen", words=["model.dropout=interval(0.1,0.5)"])
+    sweep = driven(ask)
+
+    def fail(study):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("mnist_exp.sweep.steering.create_sampler", fail)
+    assert sweep.run().answers() == [(False, "failed: ValueError: a bug")]
+    assert len(sweep.resume().trials()) == 6
+
+
+class Late(Inline):
+    """An executor that tells the end of one trial some looks after it: requests are brought in meanwhile."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.looks = number, 3
+
+    def submit(self, fn: Any, job: Job) -> Any:
+        future = super().submit(fn, job)
+        if job.number != self.number or not self.looks:
+            return future
+        self.held, self.outcome = Future(), future.result()
+        return self.held
+
+    def refresh(self) -> None:
+        if hasattr(self, "held") and self.looks:
+            self.looks -= 1
+            if not self.looks:
+                self.held.set_result(self.outcome)
+
+
+def test_a_trial_that_runs_while_it_is_left_outside_is_not_the_best(driven):
+    """Its score, with a dropout near 0.2, would be the highest."""
+    best = []
+
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 2 and not best:
+            sweep.send("widen", words=["model.dropout=interval(0.5,0.9)"])
+            best.append(sweep.trials()[2].run_id)
+
+    sweep = driven(ask, "tpe")
+    sweep.executor = Late(2)
+    sweep.run()
+    recorded = sweep.record.fetch().metrics
+    inside = [trial.score for trial in sweep.trials() if not trial.excluded]
+    assert len(inside) == 3
+    assert recorded["best/score"] == max(inside)
+    assert all(trial.score == -math.inf for trial in list(sweep.engine.sampler.trials.values())[:3])
+
+
+class Cut:
+    """A call to the store of which the first one loses its request or its reply."""
+
+    def __init__(self, real: Callable[..., Any], lost: str) -> None:
+        self.real, self.lost = real, lost
+
+    def __call__(self, *arguments: Any) -> Any:
+        lost, self.lost = self.lost, ""
+        if lost == "request":
+            raise TrackingError("the store is away")
+        result = self.real(*arguments)
+        if lost == "reply":
+            raise TrackingError("the reply was lost")
+        return result
+
+
+@pytest.mark.parametrize("lost", ["request", "reply"])
+def test_an_answer_is_obeyed_once_also_if_the_store_was_away(driven, monkeypatch, lost):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 3:
+            monkeypatch.setattr("mnist_exp.sweep.steering.write_answer", Cut(write_answer, lost))
+            with pytest.raises(TrackingError):
+                sweep.send("more", count=2)
+            sweep.steering.look(sweep.record.fetch())
+            sweep.steering.look(sweep.record.fetch())
+
+    sweep = driven(ask).run()
+    assert sweep.answers() == [(True, "up to 8 trials")]
+    assert len(sweep.trials()) == 8
+    assert len(sweep.lines) == 1
+
+
+def test_a_retry_is_obeyed_also_if_the_store_was_away_after_the_answer(driven, monkeypatch):
+    def ask(number: int, sweep: Driven) -> None:
+        if number == 3 and sweep.fails:
+            sweep.fails = set()
+            monkeypatch.setattr(sweep.record, "supersede", Cut(sweep.record.supersede, "request"))
+            with pytest.raises(TrackingError):
+                sweep.send("retry", trials=[1])
+            sweep.steering.look(sweep.record.fetch())
+
+    sweep = driven(ask, max_consecutive_failures=9)
+    sweep.fails = {1}
+    assert [trial.outcome for trial in sweep.run().trials()] == ["complete"] * 6
+
+
+def test_a_failed_trial_that_the_engine_still_holds_runs_again(driven):
+    """Its run has failed in the store, but its worker has not said so."""
+    sweep = driven(max_consecutive_failures=9)
+    sweep.fails = {1}
+    sweep.executor = Late(1)
+    real, sent = sweep.work, []
+
+    def work(job: Job) -> Outcome:
+        outcome = real(job)
+        if outcome.failure and not sent:
+            sent.append(job.number)
+            sweep.fails = set()
+            sweep.send("retry", trials=[1])
+        return outcome
+
+    sweep.work = work
+    sweep.run()
+    assert sweep.answers() == [(True, "trial 1 will run again")]
+    assert [trial.outcome for trial in sweep.trials()] == ["complete"] * 6
+    metrics = sweep.record.fetch().metrics
+    assert (metrics["trials/scored"], metrics["trials/failed"]) == (6, 0)
+
+
+@pytest.mark.parametrize("kind", ["more", "add", "retry"])
+def test_what_is_asked_of_a_sweep_that_patience_has_ended_runs(driven, kind):
+    sweep = driven(max_trials=60, patience=4, max_consecutive_failures=9)
+    sweep.fails = {2}
+    sweep.run()
+    assert sweep.engine.stop_reason == "patience"
+    before, sweep.fails = len(sweep.trials()), set()
+    arguments = {"more": {"count": 3}, "add": {"words": ["model.dropout=0.499"]}, "retry": {"trials": [2]}}[kind]
+    send_request(sweep.store, sweep.record.run, kind, arguments)
+    trials = sweep.resume().trials()
+    assert sweep.answers()[0][0]
+    if kind == "more":
+        assert len(trials) > before
+    elif kind == "add":
+        assert trials[before].values["model.dropout"] == 0.499
+    else:
+        assert trials[2].outcome == "complete"
+
+
+@pytest.mark.parametrize("kind", ["add", "retry"])
+def test_what_is_asked_of_a_sweep_whose_epochs_are_trained_runs(driven, kind):
+    sweep = driven(max_trials=60, max_epochs=7, max_consecutive_failures=9)
+    sweep.fails = {0}
+    sweep.run()
+    assert sweep.engine.stop_reason == "epochs"
+    before, sweep.fails = len(sweep.trials()), set()
+    arguments = {"add": {"words": ["model.dropout=0.499"]}, "retry": {"trials": [0]}}[kind]
+    send_request(sweep.store, sweep.record.run, kind, arguments)
+    trials = sweep.resume().trials()
+    assert len(trials) == before + (kind == "add")
+    assert trials[-1 if kind == "add" else 0].outcome == "complete"
+
+
+def test_more_trials_need_epochs_to_train_them(driven):
+    sweep = driven(max_trials=60, max_epochs=7).run()
+    send_request(sweep.store, sweep.record.run, "more", {"count": 3})
+    before = len(sweep.trials())
+    assert len(sweep.resume().trials()) == before
+    said = "the sweep has trained the 7 epochs of sweep.max_epochs; resume it with a larger number, or null"
+    assert sweep.answers() == [(False, said)]
+
+
+class Leaving(Inline):
+    """An executor whose only worker leaves while a trial runs, and comes back when it is let in."""
+
+    width = 1
+
+    def refresh(self) -> None:
+        self.looks = getattr(self, "looks", 0) + 1
+        if self.looks == self.back:
+            self.width = 1
+
+    back = 0
+
+    def submit(self, fn: Any, job: Job) -> Any:
+        future = super().submit(fn, job)
+        if job.number == 2 and not self.back:
+            self.width, self.back = 0, self.looks + 3
+        return future
+
+
+def test_a_request_while_there_is_no_worker_doubles_no_trial(driven):
+    """The next trial waits for a worker and has no run yet."""
+    sweep = driven()
+    executor = Leaving()
+
+    def refresh() -> None:
+        Leaving.refresh(executor)
+        if executor.back and executor.looks == executor.back - 1:
+            sweep.send("more", count=2)
+
+    executor.refresh = refresh
+    sweep.executor = executor
+    sweep.run()
+    runs = [run.tags["trial"] for run in list_runs(sweep.store, "tags.kind = 'trial'")]
+    assert sorted(runs) == sorted(set(runs))
+    assert len(runs) == 8

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ class Recorded:
     store = SimpleNamespace(whitelist=ExecutionWhitelist())
 
     record: dict[str, Any]
+    changes: Sequence[dict[str, Any]] = ()
 
 
 LOSS = ["sweep.objective=val/loss", "sweep.direction=min"]
@@ -52,14 +54,14 @@ def refusal(*overrides: str, space: dict[str, Any] | None = None) -> str:
     return str(refused.value)
 
 
-def recorded(study: Study) -> Recorded:
-    return Recorded(json.loads(json.dumps(study.to_record())))
+def recorded(study: Study, changes: Sequence[dict[str, Any]] = ()) -> Recorded:
+    return Recorded(json.loads(json.dumps(study.to_record())), changes)
 
 
-def again(study: Study, *overrides: str) -> Study:
-    """The study as `sweep.resume=latest` finds it, with these overrides beside it."""
+def again(study: Study, *overrides: str, changes: Sequence[dict[str, Any]] = ()) -> Study:
+    """The study as `sweep.resume=latest` finds it, with these overrides beside it. changes: before."""
     given = ["sweep.resume=latest", *overrides]
-    return resume_study(recorded(study), parent(given))[0]  # type: ignore[arg-type]
+    return resume_study(recorded(study, changes), parent(given))[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +325,16 @@ def test_a_resumed_sweep_may_go_on_longer_elsewhere(study: Study) -> None:
     )
     assert longer.to_record() | {"settings": None} == study.to_record() | {"settings": None}
     assert again(longer).settings == settings
+
+
+def test_a_key_that_is_repeated_as_it_was_typed_last_undoes_nothing() -> None:
+    study = defined(*INTERVAL, "sweep.max_trials=4")
+    grown = replace(study, settings=study.settings.model_copy(update={"max_trials": 9}))  # as somebody asked
+    assert again(grown, *study.overrides).settings.max_trials == 9
+    assert again(grown, *INTERVAL, "sweep.max_trials=5").settings.max_trials == 5
+    between = [{"overrides": ["sweep.max_trials=7"]}, {"overrides": []}]
+    assert again(grown, "sweep.max_trials=7", changes=between).settings.max_trials == 9
+    assert again(grown, *study.overrides, changes=between).settings.max_trials == 4
 
 
 def test_a_resumed_sweep_needs_an_end_as_well(study: Study) -> None:

@@ -76,7 +76,7 @@ class Progress:
 
 def read_progress(store: Store, wanted: str) -> Progress:
     """Returns the progress of a sweep. wanted: its id, its name or `latest`. Raises TrackingError if it is unknown."""
-    from mnist_exp.sweep.stored_values import judge, read_stored_space
+    from mnist_exp.sweep.stored_values import OUTSIDE, judge, read_stored_space
     from mnist_exp.sweep.winner import rank
 
     sweep = SweepRun.find(store, wanted)
@@ -86,8 +86,11 @@ def read_progress(store: Store, wanted: str) -> Progress:
     ended = [trial for trial in trials if trial.outcome != "pending"]
     best = next(iter(rank(ended, objective)), None)
     running = {trial.number: trial.tags.get(tags.HOST, "?") for trial in trials if _is_running(trial)}
-    counted = space.parameters and space.finite and sweep.record.get("algorithm") != "hyperband"
-    size = sweep.record.get("size", space.size if counted else None)
+    if sweep.record.get("algorithm") == "hyperband":
+        size = sweep.record.get("size")
+    else:
+        outside = sum(trial.excluded == OUTSIDE for trial in trials)
+        size = space.size + outside if space.parameters and space.finite else None
     total, left = min((most for most in (size, settings["max_trials"]) if most is not None), default=None), None
     if total and ended and running:
         left = sum(trial.seconds for trial in ended) / len(ended) * (total - len(ended)) / len(running)

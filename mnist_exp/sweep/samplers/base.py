@@ -36,7 +36,8 @@ class Sampler(keras_tuner.Oracle):
         self.queue: deque[Queued] = deque()  # taken before anything is drawn
         self.sources: dict[str, str] = {}  # of the trials from the queue, by their id
         self._outside: set[str] = set()  # trials outside of a space that was changed
-        self._choices = {p.name: p.grid for p in space.parameters if p.values.enumerable}
+        self._allowed = {p.name: p.values for p in space.parameters if p.values.enumerable}
+        self._choices = {name: allowed.values for name, allowed in self._allowed.items()}
         self._codes = {
             name: {format_value(value): code for code, value in enumerate(values)}
             for name, values in self._choices.items()
@@ -62,10 +63,15 @@ class Sampler(keras_tuner.Oracle):
         trial = self.trials[_id(number)]
         if pruned_at is not None:
             self.pruned_at[trial.trial_id] = pruned_at
-        failed = score is None or math.isnan(score)
+        failed = score is None or math.isnan(score) or trial.trial_id in self._outside
         self.update_trial(trial.trial_id, {SCORE: self._worst if failed else score})
         trial.status = "COMPLETED"
         self.end_trial(trial)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether the next trial is one that somebody has chosen."""
+        return bool(self.queue)
 
     def restore(self, trials: Iterable[TrialRun]) -> None:
         """Puts a new sampler into the state it had after these trials."""
@@ -131,7 +137,12 @@ class Sampler(keras_tuner.Oracle):
         return Proposal(int(trial.trial_id), values, source=source)
 
     def _encode(self, values: Mapping[str, Any]) -> Values:
-        return {k: self._codes[k][format_value(v)] if k in self._codes else v for k, v in values.items()}
+        return {k: self._code(k, v) if k in self._codes else v for k, v in values.items()}
+
+    def _code(self, name: str, value: Any) -> int:
+        """Returns the place of a value. A number that was a choice, of a range since, need not be written as there."""
+        code = self._codes[name].get(format_value(value))
+        return self._allowed[name].index(value) if code is None else code
 
     def _decode(self, codes: Mapping[str, Any]) -> Values:
         return {k: self._choices[k][v] if k in self._choices else v for k, v in codes.items()}
@@ -170,7 +181,9 @@ def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
     choices = {p.name: p.values for p in space.parameters if isinstance(p.values, Choices)}
     for parameter in space.parameters:
         when, name, allowed = parameter.when, parameter.name, parameter.values
-        codes = [choices[when.key].index(value) for value in when.values] if when else []
+        codes = [choices[when.key].index(one) for one in when.values if one in choices[when.key]] if when else []
+        if when and not codes:
+            continue  # the space was changed and lacks the values that the condition names
         with made.conditional_scope(when.key, codes) if when else nullcontext():
             if isinstance(allowed, Choices) or allowed.enumerable:
                 made.Choice(name, list(range(len(allowed.values))))
