@@ -40,8 +40,10 @@ def kaggle(folder: Path) -> None:
     digits = load_digits()
     tiles = [Image.fromarray((tile * 15).astype(np.uint8)).resize((28, 28)) for tile in digits.images[:300]]
     rows = [[label, *np.asarray(tile).ravel()] for label, tile in zip(digits.target, tiles, strict=False)]
-    header = ",".join(["label", *(f"pixel{place}" for place in range(784))])
-    (folder / "train.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    header = ["label", *(f"pixel{place}" for place in range(784))]
+    for name, first in (("train.csv", 0), ("test.csv", 1)):  # the second without the labels
+        lines = [",".join(map(str, row[first:])) for row in (header, *rows)]
+        (folder / name).write_text("\n".join(lines) + "\n")
 
 
 def photos(folder: Path) -> None:
@@ -78,3 +80,7 @@ def test_every_command_works(page: str, prepare, installed: Path, tmp_path: Path
         assert "Traceback" not in done.stderr
         ran += 1
     assert ran >= 6
+    if page == "kaggle.md":
+        lines = (tmp_path / "submission.csv").read_text().splitlines()
+        assert lines[0] == "ImageId,Label"
+        assert [line.partition(",")[0] for line in lines[1:]] == [str(number) for number in range(1, 301)]

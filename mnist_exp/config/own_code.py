@@ -81,9 +81,27 @@ def import_own_objects(places: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def frozen_part(model: "keras.Model") -> "keras.Model | None":
+    """Returns the net within a model that is not trained; None if there is none."""
+    return next((layer for layer in model.layers if hasattr(layer, "layers") and not layer.trainable), None)
+
+
 def _reusing(known: "keras.Model") -> type:
-    """Returns a class of nets for Keras to load: one with the config of a known net has the layers of that net."""
+    """Returns a class of nets for Keras to load: in the place of one with the config of a known net stands this net."""
     import keras
+
+    class Known(keras.layers.Layer):
+        """Answers as the known net, but has no weights, so that Keras reads none for it."""
+
+        built = True
+
+        def compute_output_spec(self, images: Any, training: Any = None, mask: Any = None) -> "keras.KerasTensor":
+            return keras.KerasTensor((images.shape[0], *known.output_shape[1:]), known.outputs[0].dtype)
+
+        def call(self, images: Any, training: Any = None, mask: Any = None) -> Any:
+            return known(images, training=False)
+
+    Known.__name__ = type(known).__name__  # Keras counts classes by their names to find the weights of each layer
 
     def normalize(config: Any) -> str:
         return re.sub(r', "shared_object_id": \d+', "", json.dumps(config, sort_keys=True, default=repr))
@@ -93,9 +111,8 @@ def _reusing(known: "keras.Model") -> type:
     class Functional(keras.Model):
         @classmethod
         def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-            same = config.get("name") == known.name and normalize(config) == wanted
-            if same:  # a net of the same layers, but not yet connected with anything
-                return keras.Model(known.inputs, known.outputs, name=known.name)
+            if config.get("name") == known.name and normalize(config) == wanted:
+                return Known(name=known.name, trainable=False)
             return keras.Model.from_config(config, custom_objects)
 
     return Functional
@@ -153,8 +170,8 @@ def _imports(module: str, file: Path) -> Iterator[str]:
 def load_keras(path: Path, objects: Mapping[str, Any], known: "keras.Model | None" = None) -> "keras.Model":
     """Loads a `.keras` file that names these objects. Keras refuses Lambda layers and objects that it does not know.
 
-    known: a net whose layers take the place of those of one with the same config in the file, and get its weights.
-    Building a large one takes longer than reading it.
+    known: a frozen net that takes the place of one with the same config in the file, whose weights are not read.
+    Building a large net and reading it take longer than the training of a head.
     """
     import keras
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from mnist_exp.config.own_code import (
     find_own_objects,
+    frozen_part,
     import_own_objects,
     in_stored_form,
     load_keras,
@@ -70,8 +71,7 @@ def write_model(folder: Path, model: "keras.Model", metadata: Mapping[str, Any])
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )
     _add_code(folder, description, places)
-    frozen = next((layer for layer in model.layers if hasattr(layer, "layers") and not layer.trainable), None)
-    return load_keras(folder / KERAS_FILE, objects, frozen)
+    return load_keras(folder / KERAS_FILE, objects, frozen_part(model))
 
 
 def _add_code(folder: Path, description: "Model", places: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,6 +31,7 @@ SUM = 1e-2  # how far the probabilities of an image may be from a sum of 1: a so
 CLOSE = 1e-3  # the largest difference of a probability after loading: the new process has no GPU
 WRAP = "inputs = keras.Input(image_shape); return keras.Model(inputs, net(inputs))"
 _loaded: set[str] = set()  # code that a new process has loaded
+_answers: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()  # of frozen nets, for some images
 
 
 def check_model(model: Any, images: np.ndarray, classes: int, folder: Path) -> None:
@@ -46,7 +48,9 @@ def check_model(model: Any, images: np.ndarray, classes: int, folder: Path) -> N
     from mnist_exp.training.varying import is_of_keras
 
     if (frozen := FrozenNet.of(model)) and all(map(is_of_keras, frozen.features._flatten_layers())):
-        model, few = frozen.head, np.asarray(frozen.features(few, training=False))  # Keras can save and load the rest
+        if frozen.features not in _answers:  # trials share this net
+            _answers[frozen.features] = np.asarray(frozen.features(few, training=False))
+        model, few = frozen.head, _answers[frozen.features]  # Keras can save and load the rest
     with _same_random_numbers():
         answers = np.asarray(model(few, training=False), np.float64)
         check_answers(answers)

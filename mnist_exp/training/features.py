@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ FEATURES, HEAD = "features", "head"  # the names of the two nets
 LIMIT = 2 * 2**30  # bytes of the folder
 BATCH = 64  # images
 DIGEST = 32  # bytes before the array in a file
+_digests: WeakKeyDictionary[keras.Model, bytes] = WeakKeyDictionary()  # of frozen nets
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,19 @@ class FrozenNet:
 
     def replace_images(self, splits: Splits) -> Splits:
         """Returns the data with the features of each image, float32 (n, features), in its place."""
+        if self.features not in _digests:  # trials share this net, which nobody changes
+            _digests[self.features] = self._digest()
         return replace(splits, train=self._replace(splits.train), validation=self._replace(splits.validation))
 
-    def _replace(self, part: ImageSet) -> ImageSet:
+    def _digest(self) -> bytes:
         parts = self.features.get_config(), keras.__version__
         made_of = hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode())
         for weight in self.features.get_weights():
             made_of.update(np.ascontiguousarray(weight).data)
-        made_of.update(b"".join(part.digests))
+        return made_of.digest()
+
+    def _replace(self, part: ImageSet) -> ImageSet:
+        made_of = hashlib.sha256(_digests[self.features] + b"".join(part.digests))
         found = keep(self.folder, made_of.hexdigest(), lambda: self._compute(part.images))
         return replace(part, images=found)
 
