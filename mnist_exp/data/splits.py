@@ -113,6 +113,8 @@ def split(dataset: Dataset, settings: Split) -> Splits:
     _check_training(dataset, settings, train, validated, tested)
     if not folds and (count := int(np.isin(validated.digests, train.digests).sum())):
         repeated["train and validation"] = count
+    if folds and (count := _count_in_two(train.digests, folds)):
+        repeated["two folds"] = count
     notes = [*dataset.notes, *describe_classes(train.labels, dataset.class_names)]
     if not dataset.curated:
         notes += _describe_near_copies(train, validated, tested, folds)
@@ -272,9 +274,15 @@ def _draw(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Returns the places of the images of each fold, sorted: each class in proportion, and groups whole."""
+    """Returns the places of the images of each fold, sorted: each class in proportion, and groups whole.
+
+    Images with the same pixels are in the same fold, unless they are in different groups.
+    """
     from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
+    if images.groups is None and len(first := np.unique(images.digests, return_index=True)[1]) < len(images):
+        folds = _draw_folds(images[first := np.sort(first)], count, seed)  # one image of each kind, in their order
+        return tuple(np.flatnonzero(np.isin(images.digests, images.digests[first[chosen]])) for chosen in folds)
     counts = np.bincount(images.labels)
     most = len(images) if images.groups is None else len(np.unique(images.groups))
     if count > most:
@@ -285,6 +293,12 @@ def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ..
         kind = KFold  # a class has too few images to be in every fold
     drawn = kind(count, shuffle=True, random_state=seed).split(images.labels, images.labels, images.groups)
     return tuple(np.sort(chosen) for _, chosen in drawn)
+
+
+def _count_in_two(digests: np.ndarray, folds: Sequence[np.ndarray]) -> int:
+    """Returns how many images have a copy in another fold."""
+    inside = Counter(digest for chosen in folds for digest in np.unique(digests[chosen]).tolist())
+    return sum(inside[digest] > 1 for digest in digests.tolist())
 
 
 def _missed(labels: np.ndarray, rest: np.ndarray, chosen: np.ndarray) -> int:

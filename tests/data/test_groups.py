@@ -100,6 +100,25 @@ def test_every_image_is_in_one_fold(patients: int | None) -> None:
             assert np.abs(shares[0] - shares[1]).max() < 0.06
 
 
+@pytest.mark.parametrize(("patients", "in_two"), [(None, 0), (40, 60)])
+def test_copies_are_in_one_fold_or_counted(patients: int | None, in_two: int) -> None:
+    """Each of 30 images comes twice; of patients, the two are of different ones."""
+    once = images(150)
+    whole = once[np.concatenate([np.arange(150), np.arange(30)])]
+    if patients:
+        whole = replace(whole, groups=np.arange(180) % patients)
+    splits = cut(whole, test=images(160)[np.arange(150, 160)], folds=5)
+    places = np.sort(np.concatenate(splits.folds))
+    assert places.tolist() == list(range(180))
+    found = 0
+    for number in range(1, 6):
+        fold = splits.fold(number)
+        found += int(np.isin(fold.validation.digests, fold.train.digests).sum())
+    assert found == splits.repeated.get("two folds", 0)
+    assert found <= in_two
+    assert (found == 0) == (patients is None)
+
+
 def test_validation_images_of_the_data_set_are_in_folds_too() -> None:
     whole = images(120)
     splits = cut(whole[np.arange(80)], validation=whole[np.arange(80, 120)], test=images(30), folds=4)
