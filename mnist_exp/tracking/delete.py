@@ -18,7 +18,7 @@ from mnist_exp.tracking.store import Store, local_database, store_errors
 
 
 def remove(store: Store, removals: Sequence[Removal]) -> None:
-    """Removes these. Each step can be repeated after a kill.
+    """Removes these; files outside of the store stay. Each step can be repeated after a kill.
 
     removals: a run stands before the runs that are its parts.
     """
@@ -32,7 +32,8 @@ def remove(store: Store, removals: Sequence[Removal]) -> None:
                 with _ignoring_missing():
                     calls[one.kind](one.id)
         for one in removals:
-            remove_files(one.place)
+            if not one.outside:
+                remove_files(one.place)
         if local_database(store.uri) is None:
             return
         backend = store.client._tracking_client.store

@@ -38,12 +38,16 @@ DELETED, RESUMABLE = "deleted", "can be resumed"
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to remove. kind: a run, a model, or files without either. place: of its files."""
+    """Something to remove. kind: a run, a model, or files without either. place: of its files.
+
+    outside: whether its files lie outside of the store, so that they stay.
+    """
 
     kind: Literal["run", "model", "files"]
     id: str
     name: str = field(compare=False)
     place: str
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,10 @@ def removals_of(store: Store, runs: Iterable[StoredRun]) -> list[Removal]:
     with store_errors(store.uri):
         for run in runs:
             place = store.client.get_run(run.id).info.artifact_uri
-            found.append(Removal("run", run.id, run.label, place))
+            found.append(Removal("run", run.id, run.label, place, is_outside(store, place)))
             found += _models_of(store, run)
             folder = run.tags.get(tags.FOLDER)
-            if folder and _is_of(run, Path(folder)):
+            if folder and _is_of(store, run, Path(folder)):
                 found.append(Removal("files", "", f"folder of {run.label}", folder))
     return found
 
@@ -171,10 +175,10 @@ def find_deleted(protection: Protection) -> list[Removal]:
             del wholes[one]
     with store_errors(store.uri):
         places = {one: store.client.get_run(one).info.artifact_uri for one in gone}
-    removals = [Removal("run", one, gone[one].label, place) for one, place in places.items()]
+    removals = [Removal("run", one, gone[one].label, place, is_outside(store, place)) for one, place in places.items()]
     for model_id, source, place, stage in _model_rows(store):
         if source in gone or (stage == DELETED and source not in protection.versions):
-            removals.append(Removal("model", model_id, model_id, place))
+            removals.append(Removal("model", model_id, model_id, place, is_outside(store, place)))
     return removals
 
 
@@ -203,8 +207,24 @@ def find_orphans(store: Store) -> list[Removal]:
     return [Removal("files", "", str(one.relative_to(store.artifacts.parent)), str(one)) for one in found]
 
 
+def is_outside(store: Store, place: str) -> bool:
+    """Whether files of a local store are not its own, as in a copy whose database names the places of the first store.
+
+    They are its own if its database lies in a folder around them, and no other store between them.
+    """
+    database = local_database(store.uri)
+    if database is None:
+        return False
+    folder = local_folder(place)
+    around = folder.parents if folder else ()
+    nearest = next((one for one in around if (one / database.name).is_file()), None)
+    return nearest is None or not nearest.samefile(database.parent)
+
+
 def size_of(removal: Removal) -> int:
     """Returns the bytes of the files that go: in a folder, or at an address that the artifact API lists."""
+    if removal.outside:
+        return 0
     folder = local_folder(removal.place)
     if folder is not None:
         return sum(os.lstat(Path(parent) / name).st_size for parent, _, names in os.walk(folder) for name in names)
@@ -231,17 +251,21 @@ def _sizes(repository: Any, path: str | None) -> Iterator[int]:
             yield file.file_size or 0
 
 
-def _is_of(run: StoredRun, folder: Path) -> bool:
-    """Whether a folder below running/ is that of a run."""
+def _is_of(store: Store, run: StoredRun, folder: Path) -> bool:
+    """Whether a folder below running/ is that of a run of this store."""
     state = outbox.read_state(folder)
-    return folder.parent.name == RUNNING and state.get("run") == run.id
+    is_ours = state.get("store") == hide(store.uri) or not is_outside(store, str(folder))
+    return folder.parent.name == RUNNING and state.get("run") == run.id and is_ours
 
 
 def _models_of(store: Store, run: StoredRun) -> list[Removal]:
     """The models of a run that are not marked as deleted."""
     models = store.client.search_logged_models([run.experiment_id], f"source_run_id = '{run.id}'")
     places = {model.model_id: str(model.artifact_location) for model in models}
-    return [Removal("model", model_id, f"model of {run.label}", place) for model_id, place in places.items()]
+    return [
+        Removal("model", model_id, f"model of {run.label}", place, is_outside(store, place))
+        for model_id, place in places.items()
+    ]
 
 
 def _model_rows(store: Store) -> list[tuple[str, str, str, str]]:

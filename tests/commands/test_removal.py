@@ -21,7 +21,7 @@ from mnist_exp.commands.removal import format_bytes
 from mnist_exp.tracking import delete, protection
 from mnist_exp.tracking.find import list_runs
 from mnist_exp.tracking.sqlite import check_store
-from mnist_exp.tracking.store import Store
+from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.sweep_run import SweepRun
 
 
@@ -300,6 +300,102 @@ def test_a_deleted_sweep_stays_whole_as_long_as_a_trial_of_it_is_needed_or_runs(
 def test_old_models_stay_as_long_as_their_sweep_is_young(run_main, home, store):
     make_sweep(store, "sweep", [0.5, 0.9])
     assert run_main("store", "gc", "--keep-models", "1", "--older-than", "1", "--yes")[1] == "nothing to remove\n"
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Lets something happen while the command waits for an answer, which is yes."""
+
+    def prepare(happens) -> None:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("click.confirm", lambda question: happens() or True)
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda store, run_id: register(store, run_id), "because it is the run of digits version 1"),
+        (lambda store, run_id: make_run(store, "new", started_from=run_id), r"because it is needed by new \("),
+        (lambda store, run_id: store.client.update_run(run_id, status="RUNNING"), "because it is running"),
+    ],
+    ids=["registered", "needed", "started"],
+)
+def test_a_run_that_changes_while_nobody_has_answered_yet_stays(run_main, home, store, meanwhile, change, said):
+    run_id = make_run(store, "mine", host="elsewhere", pid="1")
+    meanwhile(lambda: change(store, run_id))
+    status, out, err = run_main("runs", "rm", "mine")
+    assert status == 1
+    assert "in all: 1 run, 1 model" in out
+    assert re.search(said, err)
+    assert "mine" in names(store)
+    assert list((home / "mlruns").glob(f"artifacts/runs/{run_id}/artifacts/file.txt"))
+    assert check_store(home / "mlruns") == []
+
+
+def test_a_sweep_that_went_on_while_nobody_has_answered_yet_stays(run_main, home, store, meanwhile):
+    record, _ = make_sweep(store, "sweep", [0.5])
+    meanwhile(lambda: make_run(store, "sweep-001", kind="trial", sweep=record.id, trial="1", values="{}"))
+    status, _, err = run_main("sweep", "rm", "sweep")
+    assert status == 1
+    assert "is needed by sweep-001" in err
+    assert names(store) == {"sweep", "sweep-000", "sweep-001"}
+
+
+def test_gc_leaves_out_what_changes_while_nobody_has_answered_yet(run_main, home, store, meanwhile):
+    back, gone = make_run(store, "back"), make_run(store, "gone")
+    _, trials = make_sweep(store, "sweep", [0.9, 0.5, 0.4])
+    for one in (back, gone):
+        store.client.delete_run(one)
+
+    def change() -> None:
+        store.client.restore_run(back)
+        register(store, trials[1])
+
+    meanwhile(change)
+    status, out, _ = run_main("store", "gc", "--keep-models", "1")
+    assert status == 0, out
+    assert "in all: 2 runs, 4 models" in out
+    said = re.search(r"^3 of them were left out, because they changed since they were found: (.*)$", out, re.MULTILINE)
+    assert said
+    assert f"run back ({back[:8]})" in said[1]
+    assert f"model model of sweep-001 ({trials[1][:8]})" in said[1]
+    assert with_models(store) == {"back", "sweep-000", "sweep-001"}
+    assert_whole(home, store)
+
+
+def test_a_copy_of_a_store_removes_no_file_of_the_first_one(run_main, home, store):
+    """Its database names the places of the first store until `store move`."""
+    folder = home / "mlruns" / "running" / "cut"
+    folder.mkdir(parents=True)
+    cut = make_run(store, "cut", status="KILLED", folder=str(folder))
+    (folder / "outbox.json").write_text(json.dumps({"run": cut, "store": store.uri}))
+    deleted = make_run(store, "deleted")
+    make_sweep(store, "sweep", [0.5, 0.9])
+    store.client.delete_run(deleted)
+    copied = home / "mlruns" / "backup"  # even within
+    shutil.copytree(home / "mlruns", home / "copied")
+    shutil.move(home / "copied", copied)
+    before = {path for path in (home / "mlruns").rglob("*") if path.is_file() and copied not in path.parents}
+    status, out, _ = run_main("runs", "rm", "cut", "--yes", "--folder", str(copied))
+    assert status == 0, out
+    experiment = home / "mlruns" / "artifacts" / "runs"
+    assert f"the files of 2 of them lie outside of this store, in {experiment}, {experiment}/models, and stay;" in out
+    assert "python -m mnist_exp store move OLD NEW" in out
+    assert out.endswith("removed 0 bytes\n")
+    assert run_main("store", "gc", "--keep-models", "1", "--yes", "--folder", str(copied))[0] == 0
+    assert run_main("sweep", "rm", "sweep", "--yes", "--folder", str(copied))[0] == 0
+    assert names(open_store(None, copied)) == set()
+    assert before <= set((home / "mlruns").rglob("*"))
+    assert names(store) == {"cut", "sweep", "sweep-000", "sweep-001"}
+    assert run_main("store", "move", str(home / "mlruns"), str(copied))[0] == 0
+    told = json.loads(run_main("runs", "rm", "cut", "--dry-run", "--json")[1])
+    assert (told["bytes"], told["left"], len(told["removed"])) == (
+        3000 + (folder / "outbox.json").stat().st_size,
+        [],
+        3,
+    )
 
 
 class Killed(BaseException):
