@@ -74,19 +74,17 @@ def find_runs(
 ) -> "pd.DataFrame":
     """Returns the finished runs and trials in the store of this folder, the best first.
 
-    where: values of parameters, such as {"model": "cnn"}. sort: the metric that ranks; at most `top` runs are returned,
-    with run_id, name, started, seconds, their metrics, and the parameters in which they differ. Raises TrackingError if
-    there is no store or experiment.
+    where: values of parameters, such as {"model": "cnn", "model.widths": [128, 64]}. sort: the metric that ranks; at
+    most `top` runs are returned, with run_id, name, started, seconds, their metrics, and the parameters in which they
+    differ. Raises TrackingError if there is no store or experiment.
     """
     import pandas as pd
 
     from mnist_exp.commands.select_runs import find_differences
     from mnist_exp.config.objective import Objective
-    from mnist_exp.config.run_config import format_value
     from mnist_exp.tracking.find import search_runs
 
-    equal = {key: value if isinstance(value, str) else format_value(value) for key, value in (where or {}).items()}
-    runs = search_runs(_store(), Objective.from_metric(sort), equal, top, experiment)
+    runs = search_runs(_store(), Objective.from_metric(sort), where or {}, top, experiment)
     keys = find_differences(runs)
     rows = [
         {
@@ -102,7 +100,7 @@ def find_runs(
     return pd.DataFrame(rows)
 
 
-def compare(*runs: str, where: Mapping[str, str] | None = None, top: int = 10) -> "Comparison":
+def compare(*runs: str, where: Mapping[str, Any] | None = None, top: int = 10) -> "Comparison":
     """Compares runs, as `python -m mnist_exp compare` does: accuracies, intervals, and whether they differ.
 
     runs: ids or names; without them the best `top` finished runs of each data set, with the parameters of `where`.

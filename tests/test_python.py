@@ -31,6 +31,17 @@ def sweep(folder: Path):
         return mnist_exp.run_sweep(*SMALL, "model.dropout=0.0,0.3", "optimizer=adam,sgd", quiet=True)
 
 
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str | None]:
+    """A folder with a run, and the run's id."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        changed = ("model.widths=[16,8]", "training.freeze=[dense*,den*]", "optimizer.learning_rate=1e-5")
+        return folder, mnist_exp.run(*SMALL, *changed, quiet=True).run_id
+
+
 def test_a_sweep_returns_its_best_trial_all_trials_and_the_report(sweep):
     table = sweep.trials
     assert list(table.trial) == [0, 1, 2, 3]
@@ -51,6 +62,26 @@ def test_runs_are_found_as_a_table_the_best_first(sweep, here):
     assert len(mnist_exp.find_runs({"optimizer": "sgd"})) == 2
     assert len(mnist_exp.find_runs({"model.dropout": 0.3})) == 2
     assert mnist_exp.find_runs({"optimizer": "rmsprop"}).empty
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("training.program_cache", True, False),
+        ("training.class_weight", None, "balanced"),
+        ("model.widths", [16, 8], [16]),
+        ("training.freeze", ["dense*", "den*"], ["dense*"]),
+        ("optimizer.learning_rate", 1e-5, 1e-4),
+        ("model", "mlp", "cnn"),
+    ],
+)
+def test_runs_are_found_by_values_as_their_configs_have_them(one_run, monkeypatch, key, value, other):
+    folder, run_id = one_run
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert list(mnist_exp.find_runs({key: value}).run_id) == [run_id]
+    assert mnist_exp.find_runs({key: other}).empty
+    assert list(mnist_exp.compare(where={key: value}).table.id) == [run_id]
 
 
 def test_the_predictions_of_a_run_give_its_accuracy(sweep, here):

@@ -323,7 +323,7 @@ def _parse(where: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for text in where:
         key, sign, value = text.partition("=")
-        if not sign or "'" in value or "`" in key:
+        if not sign or {"'", '"'} <= set(value) or "`" in key:  # the search language has no way to write both
             raise ConfigError(Problem("--where", "must be KEY=VALUE, such as model=cnn", text))
         pairs[key] = value
     return pairs

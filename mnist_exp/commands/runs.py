@@ -1,13 +1,15 @@
 """python -m mnist_exp runs: removes runs for good, with their files and models."""
 
+from functools import partial
+
 import click
 
 from mnist_exp.commands.options import json_option, with_store
-from mnist_exp.commands.removal import SHAPE, carry_out, check_removable, removal_options
+from mnist_exp.commands.removal import SHAPE, carry_out, list_removals, removal_options
 from mnist_exp.errors import Problem, TrackingError
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.delete import Protection, removals_of
 from mnist_exp.tracking.find import RUNS_AND_SWEEPS, find_run
+from mnist_exp.tracking.protection import Protection
 from mnist_exp.tracking.store import Store
 
 
@@ -37,6 +39,6 @@ def rm(runs: tuple[str, ...], resumable: bool, dry_run: bool, yes: bool, as_json
             remedy = "remove the sweep with sweep rm, or models of trials with store gc --keep-models 5"
             raise TrackingError(Problem(run.label, rule, remedy=remedy))
     protection = Protection.of(store)
-    whole = {one.id: one for run in chosen for one in protection.belonging(run)}
-    check_removable(protection, list(whole.values()), resumable)
-    carry_out(store, removals_of(store, whole.values()), dry_run=dry_run, yes=yes, as_json=as_json)
+    ids = dict.fromkeys(one.id for run in chosen for one in protection.belonging(run))
+    find = partial(list_removals, ids=ids, resumable=resumable)
+    carry_out(protection, find, dry_run=dry_run, yes=yes, as_json=as_json)

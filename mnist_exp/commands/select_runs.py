@@ -5,12 +5,13 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import SWEEP_SECTIONS, Flag, keys_with
 from mnist_exp.errors import ConfigError, Problem, TrackingError
 from mnist_exp.tracking import tags
-from mnist_exp.tracking.find import DIGESTS, FINISHED, experiment_ids, find_run, list_runs, search_runs
+from mnist_exp.tracking.find import DIGESTS, FINISHED, experiment_ids, find_run, has_param, list_runs, search_runs
 from mnist_exp.tracking.store import Store, store_errors
 from mnist_exp.tracking.stored_run import StoredRun
 
@@ -35,7 +36,7 @@ class Choice:
 
     wanted: Sequence[str] = ()
     experiment: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
     sort: str | None = None
     top: int = 10
     reference: str | None = None
@@ -104,7 +105,7 @@ def search_by_data(store: Store, choice: Choice) -> list[list[StoredRun]]:
     groups: list[list[StoredRun]] = []
     digest, validation = DIGESTS
     # What parameters must be equal to and what they must not be: MLflow's search language has no OR.
-    left: deque[tuple[dict[str, str], list[tuple[str, str]]]] = deque([(dict(choice.where), [])])
+    left: deque[tuple[dict[str, Any], list[tuple[str, str]]]] = deque([(dict(choice.where), [])])
     while left and len(groups) <= MOST_DATA:
         equal, unequal = left.popleft()
         best = search_runs(store, choice.objective, equal, choice.top, choice.experiment, unequal)
@@ -137,7 +138,7 @@ def list_trainings(store: Store, choice: Choice) -> list[StoredRun]:
             one for trial in inside for one in list_runs(store, f"{FINISHED} and tags.`{tags.PARENT}` = '{trial}'")
         ]
     else:
-        equal = [f"params.`{key}` = '{value}'" for key, value in choice.where.items()]
+        equal = [has_param(key, value) for key, value in choice.where.items()]
         condition = " and ".join([FINISHED, f"tags.{tags.KIND} != 'sweep'", *equal])
         with store_errors(store.uri):
             found = experiment_ids(store, choice.experiment)

@@ -12,7 +12,7 @@ from mnist_exp.commands.removal import SHAPE, carry_out, removal_options, shrink
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.schema import Tracking
 from mnist_exp.log import hide_library_output
-from mnist_exp.tracking.delete import Protection, find_deleted, find_orphans, finished_sweeps, models_below
+from mnist_exp.tracking.protection import Protection, Removal, find_deleted, find_orphans, models_below
 from mnist_exp.tracking.sqlite import DATABASE, Missing, check_store, move_store, uri_of
 from mnist_exp.tracking.store import Store, connect_existing, long_retries, open_store
 from mnist_exp.tracking.stored_run import StoredRun
@@ -126,22 +126,32 @@ def gc(
 
     The bytes are named first. What is registered, runs, can be resumed or is needed by another run stays.
     """
-    protection = Protection.of(store)
-    removals = [*find_deleted(store, protection), *find_orphans(store)]
-    if keep_models is not None:
-        for sweep in finished_sweeps(store):
-            if (time.time() - (sweep.ended or sweep.started)) >= older_than * DAY:
-                removals += models_below(store, protection, sweep, _best_runs(store, sweep, keep_models))
-    carry_out(store, removals, dry_run=dry_run, yes=yes, as_json=as_json)
+
+    def find(protection: Protection) -> list[Removal]:
+        removals = [*find_deleted(protection), *find_orphans(store)]
+        if keep_models is not None:
+            for sweep in protection.finished_sweeps():
+                if (time.time() - (sweep.ended or sweep.started)) >= older_than * DAY:
+                    removals += models_below(protection, sweep, _best_runs(store, sweep, keep_models))
+        return list(dict.fromkeys(removals))  # a model may be that of a deleted run, too
+
+    carry_out(Protection.of(store), find, dry_run=dry_run, yes=yes, as_json=as_json)
     if not dry_run and not as_json:
         shrink(store)
 
 
-def _best_runs(store: Store, sweep: StoredRun, count: int) -> list[str]:
-    """The runs that hold the models of the best trials of a sweep, and of those whose models saw the test set."""
+def _best_runs(store: Store, sweep: StoredRun, count: int) -> set[str]:
+    """The runs that hold the models of the best trials of a sweep, and of those whose models saw the test set.
+
+    With a trial stay its trainings with new seeds.
+    """
     from mnist_exp.sweep.winner import rank
 
     record = SweepRun.find(store, sweep.id)
-    settings = record.record["settings"]
-    ranked = rank(record.trials(), Objective(settings["objective"], settings["direction"]))
-    return [trial.model_run_id for trial in ranked[:count]] + [opening.model_run for opening in record.openings()]
+    settings, trials = record.record["settings"], record.trials()
+    opened = {opening.model_run for opening in record.openings()}
+    best = rank(trials, Objective(settings["objective"], settings["direction"]))[:count]
+    kept = [*best, *(trial for trial in trials if trial.model_run_id in opened)]
+    numbers = {trial.number for trial in kept}
+    confirming = {one.run_id for one in record.confirmations() if one.trial in numbers}
+    return opened | confirming | {trial.model_run_id for trial in kept}

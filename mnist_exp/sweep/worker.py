@@ -237,7 +237,7 @@ def _train_seeds(
     means = {key: statistics.fmean(result.metrics[key] for result, _ in done) for key in done[0][0].metrics}
     active.log_metrics(means, step=0)
     best, _ = job.objective.best(done, lambda one: one[1].score(one[0]))
-    active.log_tags({tags.MODEL_RUN: str(best.run_id)})
+    active.log_tags({tags.MODEL_RUN: str(best.run_id), tags.PARAMETERS: str(best.parameters)})
     return _conclude(active, done)
 
 

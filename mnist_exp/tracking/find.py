@@ -137,19 +137,25 @@ def _check_finished(run: StoredRun) -> None:
 
 
 def search_runs(
-    store: Store, objective: Objective, where: Mapping[str, str], most: int, experiment: str | None = None,
+    store: Store, objective: Objective, where: Mapping[str, Any], most: int, experiment: str | None = None,
     without: Sequence[tuple[str, str]] = (),
 ) -> list[StoredRun]:  # fmt: skip
     """Returns the finished runs and trials with these parameters, the best first, `most` at the most. None was pruned.
 
-    without: parameters and values; runs that lack one of the parameters or have one of the values are left out.
+    where: parameters and values, as the config has them or as text. without: parameters and values; runs that lack one
+    of the parameters or have one of the values are left out.
     """
-    conditions = [RANKED, *(f"params.`{key}` = '{value}'" for key, value in where.items())]
-    conditions += [f"params.`{key}` != '{value}'" for key, value in without]
+    conditions = [RANKED, *(has_param(key, value) for key, value in where.items())]
+    conditions += [f"params.`{key}` != {_quote(value)}" for key, value in without]
     order = f"metrics.`{objective.metric}` {'ASC' if objective.direction == 'min' else 'DESC'}"
     with store_errors(store.uri):
         store.analyze()
         return _search(store, " and ".join(conditions), experiment_ids(store, experiment), most, order)
+
+
+def has_param(key: str, value: Any) -> str:
+    """Returns the condition in MLflow's search language that a parameter has a value, which was logged as its text."""
+    return f"params.`{key}` = {_quote(str(value))}"
 
 
 def list_runs(store: Store, condition: str = "", inside: list[str] | None = None) -> list[StoredRun]:
@@ -220,12 +226,12 @@ def _find_best(store: Store, inside: list[str], dataset: str) -> Found | None:
     finished = RANKED
     names = _list_datasets(store, finished, inside)
     if dataset:
-        finished = f"{finished} and {_has_dataset(dataset)}"
+        finished = f"{finished} and {has_param(DATASET, dataset)}"
         if names and dataset not in names:
             remedy = f"choose one of {', '.join(f'best:{name}' for name in names)}"
             raise TrackingError(Problem(f"best:{dataset}", "has no finished run", remedy=remedy))
     elif len(names) > 1:
-        counts = [_count(_search_some(store, f"{finished} and {_has_dataset(name)}", inside)) for name in names]
+        counts = [_count(_search_some(store, f"{finished} and {has_param(DATASET, name)}", inside)) for name in names]
         listed = ", ".join(f"{name} ({count})" for name, count in zip(names, counts, strict=True))
         remedy = f"give the data set, such as best:{names[0]}"
         raise TrackingError(Problem("best", f"is ambiguous: there are finished runs on {listed}", remedy=remedy))
@@ -233,7 +239,7 @@ def _find_best(store: Store, inside: list[str], dataset: str) -> Found | None:
     if not candidates:
         return None
     newest = candidates[0]
-    same_data = [f"params.`{key}` = '{newest.params[key]}'" for key in DIGESTS if key in newest.params]
+    same_data = [has_param(key, newest.params[key]) for key in DIGESTS if key in newest.params]
     condition = " and ".join([finished, *same_data])
     ranked = _search_some(store, condition, [newest.experiment_id], "metrics.`val/accuracy` DESC")
     reason = f"best of {_count(ranked, 'finished run')} on the same images"
@@ -252,10 +258,6 @@ def _list_datasets(store: Store, condition: str, inside: list[str]) -> list[str]
         names.append(newest[0].params[DATASET])
         condition += f" and params.`{DATASET}` != {_quote(names[-1])}"
     return names
-
-
-def _has_dataset(name: str) -> str:
-    return f"params.`{DATASET}` = {_quote(name)}"
 
 
 def _search_some(store: Store, condition: str, inside: list[str], order: str = NEWEST) -> list[StoredRun]:

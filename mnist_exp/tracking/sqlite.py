@@ -163,7 +163,7 @@ def check_store(folder: Path) -> list[Missing]:
             Missing(kind, str(name), place)
             for kind, query in queries.items()
             for name, place in database.execute(query)
-            if place and place.startswith(("file:", "/")) and not _path(place).is_dir()
+            if place and (lying := local_folder(place)) and not lying.is_dir()
         ]
 
 
@@ -213,5 +213,8 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
         raise TrackingError(Problem(str(path), f"cannot be read ({error})")) from error
 
 
-def _path(place: str) -> Path:
-    return Path(unquote(urlsplit(place).path)) if place.startswith("file:") else Path(place)
+def local_folder(place: str) -> Path | None:
+    """Returns the folder on this machine that a place in the database names; None if it names an address."""
+    if not place.startswith(("file:", "/")):
+        return None
+    return Path(os.path.normpath(unquote(urlsplit(place).path) if place.startswith("file:") else place))

@@ -20,6 +20,7 @@ from mnist_exp.tracking.sqlite import (
     check_database,
     create_database,
     finish_transactions,
+    local_folder,
     uri_of,
     warn_of_network_disk,
 )
@@ -207,9 +208,9 @@ def _folder_name(experiment: str) -> str:
 
 def _check_location(experiment: str, location: str) -> None:
     """Raises TrackingError if the folder of an experiment on this machine cannot be made, before a run needs it."""
-    if location.startswith(("file:", "/")):
+    if folder := local_folder(location):
         try:
-            Path(unquote(urlsplit(location).path)).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             rule = f"must be an experiment with a folder that can be made ({error.strerror})"
             remedy = "choose another with tracking.experiment=NAME"

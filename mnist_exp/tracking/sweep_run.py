@@ -232,14 +232,16 @@ class SweepRun:
         return list(found.values())
 
     def reuse(self, trial: str, found: StoredRun, score: float, facts: Mapping[str, str]) -> None:
-        """Gives the run of a trial the result of another run, with these tags, and ends it."""
+        """Gives the run of a trial the result of another run, with its curves and these tags, and ends it."""
         from mlflow.entities import Metric, Param, RunTag
 
-        now = round(time.time() * 1000)
-        kept = {key: value for key, value in found.metrics.items() if not key.startswith("test/")}
-        metrics = [Metric(key, value, now, 0) for key, value in {**kept, SCORE: score}.items()]
-        more = {tags.REUSED: found.id, tags.MODEL_RUN: found.model_run_id, **facts}
+        kept = [key for key in found.metrics if not key.startswith("test/") and key != SCORE]
+        more = {key: found.tags[key] for key in tags.OF_TRAINING if key in found.tags}
+        more |= {tags.REUSED: found.id, tags.MODEL_RUN: found.model_run_id, **facts}
         with store_errors(self.store.uri):
+            points = [point for key in kept for point in self.store.client.get_metric_history(found.id, key)]
+            metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in points]
+            metrics.append(Metric(SCORE, score, round(time.time() * 1000), 0))
             params = [Param(key, value) for key, value in found.params.items()]
             self.store.client.log_batch(trial, metrics, params, [RunTag(key, value) for key, value in more.items()])
             self.store.client.set_terminated(trial)

@@ -9,6 +9,7 @@ ERROR = "error"
 ENDED_BY = "ended_by"
 USED_EPOCH, PARAMETERS, COMPILED_EPOCH = "used_epoch", "parameters", "compiled_epoch"
 DIVERGED = "diverged"  # true: the training ended much worse than guessing
+OF_TRAINING = (USED_EPOCH, PARAMETERS, COMPILED_EPOCH, DIVERGED)
 STARTED_FROM = "started_from"  # the id of the run whose weights were the first ones
 REPRODUCES = "reproduces"  # the id of the run that was trained again
 CHAMPION, PROMOTED_BY = (

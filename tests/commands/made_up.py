@@ -10,12 +10,25 @@ import numpy as np
 from mlflow import MlflowClient
 
 from mnist_exp.tracking.sqlite import DATABASE, uri_of
+from mnist_exp.tracking.store import Store, open_store
 
 CONFIG = {
     "dataset.digest": "d" * 64, "dataset.validation_digest": "v" * 64, "dataset.name": "made-up", "seed": 0,
     "model": "mlp", "model.widths": "[16]", "optimizer.learning_rate": 0.001, "training.epochs": 5,
     "tracking.folder": "mlruns", "name": None,
 }  # fmt: skip
+SWEEP = {  # the sweep.json of a sweep
+    "format": 2,
+    "space": {"parameters": []},
+    "settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10},
+}
+
+
+def empty_store(folder: Path, database: Path) -> Store:
+    """Returns a store without runs in a new folder. database: one as it was created."""
+    folder.mkdir()
+    shutil.copy(database, folder)
+    return open_store(None, folder)
 
 
 @dataclass

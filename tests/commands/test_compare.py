@@ -82,7 +82,9 @@ def test_the_suffix_chooses_the_format(run_main, tmp_path, suffix) -> None:
     [
         (["nonsense"], "must be an id, a name, latest, best"),
         (["--where", "model"], "--where must be KEY=VALUE"),
+        (["--where", "model='x\""], "--where must be KEY=VALUE"),
         (["--where", "model=resnet"], "has no finished run with these parameters"),
+        (["--where", "model=['resnet']"], "has no finished run with these parameters"),
         (["--experiment", "nowhere"], "the experiment must be one of"),
         (["good", "--figure", "no/such/folder.png"], "in a folder that exists"),
         (["good", "--figure", "one.tiff"], "one.tiff cannot be written (the suffix must be .png, .svg, .pdf or .jpg)"),

@@ -2,41 +2,33 @@
 
 import json
 import re
-import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from made_up import SWEEP, empty_store
 
 from mnist_exp.commands.sweep import steer
 from mnist_exp.tracking.requests import Answer, read_requests, write_answer
-from mnist_exp.tracking.store import Store, open_store
+from mnist_exp.tracking.store import Store
 from mnist_exp.tracking.sweep_run import SweepRun
-
-RECORD = {
-    "format": 2,
-    "space": {"parameters": []},
-    "settings": {"objective": "val/accuracy", "direction": "max", "max_trials": 10},
-}
 
 
 @pytest.fixture
-def home(tmp_path: Path, new_database: Path) -> Path:
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(new_database, tmp_path / "mlruns")
+def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
 @pytest.fixture
-def store(home: Path) -> Store:
-    return open_store(None, home / "mlruns")
+def store(home: Path, new_database: Path) -> Store:
+    return empty_store(home / "mlruns", new_database)
 
 
 @pytest.fixture
 def record(store: Store) -> SweepRun:
     """A sweep that this process runs, as the store says."""
-    return SweepRun.create(store, "sweeps", "mine", RECORD)
+    return SweepRun.create(store, "sweeps", "mine", SWEEP)
 
 
 def answering(record: SweepRun, accepted: bool, text: str) -> threading.Thread:
@@ -139,7 +131,7 @@ def test_bad_input_is_answered_before_anything_is_written(run_main, record, word
 
 def test_the_list_shows_state_trials_and_best_of_each_sweep(run_main, record, store):
     record.log({"trials/scored": 3.0, "trials/failed": 1.0, "best/score": 0.9375}, 4)
-    other = SweepRun.create(store, "sweeps", "other", RECORD)
+    other = SweepRun.create(store, "sweeps", "other", SWEEP)
     other.end("FINISHED")
     steer.send_request(store, other.run, "more", {"count": 1})
     status, out, _ = run_main("sweep", "list")

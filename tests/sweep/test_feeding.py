@@ -14,7 +14,7 @@ from mnist_exp.sweep.result import SweepResult
 from mnist_exp.sweep.trial import Job, Outcome
 from mnist_exp.tracking.find import SWEEPS, list_runs
 from mnist_exp.tracking.store import Store, open_store
-from mnist_exp.tracking.stored_run import fetch_run
+from mnist_exp.tracking.stored_run import fetch_run, read_curve, read_metric_history
 
 SMALL = ("model.widths=[16]", "training=smoke", "dataset.limit=400")
 DROPOUT = "model.dropout=interval(0,0.5)"
@@ -99,6 +99,20 @@ def test_what_was_trained_before_is_not_trained_again(sweep, store):
     assert [trial.trained_epochs for trial in two.runs[:2]] == [0, 0]
     assert two.winner is not None
     assert not [key for key in runs[1].metrics if key.startswith("test/")]
+
+
+def test_a_trial_that_is_not_trained_again_has_the_curves_and_the_size_of_the_run(sweep, store):
+    plain = mnist_exp.run(*SMALL, "training.epochs=3", quiet=True)
+    found = sweep("training.epochs=3", "model.widths=[16],[8]", "sweep.reuse=true")
+    earlier, run = fetch_run(store, plain.run_id), fetch_run(store, found.trials.run_id[0])
+    assert run.tags["reused"] == earlier.id
+    assert {key: run.tags[key] for key in ("parameters", "used_epoch")} == {"parameters": "12730", "used_epoch": "3"}
+    kept = {key: value for key, value in earlier.metrics.items() if not key.startswith("test/")}
+    assert run.metrics == kept | {"score": found.trials.score[0]}
+    assert len(read_curve(store, run.id, "val/accuracy")) == 3
+    for key in kept:
+        assert read_metric_history(store, run.id, key) == read_metric_history(store, earlier.id, key), key
+    assert "Accuracy against parameters" in found.report.read_text()
 
 
 def test_a_run_without_a_model_is_not_taken_again(sweep, store):

@@ -130,6 +130,7 @@ def test_several_seeds_are_runs_below_the_trial_and_their_mean_is_its_score(stud
     assert run.metrics["score_spread"] == pytest.approx(outcome.spread)
     best = max(below, key=lambda run: run.metrics["val/accuracy"])
     assert run.tags["model_run"] == best.id
+    assert run.tags["parameters"] == best.tags["parameters"]
 
 
 @pytest.mark.parametrize(("others", "trained"), [(0.0, [4, 4]), (1.0, [2])], ids=["among the best", "not"])

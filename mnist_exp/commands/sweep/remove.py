@@ -1,11 +1,13 @@
 """python -m mnist_exp sweep rm: removes a sweep with its trials."""
 
+from functools import partial
+
 import click
 
 from mnist_exp.commands.options import json_option, with_store
-from mnist_exp.commands.removal import SHAPE, carry_out, check_removable, removal_options
-from mnist_exp.tracking.delete import Protection, removals_of
+from mnist_exp.commands.removal import SHAPE, carry_out, list_removals, removal_options
 from mnist_exp.tracking.find import SWEEPS, find_run
+from mnist_exp.tracking.protection import Protection
 from mnist_exp.tracking.store import Store
 
 
@@ -20,7 +22,7 @@ def rm_command(name: str, resumable: bool, dry_run: bool, yes: bool, as_json: bo
 
     It stays if it runs, if one of its models is registered, or if a run outside of it needs one of its own.
     """
-    protection = Protection.of(store)
-    runs = protection.belonging(protection.runs[find_run(store, name, among=SWEEPS).id])
-    check_removable(protection, runs, resumable)
-    carry_out(store, removals_of(store, runs), dry_run=dry_run, yes=yes, as_json=as_json)
+    sweep, protection = find_run(store, name, among=SWEEPS), Protection.of(store)
+    ids = dict.fromkeys(run.id for run in protection.belonging(sweep))
+    find = partial(list_removals, ids=ids, resumable=resumable)
+    carry_out(protection, find, dry_run=dry_run, yes=yes, as_json=as_json)
