@@ -1,6 +1,6 @@
 """Trains the net of a run: once, or once for each fold of its data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ class Trainer:
             augmentation = build_augmentation(self.config)
             if fold <= 1:
                 check_model(model, splits.train.images, len(splits.class_names), active.folder)
-            self._begin(model, checkpoints)
+            self._begin(model, checkpoints, splits.class_names)
             frozen = None if augmentation else FrozenNet.of(model, self.settings.feature_cache)
             net, data = (frozen.head, frozen.replace_images(splits)) if frozen else (model, splits)
         if fold <= 1:
@@ -116,7 +116,7 @@ class Trainer:
         check_accuracy(history, {"val": validation})  # Keras must have reported the same
         return Trained(model, history, validation)
 
-    def _begin(self, model: "keras.Model", checkpoints: Path) -> None:
+    def _begin(self, model: "keras.Model", checkpoints: Path, class_names: Sequence[str]) -> None:
         """Freezes the layers of training.freeze, and copies the weights of training.start_from unless it is resumed."""
         from mnist_exp.models.backbones import give_up_sharing
         from mnist_exp.training.parent import copy_weights, freeze_layers, name_some
@@ -126,8 +126,8 @@ class Trainer:
         if self.settings.freeze is not None:
             freeze_layers(model, self.settings.freeze)
         if self.settings.start_from is not None and not (checkpoints / STATE).is_file():
-            name, parent = self.active.load_parent(self.settings.start_from)
-            left = copy_weights(model, parent)
+            name, parent, its_classes = self.active.load_parent(self.settings.start_from)
+            left = copy_weights(model, parent, tuple(class_names) == tuple(its_classes))
             self._note(f"begins with the weights of {name}" + (f", but for {name_some(left)}" if left else ""))
 
     def _note(self, text: str) -> None:

@@ -109,3 +109,29 @@ class Blend(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.model.set_weights([(a + b) / 2 for a, b in zip(self.first, self.model.get_weights(), strict=True)])
+
+
+class FreezesAtFirst(keras.callbacks.Callback):
+    def on_train_begin(self, logs: Any = None) -> None:
+        next(layer for layer in self.model.layers if layer.weights).trainable = False
+
+
+class SetsBeta(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.optimizer.beta_1 = 0.1
+
+
+class StopsAfter(keras.callbacks.Callback):
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch + 1 == self.epochs:
+            self.model.stop_training = True
+
+
+class HalvesAtTheEnd(keras.callbacks.Callback):
+    def on_train_end(self, logs: Any = None) -> None:
+        for weight in self.model.trainable_weights:
+            weight.assign(weight / 2)

@@ -66,6 +66,7 @@ def _build_features(image_shape: tuple[int, int, int], backbone: str, weights: s
     x = _preprocess(x, build)
     features = keras.Model(inputs, net(x, training=False), name="features")
     features.trainable = False
+    features.is_backbone = True  # it answers in a training as after it, which a net of the user's own may not do
     return features
 
 

@@ -136,8 +136,8 @@ class ActiveRun:
             model.save(path)
         return load_keras(path, find_own_objects(model))
 
-    def load_parent(self, wanted: str) -> tuple[str, "keras.Model"]:
-        """Returns the name and the model of the run whose weights this one begins with, and records which it is."""
+    def load_parent(self, wanted: str) -> tuple[str, "keras.Model", list[str]]:
+        """Returns name, model and classes of the run whose weights this one begins with, and records which it is."""
         rule = "needs the tracking store that has the run"
         raise TrackingError(Problem("training.start_from", rule, "tracking=off", "leave tracking=off out"))
 

@@ -133,9 +133,9 @@ def _compare(stored: "keras.Model", model: "keras.Model", images: np.ndarray) ->
     If both share a frozen part between the images and a head, it is the heads that answer, for any features.
     """
     nets, given = [stored, model], images
-    if len(model.layers) == 3 and frozen_part(model) is model.layers[1]:
+    if len(model.layers) == 3 and (frozen := frozen_part(model)) is model.layers[1]:
         nets = [stored.layers[2], model.layers[2]]
-        given = np.random.default_rng(0).standard_normal((len(images), *nets[1].input_shape[1:]), np.float32)
+        given = np.random.default_rng(0).standard_normal((len(images), *frozen.output_shape[1:]), np.float32)
     one, other = (net(given, training=False) for net in nets)
     return float(np.abs(one - other).max())
 

@@ -12,7 +12,7 @@ from mnist_exp.tracking.active_run import MODEL, STATE, ActiveRun, Input, Kind, 
 from mnist_exp.tracking.find import RESUMABLE, find_finished, find_run
 from mnist_exp.tracking.outbox import Outbox, is_resumable, read_points, remove_dead_trials, remove_folder
 from mnist_exp.tracking.owner import check_not_running, process_tags
-from mnist_exp.tracking.registry import load_model, write_model
+from mnist_exp.tracking.registry import load_model, read_metadata, write_model
 from mnist_exp.tracking.store import Store, long_retries, store_errors
 from mnist_exp.tracking.stored_run import StoredRun
 
@@ -95,10 +95,11 @@ class MlflowRun(ActiveRun):
         super().log_metrics(new, step)
         self._outbox.flush()
 
-    def load_parent(self, wanted: str) -> tuple[str, "keras.Model"]:
+    def load_parent(self, wanted: str) -> tuple[str, "keras.Model", list[str]]:
         parent = find_finished(self._store, wanted).run
         self.log_tags({tags.STARTED_FROM: parent.id})
-        return parent.label, load_model(self._store.uri, parent.model_run_id)
+        classes = read_metadata(self._store.uri, parent.model_run_id)["class_names"]
+        return parent.label, load_model(self._store.uri, parent.model_run_id), classes
 
     def log_input(self, data: Input) -> None:
         super().log_input(data)

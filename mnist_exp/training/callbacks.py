@@ -21,13 +21,17 @@ BATCH_HOOKS = (
 
 
 class ReportProgress(keras.callbacks.Callback):
-    """Reports each step and epoch. Raises TrainingError if the loss is not finite, in training or in validation."""
+    """Reports each step and epoch. Raises TrainingError if the loss is not finite, in training or in validation.
+
+    was_stopped: whether another callback had stopped the training before the last epoch was reported.
+    """
 
     def __init__(
         self, on_step: Callable[[int, int, int], None], on_epoch: Callable[[int, dict[str, float]], bool | None]
     ) -> None:
         super().__init__()
         self.on_step, self.on_epoch = on_step, on_epoch
+        self.was_stopped = False
         self._epoch = 1
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -40,6 +44,7 @@ class ReportProgress(keras.callbacks.Callback):
         self.on_step(self._epoch, batch + 1, self.params.get("steps") or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.was_stopped = self.model.stop_training
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         self._check("the loss of the validation images", metrics["val_loss"])
         if self.on_epoch(epoch + 1, {**metrics, "learning_rate": learning_rate(self.model)}):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_exp.errors import Problem, TrainingError
 from mnist_exp.evaluation.history import STATE, History
-from mnist_exp.training.callbacks import StopInTime, WatchWeights, has_memory, learning_rate
+from mnist_exp.training.callbacks import ReportProgress, StopInTime, WatchWeights, has_memory, learning_rate
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -22,23 +22,25 @@ class Checkpoint(keras.callbacks.Callback):
     The state file is replaced last and only complete files belong to it. So if the process is killed at any moment,
     the checkpoint can be used. This must be the last callback, because it records the decisions of the others.
 
-    others: callbacks that remember epochs (patience). They get the epochs of the checkpoint again. Only if one of them
-    has stopped the training does it stay stopped; a training that a sweep has stopped may be continued.
-    own: those of the user. What they remember is kept if they have `get_state` and `set_state`. watch: knows the
-    weights of epochs. clock: ends the training in time. They are given what they knew again.
+    progress: knows whether a callback before it has stopped the training, which then stays stopped. One that a sweep
+    has stopped, or the end of its time, may be continued. others: callbacks that remember epochs (patience). They get
+    the epochs of the checkpoint again. own: those of the user. What they remember is kept if they have `get_state` and
+    `set_state`. watch: knows the weights of epochs. clock: ends the training in time. They are given what they knew.
     """
 
     def __init__(
         self,
         folder: Path,
         monitor: str,
+        progress: ReportProgress,
         others: Sequence[keras.callbacks.Callback] = (),
         own: Sequence[keras.callbacks.Callback] = (),
         watch: WatchWeights | None = None,
         clock: StopInTime | None = None,
     ) -> None:
         super().__init__()
-        self.folder, self.monitor, self.others, self.own = folder, monitor, others, own
+        self.folder, self.monitor, self.progress = folder, monitor, progress
+        self.others, self.own = others, own
         self.watch, self.clock = watch, clock
         self.history = History()
         self._states: list[Any] = []
@@ -85,10 +87,8 @@ class Checkpoint(keras.callbacks.Callback):
         with self._arrays(epoch + 1).open("wb") as file:  # no npz: Ctrl-C while one is written raises another error
             for variable in _variables(self.model):
                 np.save(file, variable.numpy())
-        state = {
-            "epochs": self.history.epochs,
-            "stopped": any(getattr(callback, "stopped_epoch", 0) > 0 for callback in self.others),
-        }
+        in_time = self.clock is None or not self.clock.is_over
+        state = {"epochs": self.history.epochs, "stopped": self.progress.was_stopped and in_time}
         if self.own:
             state["callbacks"] = [callback.get_state() if has_memory(callback) else None for callback in self.own]
         if self.watch:

@@ -40,9 +40,14 @@ class FrozenNet:
 
     @classmethod
     def of(cls, model: keras.Model, is_kept: bool = True) -> "FrozenNet | None":
-        """Returns the parts of a net; None if it has no frozen first part. is_kept: whether to keep the features."""
-        parts = {layer.name: layer for layer in model.layers if isinstance(layer, keras.Model)}
-        if parts.keys() != {FEATURES, HEAD} or parts[FEATURES].trainable_weights:
+        """Returns the parts of a net that `models.pretrained` has built; None of another one, and if it is not frozen.
+
+        is_kept: whether to keep the features.
+        """
+        if [layer.name for layer in model.layers[1:]] != [FEATURES, HEAD]:
+            return None
+        parts = {layer.name: layer for layer in model.layers}
+        if not getattr(parts[FEATURES], "is_backbone", False) or parts[FEATURES].trainable_weights:
             return None
         folder = Path(platformdirs.user_cache_dir("mnist_exp")) / "features" if is_kept else None
         return cls(parts[FEATURES], parts[HEAD], folder)

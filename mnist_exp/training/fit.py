@@ -93,18 +93,19 @@ def fit(
         watch = WatchWeights() if own or optimizer.use_ema else None
         clock = StopInTime(settings.timeout) if settings.timeout else None
         patience = patience_callbacks(settings)
-        checkpoint = Checkpoint(folder, settings.checkpoint_monitor, patience, own, watch, clock)
+        progress = ReportProgress(on_step, on_epoch)
+        checkpoint = Checkpoint(folder, settings.checkpoint_monitor, progress, patience, own, watch, clock)
         first = checkpoint.restore(model, settings.epochs)
         if first and (forgetful := [type(callback).__name__ for callback in own if not has_memory(callback)]):
             names = ", ".join(forgetful)
             on_note(f"{names} begins anew: without get_state() and set_state() it is not resumed with the training")
         ours = [one for one in (watch, clock) if one]
-        callbacks = [*ours, *name_metrics, *own, *patience, ReportProgress(on_step, on_epoch), checkpoint]
+        callbacks = [*ours, *name_metrics, *own, *patience, progress, checkpoint]
         given = model, train, splits.validation, splits.class_names, settings, seed
         loop = PlainLoop(*given, weights=weights) if mode == "off" else ProgramLoop(*given, mode, weights=weights)
+        loop.begin(first, settings.epochs, callbacks)
     with timed("training"):
-        if first < settings.epochs:
-            loop.fit(first, settings.epochs, callbacks)
+        loop.fit()
         optimizer.finalize_variable_values(model.trainable_weights)  # averages, if it keeps them
         history = checkpoint.history
         history.used_epoch, history.mode = len(history.epochs), mode

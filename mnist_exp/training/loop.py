@@ -12,7 +12,7 @@ from mnist_exp.evaluation.metrics import Evaluation
 from mnist_exp.training.batches import Batches, BatchOrder
 from mnist_exp.training.evaluate import EVALUATION_BATCH, encode_labels, evaluate
 from mnist_exp.training.modes import Mode
-from mnist_exp.training.program import Data, get_program
+from mnist_exp.training.program import Data, count_windows, get_program
 from mnist_exp.training.program_cache import open_cache
 
 
@@ -34,8 +34,13 @@ class PlainLoop:
         self.train = self.images.images, self._encode(self.images), *weights
         self.checked = self.validation.images, self._encode(self.validation)
 
-    def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
+    def begin(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Prepares the training of the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
+        self._wanted = first, epochs, callbacks
+
+    def fit(self) -> None:
+        """Trains. Without an epoch, callbacks hear all the same that the training begins and ends."""
+        first, epochs, callbacks = self._wanted
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.order.begin(epoch))
         self.model.fit(
             Batches(self.train, self.order),
@@ -65,20 +70,34 @@ class ProgramLoop(PlainLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.data = Data.of(self.train, self.checked, EVALUATION_BATCH)
+
+    def begin(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Prepares the training of the epochs from `first` to `epochs`, counted from 0, the last one exclusive.
+
+        As in `fit`, callbacks hear of the beginning before the net is traced, so what they change there has an effect.
+        """
+        steps = count_windows(self.order, self.mode)
+        self._heard = keras.callbacks.CallbackList(callbacks, model=self.model, epochs=epochs, steps=steps, verbose=0)
+        self._epochs = range(first, epochs)
+        self.model.stop_training = False
+        self._heard.on_train_begin()
+        if self._epochs:
+            self._begin_epoch(first)
         cache = open_cache() if self.settings.program_cache else None
         self.program = get_program(self.model, self.data, self.order, self.mode, cache)
 
-    def fit(self, first: int, epochs: int, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Trains the epochs from `first` to `epochs`, counted from 0, the last one exclusive."""
-        model, steps = self.model, self.program.count_windows(self.order)
-        heard = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs, steps=steps, verbose=0)
-        model.stop_training = False
-        heard.on_train_begin()
-        for epoch in range(first, epochs):
-            model.reset_metrics()
-            heard.on_epoch_begin(epoch)
+    def _begin_epoch(self, epoch: int) -> None:
+        self.model.reset_metrics()
+        self._heard.on_epoch_begin(epoch)
+
+    def fit(self) -> None:
+        """Trains. Without an epoch, callbacks hear all the same that the training begins and ends."""
+        model, heard = self.model, self._heard
+        logs: dict[str, float] = {}
+        for epoch in self._epochs:
+            if epoch > self._epochs.start:
+                self._begin_epoch(epoch)
             self.order.begin(epoch)
-            logs: dict[str, float] = {}
             for number, logs in enumerate(self.program.train(self.order, self.data)):
                 heard.on_train_batch_end(number, logs)
             heard.on_epoch_end(epoch, logs)

@@ -10,11 +10,12 @@ from mnist_exp.errors import Problem, TrainingError
 NAMED = 6  # weights or layers that a message names
 
 
-def copy_weights(model: keras.Model, parent: keras.Model) -> list[str]:
+def copy_weights(model: keras.Model, parent: keras.Model, same_classes: bool = True) -> list[str]:
     """Gives a model the weights of another one. Returns the names of those that it keeps as they were.
 
-    If both have the same shapes in the same order, all are copied; else those with the same name and shape. Raises
-    TrainingError if no kernel is among them.
+    If both have the same shapes in the same order, all are copied; else those with the same name and shape.
+    same_classes: whether both answer for the same classes; else the last layer keeps its weights. Raises TrainingError
+    if no kernel is copied.
     """
     ours, theirs = model.weights, parent.weights
     if [one.shape for one in ours] == [one.shape for one in theirs]:
@@ -23,6 +24,10 @@ def copy_weights(model: keras.Model, parent: keras.Model) -> list[str]:
         named = {other.path: other for other in theirs}
         alike = ((one, named.get(one.path)) for one in ours)
         pairs = [(one, other) for one, other in alike if other is not None and one.shape == other.shape]
+    if not same_classes:
+        *_, last = (layer for layer in model._flatten_layers() if layer.weights and not list(layer._layers))
+        anew = {id(weight) for weight in last.weights}
+        pairs = [(one, other) for one, other in pairs if id(one) not in anew]
     if not any(len(one.shape) > 1 for one, _ in pairs):  # a bias alone is no net
         remedy = "choose the net of that run, with its keys, or leave model=... out to take it over"
         raise TrainingError(

@@ -86,7 +86,7 @@ class Program:
 
         identity: what no other program of this process has; in every process the same for the same program.
         """
-        self.window = min(WINDOW[mode], order.full)
+        self.window = _window(order, mode)
         places = find_numbers(model)
         answers = len(_answers(model(data.blocks[0][0, :1], training=False)))
         self._numbers = Numbers([place.value for place in places])
@@ -119,10 +119,6 @@ class Program:
             ]
         )
 
-    def count_windows(self, order: BatchOrder) -> int:
-        """Returns the number of calls in an epoch."""
-        return -(-order.full // max(self.window, 1)) or 1
-
     def train(self, order: BatchOrder, data: Data) -> Iterator[Metrics]:
         """Runs the epoch that `order` has begun. Yields the metrics after each window; the last has those of `val_`."""
         windows = list(order.windows(self.window))
@@ -142,6 +138,16 @@ class Program:
     def _no_training(self, order: BatchOrder, data: Data, checked: int = 0) -> tuple[Any, ...]:
         batches = np.zeros((self.window, order.batch_size), np.int32)
         return _arguments(data, batches, 0, order.last, False, checked)
+
+
+def count_windows(order: BatchOrder, mode: Mode) -> int:
+    """Returns the number of calls in an epoch."""
+    return -(-order.full // max(_window(order, mode), 1)) or 1
+
+
+def _window(order: BatchOrder, mode: Mode) -> int:
+    """The number of whole batches in a call."""
+    return min(WINDOW[mode], order.full)
 
 
 def _arguments(

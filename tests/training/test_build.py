@@ -146,6 +146,31 @@ def test_a_program_computes_what_fit_computes(together: tuple[str, ...], splits:
     assert resumed.history == whole.history
 
 
+@pytest.mark.parametrize("name", ["FreezesAtFirst", "SetsBeta"])
+def test_what_a_callback_changes_at_the_beginning_has_its_effect(name: str, splits: Splits, tmp_path: Path) -> None:
+    own = f"training.callbacks=[{{_target_:own_training.{name}}}]"
+    modes = [f"training.compiled_epoch={mode}" for mode in ("on", "off")]
+    whole, plain = (Fitted(splits, tmp_path / mode[-3:], own, mode, epochs=2) for mode in modes)
+    without = Fitted(splits, tmp_path / "without", modes[0], epochs=2)
+    assert np.abs(whole.weights - plain.weights).max() <= LEAST
+    assert np.abs(whole.weights - without.weights).max() > 100 * LEAST
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_a_training_that_was_killed_after_its_last_epoch_ends_as_it_would_have(
+    mode: str, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "training.callbacks=[{_target_:own_training.StopsAfter,epochs:2},{_target_:own_training.HalvesAtTheEnd}]"
+    whole = Fitted(splits, tmp_path / "whole", own, f"training.compiled_epoch={mode}")
+    with monkeypatch.context() as patched:
+        patched.setattr("own_training.HalvesAtTheEnd.on_train_end", lambda callback, logs=None: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Fitted(splits, tmp_path / "cut", own, f"training.compiled_epoch={mode}")
+    resumed = Fitted(splits, tmp_path / "cut", own, f"training.compiled_epoch={mode}")
+    assert len(resumed.history.epochs) == 2
+    assert np.array_equal(resumed.weights, whole.weights)
+
+
 def test_every_option_is_in_one_of_these_trainings_and_changes_it(splits: Splits, tmp_path: Path) -> None:
     assert sorted(itertools.chain(*TOGETHER)) == sorted(OPTIONS)
     default = Fitted(splits, tmp_path / "default", epochs=1).weights

@@ -135,6 +135,17 @@ def test_the_head_on_features_is_trained_as_within_the_whole_net(photos: Path, w
     assert kept.load_model().predict(np.zeros((1, 40, 40, 3), np.uint8), verbose=0).shape == (1, 2)
 
 
+def test_a_net_of_the_users_own_with_the_same_names_is_trained_whole() -> None:
+    """It may prepare the images outside of its features, or draw random numbers within."""
+    inputs = keras.Input((8, 8, 1))
+    inside, vector = keras.Input((8, 8, 1)), keras.Input((64,))
+    features = keras.Model(inside, keras.layers.Flatten()(keras.layers.RandomFlip()(inside)), name="features")
+    head = keras.Model(vector, keras.layers.Dense(3, "softmax")(vector), name="head")
+    assert FrozenNet.of(keras.Model(inputs, head(features(inputs)))) is None
+    assert FrozenNet.of(keras.Model(inputs, head(features(keras.layers.Rescaling(-1)(inputs))))) is None
+    assert FrozenNet.of(build("MobileNetV3Small")) is not None
+
+
 def test_features_are_computed_once(
     photos: Path, weights: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

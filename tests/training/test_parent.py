@@ -42,6 +42,14 @@ def test_other_classes_keep_their_own_last_layer() -> None:
     assert np.array_equal(model.get_weights()[-2], before[-2])
 
 
+def test_as_many_other_classes_keep_their_own_last_layer_too() -> None:
+    parent, model = net(5, 6), net(5, 6)
+    before = model.get_weights()
+    assert copy_weights(model, parent, same_classes=False) == ["probabilities/kernel", "probabilities/bias"]
+    assert np.array_equal(model.get_weights()[0], parent.get_weights()[0])
+    assert np.array_equal(model.get_weights()[-2], before[-2])
+
+
 def test_a_net_that_shares_nothing_is_refused() -> None:
     with pytest.raises(TrainingError, match=r"^training.start_from must share weights with the net, but has none"):
         copy_weights(net(7, classes=4), net(5, 6))

@@ -72,7 +72,8 @@ def trained(data, mode, make=make_mlp, optimizer=None, loss=None, jit_compile=Fa
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
     given = model, data, data[:70], NAMES, settings(), 5
     loop, heard = PlainLoop(*given) if mode == "off" else ProgramLoop(*given, mode), Heard()
-    loop.fit(0, EPOCHS, [heard])
+    loop.begin(0, EPOCHS, [heard])
+    loop.fit()
     return model, loop, heard
 
 
@@ -149,7 +150,9 @@ def test_a_step_is_traced_once_for_the_full_batches_and_once_for_the_short_one(d
     model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
     plain = model.train_step
     model.train_step = lambda batch: traces.append(batch[1].shape[0]) or plain(batch)
-    ProgramLoop(model, data, data[:70], NAMES, settings(), 5, mode).fit(0, 2, [])
+    loop = ProgramLoop(model, data, data[:70], NAMES, settings(), 5, mode)
+    loop.begin(0, 2, [])
+    loop.fit()
     assert traces == [32, 22]
 
 
