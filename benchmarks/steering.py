@@ -228,7 +228,7 @@ def report(drill: Drill) -> int:
         f"in the store an answer follows its request within {max(waits):.1f} s, median {statistics.median(waits):.1f} s"
     )
     asked = [key for key in sweep.data.params if key.startswith("request/")]
-    limit = max([TRIALS, *_limits(sweep)])
+    limit = _limit(sweep)
     counted = drill.counted()
     lost = [number for number in range(limit) if number not in counted]
     doubled = [number for number, runs in counted.items() if len(runs) > 1]
@@ -248,9 +248,11 @@ def _waits(sweep) -> Iterator[float]:
             yield json.loads(text)["when"] - request["when"]
 
 
-def _limits(sweep) -> list[int]:
-    changes = [json.loads(text) for key, text in sweep.data.tags.items() if key.startswith("answer/")]
-    return [one["change"]["settings"]["max_trials"] for one in changes if "max_trials" in one["change"]["settings"]]
+def _limit(sweep) -> int:
+    """The number of trials in the end: an answer raises it, or lowers it if what was added does not fit any more."""
+    answers = {int(k.removeprefix("answer/")): v for k, v in sweep.data.tags.items() if k.startswith("answer/")}
+    settings = [json.loads(answers[number])["change"]["settings"] for number in sorted(answers)]
+    return [TRIALS, *(one["max_trials"] for one in settings if "max_trials" in one)][-1]
 
 
 def main(executor: str, kills: int) -> int:
