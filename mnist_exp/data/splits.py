@@ -95,7 +95,11 @@ def split(dataset: Dataset, settings: Split) -> Splits:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
-    train, repeated = _remove_copies(train, tested, dataset.description)
+    train, copies = _remove_copies("training", train, tested, dataset.description)
+    if validated is not None:
+        validated, more = _remove_copies("validation", validated, tested, dataset.description)
+        copies += more
+    repeated = {"test and train or validation, taken out of those": copies} if copies else {}
     folds: tuple[np.ndarray, ...] = ()
     if settings.folds is not None:
         if validated is not None:
@@ -176,16 +180,16 @@ def _describe_near_copies(
     ]
 
 
-def _remove_copies(train: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, dict[str, int]]:
-    """Returns the training images that are not in the test set, and the number of the others."""
-    copies = np.isin(train.digests, tested.digests)
+def _remove_copies(name: str, part: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, int]:
+    """Returns the images that are not in the test set, and the number of the others."""
+    copies = np.isin(part.digests, tested.digests)
     if not copies.any():
-        return train, {}
+        return part, 0
     if copies.all():
         rule = f"must not all be in the test set, but all {len(copies)} are"
         remedy = "remove them from the test set, or use another test set"
-        raise DataError(Problem(f"{description}: training images", rule, remedy=remedy))
-    return train[np.flatnonzero(~copies)], {"test and train or validation, taken out of those": int(copies.sum())}
+        raise DataError(Problem(f"{description}: {name} images", rule, remedy=remedy))
+    return part[np.flatnonzero(~copies)], int(copies.sum())
 
 
 def _check_classes(dataset: Dataset) -> None:

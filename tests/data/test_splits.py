@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def source(train: ImageSet, test: ImageSet | None = None, names: tuple[str, ...]
 
 
 def cut(data: Dataset, **changes: Any) -> Splits:
-    keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0}
+    keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
     return split(data, Split.model_construct(name="mine", **{**keys, **changes}))
 
 
@@ -127,6 +128,20 @@ def test_training_images_that_are_all_test_images_are_refused() -> None:
         DataError, match=r"mine.npz.*training images must not all be in the test set, but all 10 are; remove them"
     ):
         cut(source(part(range(10)), part(range(20))))
+
+
+@pytest.mark.parametrize("folds", [None, 4])
+def test_copies_of_test_images_in_a_validation_set_are_taken_out_and_counted(folds: int | None) -> None:
+    data = replace(source(part(range(40)), part(range(60, 80))), validation=part(range(35, 65)))
+    splits = cut(data, folds=folds)
+    assert not set(ids(splits.train) + ids(splits.validation)) & set(ids(splits.test))
+    assert splits.repeated["test and train or validation, taken out of those"] == 5
+    assert len(splits.validation) == (65 if folds else 25)
+
+
+def test_validation_images_that_are_all_test_images_are_refused() -> None:
+    with pytest.raises(DataError, match=r"validation images must not all be in the test set, but all 20 are"):
+        cut(replace(source(part(range(40)), part(range(60, 80))), validation=part(range(60, 80))))
 
 
 @pytest.mark.parametrize("part_name", ["validation", "test"])
