@@ -7,6 +7,7 @@ import numpy as np
 
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
 from mnist_exp.data.decode import check_memory
+from mnist_exp.data.numbers import to_bytes
 from mnist_exp.data.tables import number_labels
 from mnist_exp.errors import DataError, Problem
 
@@ -110,29 +111,3 @@ def _is_batch(image: np.ndarray, label: np.ndarray) -> bool:
     if label.ndim == 0 or image.ndim < 3 or len(image) != len(label):
         return False
     return image.ndim > 3 or label.ndim > 1 or label.dtype.kind != "f"
-
-
-def to_bytes(images: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
-    """Returns images as uint8, 0-255, and notes what that changes. Raises DataError for other numbers."""
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        notes.append("true and false became 255 and 0")
-        return images.astype(np.uint8) * np.uint8(255)
-    if images.dtype.kind not in "iuf" or not images.size:
-        raise DataError(Problem(f"{where}: images", "must be numbers", str(images.dtype)))
-    low, high = float(images.min()), float(images.max())
-    if not np.isfinite(high - low):
-        raise DataError(Problem(f"{where}: images", "must be finite numbers", f"{low} to {high}"))
-    if low < 0 or high > 255:
-        remedy = "scale all of them alike, (images - low) / (high - low)"
-        raise DataError(
-            Problem(f"{where}: images", "must be from 0 to 1 or from 0 to 255", f"{low:g} to {high:g}", remedy)
-        )
-    scaled = images.astype(np.float64) * (255 if images.dtype.kind == "f" and high <= 1 else 1)
-    rounded = np.rint(scaled)
-    if images.dtype.kind == "f":
-        span = "0 to 1" if high <= 1 else "0 to 255"
-        loss = float(np.abs(scaled - rounded).max())
-        notes.append(f"numbers from {span} became whole numbers from 0 to 255, at most {loss:.2g} away")
-    return rounded.astype(np.uint8)

@@ -9,10 +9,11 @@ import numpy as np
 from mnist_exp.config.compose import nearest
 from mnist_exp.config.schema import Count, FilePath, OptionalPath
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
-from mnist_exp.data.decode import check_memory, decode
+from mnist_exp.data.decode import Wanted, check_memory, decode
 from mnist_exp.data.folder import PREPARATIONS
 from mnist_exp.data.groups import number_groups
 from mnist_exp.data.images import Fit
+from mnist_exp.data.numbers import to_bytes
 from mnist_exp.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def csv(
 
     label: the column of labels, numbers or names. file: that of the names of image files, which are below the folder
     `images`, else beside the table. Without one, the other columns named pixel0, pixel1, ... or 0, 1, ... are pixels,
-    0-255, row by row. split: the column that says train, val or test. group: the column of what must not be on two
+    from 0 to 255 or from 0 to 1, row by row. split: the column that says train, val or test. group: the column of what must not be on two
     sides of a split. height, width, channels, fit: as for a folder; of pixels, a square. Raises DataError for what is
     missing.
     """
@@ -57,7 +58,7 @@ def csv(
         raise DataError(Problem(path, "must have rows below its header", remedy="check how it was written"))
     notes: list[str] = []
     if file is None:
-        arrays, kept = _pixels(table, pixels, (height, width, channels), path), np.arange(len(table))
+        arrays, kept = _pixels(table, pixels, (height, width, channels), path, notes), np.arange(len(table))
         preparation, files = "resize", None
     else:
         root = Path(images) if images else Path(path).parent
@@ -129,18 +130,14 @@ def _find(columns: list[str], given: str | None, usual: tuple[str, ...], key: st
 
 
 def _pixels(
-    table: "pd.DataFrame", columns: list[str], wanted: tuple[int | None, int | None, int | None], path: str
+    table: "pd.DataFrame", columns: list[str], wanted: Wanted, path: str, notes: list[str]
 ) -> np.ndarray:
     height, width, channels = wanted
     values = table[columns].to_numpy()
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        bad = next(column for column in columns if table[column].dtype.kind not in "iuf" or table[column].isna().any())
+        bad = next(name for name in columns if table[name].dtype.kind not in "iuf" or not np.isfinite(table[name]).all())
         raise DataError(
             Problem(f"{path}: {bad}", "must hold a number in every row", remedy="look for empty cells and words")
-        )
-    if values.min() < 0 or values.max() > 255:
-        raise DataError(
-            Problem(f"{path}: pixels", "must be from 0 to 255", f"{values.min()} to {values.max()}", "scale them")
         )
     count = len(columns)
     shapes = [(h, w, c) for c in ([channels] if channels else [1, 3])
@@ -149,7 +146,7 @@ def _pixels(
         rule = f"must make an image, but {count} pixels make no {'square' if not (height or width) else 'such one'}"
         raise DataError(Problem(path, rule, remedy="give dataset.height and dataset.width"))
     check_memory(len(values), shapes[0], path)
-    return np.rint(values).astype(np.uint8).reshape(-1, *shapes[0])
+    return to_bytes(values, path, notes).reshape(-1, *shapes[0])
 
 
 def _sides(pixels: int, height: int | None, width: int | None) -> tuple[int, int]:

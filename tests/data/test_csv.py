@@ -60,6 +60,22 @@ def test_pixels_of_no_square(tmp_path: Path, keys: dict[str, int], shape: tuple[
     assert csv(path, **keys).train.images.shape[1:] == shape
 
 
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda pixels: pixels / 255, "numbers from 0 to 1 became whole numbers from 0 to 255, at most"),
+        (lambda pixels: pixels + 0.25 * (pixels == 7), "numbers from 0 to 255 became whole numbers"),
+    ],
+)
+def test_pixels_from_0_to_1_and_rounded_ones(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], note: str
+) -> None:
+    columns = {f"pixel{place}": change(PIXELS[:, place]).tolist() for place in range(16)}
+    data = csv(write(tmp_path / "train.csv", {"label": LABELS.tolist(), **columns}))
+    assert np.array_equal(data.train.images, PIXELS.reshape(30, 4, 4, 1))
+    assert data.notes[0].startswith(note)
+
+
 def test_colour_pixels(tmp_path: Path) -> None:
     columns = {f"pixel{place}": [place] * 6 for place in range(27)}
     data = csv(write(tmp_path / "train.csv", {"label": [0, 1] * 3, **columns}))
@@ -124,7 +140,8 @@ def lines(tmp_path: Path) -> dict[str, tuple[Callable[[], Dataset], str]]:
             reading({"label": [0, 1], **{f"pixel{n}": [1, 2] for n in range(15)}}),
             "must make an image, but 15 pixels make no square; give dataset.height and dataset.width",
         ),
-        "too bright": (reading(good | {"pixel3": [256] * 30}), "pixels must be from 0 to 255, but got '0 to 256'"),
+        "too bright": (reading(good | {"pixel3": [256] * 30}), "images must be from 0 to 1 or from 0 to 255, but got '0 to 256'"),
+        "infinite": (reading(good | {"pixel3": ["inf"] + [1.5] * 29}), "pixel3 must hold a number in every row"),
         "no number": (reading(good | {"pixel3": ["x"] * 30}), "pixel3 must hold a number in every row"),
         "empty cell": (reading(good | {"pixel3": [""] + [1] * 29}), "pixel3 must hold a number in every row"),
         "empty label": (reading(good | {"label": [""] + [1] * 29}), "must not be empty, but that of row 2 is"),
