@@ -21,7 +21,7 @@ UNEQUAL = 1.5  # times the images of the smallest class that the largest may hav
 class Splits:
     """The three splits of a run. A trial of a sweep has no test set, so that it cannot use it.
 
-    digest: SHA-256 of all pixels, labels and class names before splitting. repeated: the number of images that are in
+    digest: SHA-256 of all pixels, labels, class names and groups before splitting. repeated: the number of images that are in
     two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation, but
     counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it. folds:
     places of images in `train`, int64; there `validation` has the same images, since each is that of one fold. Empty if
@@ -244,6 +244,15 @@ def _digest(dataset: Dataset) -> str:
             sha.update(str(part.images.shape).encode())
             sha.update(np.ascontiguousarray(part.images).data)
             sha.update(np.ascontiguousarray(part.labels).data)
+    # Only what a data set has is added, so that the digests of all others stay as they were in earlier runs.
+    if (own := dataset.validation) is not None:
+        sha.update(f"validation {own.images.shape}".encode())
+        sha.update(np.ascontiguousarray(own.images).data)
+        sha.update(np.ascontiguousarray(own.labels).data)
+    for part in (dataset.train, dataset.test, own):
+        if part is not None and part.groups is not None:
+            sha.update(b"groups")
+            sha.update(np.ascontiguousarray(part.groups).data)
     return sha.hexdigest()
 
 

@@ -227,6 +227,19 @@ def test_the_digest_changes_with_the_content(changed: str) -> None:
     assert cut(built(changed)).digest != cut(built("")).digest
 
 
+@pytest.mark.parametrize("changed", ["no validation", "pixel", "label", "group", "no groups"])
+def test_the_digest_changes_with_an_own_validation_set_and_groups(changed: str) -> None:
+    def built(changed: str) -> Dataset:
+        own, groups = part(range(40, 50)), np.arange(30) // 2
+        own.images[4, 0, 0, 0] ^= changed == "pixel"
+        own.labels[4] = (own.labels[4] + (changed == "label")) % 3
+        groups[29] += changed == "group"
+        train = replace(part(range(30)), groups=None if changed == "no groups" else groups)
+        return replace(source(train, part(range(30, 40))), validation=None if changed == "no validation" else own)
+
+    assert cut(built(changed)).digest != cut(built("")).digest
+
+
 def test_a_class_whose_only_image_is_drawn_for_the_test_set_is_refused() -> None:
     lonely = source(part(range(4), [0, 1, 1, 1]))
     drawn = next(seed for seed in range(20) if train_test_split(range(4), test_size=1, random_state=seed)[1] == [0])
