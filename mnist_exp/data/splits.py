@@ -11,6 +11,7 @@ import numpy as np
 
 from mnist_exp.config.schema import Split
 from mnist_exp.data.dataset import Dataset, ImageSet, Preparation, concatenate
+from mnist_exp.data.decode import name_some
 from mnist_exp.data.near_copies import find_near_copies
 from mnist_exp.errors import DataError, Problem
 
@@ -120,6 +121,7 @@ def split(dataset: Dataset, settings: Split) -> Splits:
     if folds and (count := _count_in_two(train.digests, folds)):
         repeated["two folds"] = count
     notes = [*dataset.notes, *describe_classes(train.labels, dataset.class_names)]
+    notes += _describe_unseen(train.labels, folds, dataset.class_names)
     if not dataset.curated:
         notes += _describe_near_copies(train, validated, tested, folds)
     return Splits(
@@ -157,6 +159,17 @@ def describe_classes(labels: np.ndarray, class_names: tuple[str, ...]) -> list[s
     shares = f"{counts[many]:,} {class_names[many]} ({counts[many] / counts.sum():.0%})"
     rare = f"{counts[few]:,} {class_names[few]} ({counts[few] / counts.sum():.0%})"
     return [f"unequal classes, from {rare} to {shares}: see balanced accuracy, and training.class_weight=balanced"]
+
+
+def _describe_unseen(labels: np.ndarray, folds: Sequence[np.ndarray], class_names: tuple[str, ...]) -> list[str]:
+    """Returns a note for each fold that has all images of a class, because its net cannot know this class."""
+    notes = []
+    for number, chosen in enumerate(folds, 1):
+        alone = np.setdiff1d(labels[chosen], np.delete(labels, chosen))
+        if names := [class_names[label] for label in alone]:
+            what = name_some(names, "class", "classes")
+            notes.append(f"fold {number} has all images of {what}: they are scored by a net that was not trained on any")
+    return notes
 
 
 def _describe_near_copies(
@@ -200,7 +213,7 @@ def _check_classes(dataset: Dataset) -> None:
     if len(set(names)) < len(names):
         raise DataError(Problem(f"{where}: class names", "must differ", names, "rename one"))
     shape = dataset.train.images.shape[1:]
-    for split_name, part in (("train", dataset.train), ("test", dataset.test)):
+    for split_name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         if part is None:
             continue
         outside = part.labels[(part.labels < 0) | (part.labels >= len(names))]
@@ -224,16 +237,17 @@ def _check_training(dataset: Dataset, settings: Split, train: ImageSet, validate
         if not len(missed):
             continue
         rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
-        if part is validated:
+        if part is validated and dataset.validation is None:
             remedy = "use stratified, or fewer validation images"
             raise DataError(Problem("dataset.method", rule, settings.method, remedy))
         if settings.limit is not None:
             raise DataError(Problem("dataset.limit", rule, settings.limit, "give a larger limit"))
-        if dataset.test is None:
+        if part is tested and dataset.test is None:
             remedy = "add images of this class, or use fewer test images"
             raise DataError(Problem("dataset.test", rule, settings.test, remedy))
-        rule = f"must be of every class of the test set, but none is of {dataset.class_names[missed[0]]!r}"
-        remedy = "add images of this class, or remove it from the test set"
+        where = "test set" if part is tested else "validation set"
+        rule = f"must be of every class of the {where}, but none is of {dataset.class_names[missed[0]]!r}"
+        remedy = f"add images of this class, or remove it from the {where}"
         raise DataError(Problem(f"{dataset.description}: training images", rule, remedy=remedy))
 
 

@@ -119,6 +119,19 @@ def test_copies_are_in_one_fold_or_counted(patients: int | None, in_two: int) ->
     assert (found == 0) == (patients is None)
 
 
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_class_in_one_fold_alone_is_named(grouped: bool) -> None:
+    whole = images(90, classes=2)
+    whole.labels[7] = 2
+    if grouped:
+        whole.labels[17] = 2
+        whole = replace(whole, groups=np.arange(90) % 10)
+    splits = cut(whole, test=images(100)[np.arange(90, 100)][np.zeros(1, int)], folds=5)
+    fold = next(number for number, chosen in enumerate(splits.folds, 1) if 7 in chosen)
+    note = f"fold {fold} has all images of 1 class (c): they are scored by a net that was not trained on any"
+    assert [one for one in splits.notes if one.startswith("fold")] == [note]
+
+
 def test_validation_images_of_the_data_set_are_in_folds_too() -> None:
     whole = images(120)
     splits = cut(whole[np.arange(80)], validation=whole[np.arange(80, 120)], test=images(30), folds=4)

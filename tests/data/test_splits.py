@@ -192,13 +192,23 @@ def test_labels_that_fit_no_classifier_are_refused(
         cut(data)
 
 
-def test_test_images_of_another_shape_are_refused() -> None:
-    test = check_arrays(np.zeros((2, 3, 3), np.uint8), np.array([0, 1]), "")
-    with pytest.raises(
-        DataError,
-        match=r"mine.npz.* the training images, \(1, 2, 1\), but got \(3, 3, 1\); resize them alike",
-    ):
-        cut(source(part(range(30)), test))
+@pytest.mark.parametrize("name", ["test", "validation"])
+@pytest.mark.parametrize(("shape", "received"), [((2, 3, 3), r"3, 3, 1"), ((2, 1, 2, 3), r"1, 2, 3")])
+def test_images_of_another_shape_are_refused(name: str, shape: tuple[int, ...], received: str) -> None:
+    other = check_arrays(np.zeros(shape, np.uint8), np.array([0, 1]), "")
+    rule = rf"mine.npz.*: {name} images must have the shape of the training images, \(1, 2, 1\), "
+    with pytest.raises(DataError, match=rf"{rule}but got \({received}\); resize them alike"):
+        cut(replace(source(part(range(30)), part(range(30, 40))), **{name: other}))
+
+
+def test_a_validation_set_with_a_class_that_is_never_trained_is_refused() -> None:
+    data = replace(source(part(range(20), [0, 1] * 10)), validation=part(range(100, 106)))
+    with pytest.raises(DataError) as refused:
+        cut(data)
+    assert str(refused.value) == (
+        "mine.npz, some images: training images must be of every class of the validation set, but none is of 'owl'; "
+        "add images of this class, or remove it from the validation set"
+    )
 
 
 def test_the_digest_tells_of_content_alone() -> None:
