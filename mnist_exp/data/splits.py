@@ -16,6 +16,8 @@ from mnist_exp.data.near_copies import find_near_copies
 from mnist_exp.errors import DataError, Problem
 
 UNEQUAL = 1.5  # times the images of the smallest class that the largest may have before a note is made of it
+COARSE = 0.1  # share by which the images of whole groups may be more or fewer than wanted before a note is made of it
+MOST_PARTS = 10  # into which groups are divided, so that some of the parts have about the share that is wanted
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,18 @@ def split(dataset: Dataset, settings: Split) -> Splits:
     _check_classes(dataset)
     train, tested, validated = dataset.train, dataset.test, dataset.validation
     validation, limit, seed = settings.validation, settings.limit, settings.seed
+    notes = [*dataset.notes]
     if tested is None:
-        rest, chosen = _draw(train, _count("test", settings.test, len(train)), seed)
+        wanted = _count("test", settings.test, len(train))
+        rest, chosen = _draw(train, wanted, seed)
+        if train.groups is not None:
+            notes += _describe_share("test", wanted, len(chosen))
         train, tested = train[rest], train[chosen]
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
+    notes += _describe_contradictions([part for part in (train, validated, tested) if part], dataset.class_names)
     train, copies = _remove_copies("training", train, tested, dataset.description)
     if validated is not None:
         validated, more = _remove_copies("validation", validated, tested, dataset.description)
@@ -112,6 +119,10 @@ def split(dataset: Dataset, settings: Split) -> Splits:
             rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
         else:
             rest, chosen = _draw(train, wanted, seed)
+        if train.groups is not None:
+            notes += _describe_share("validation", wanted, len(chosen))
+            if settings.method == "tail":
+                notes.append("dataset.method=tail is not used: of images in groups, whole groups are drawn")
         train, validated = train[rest], train[chosen]
     sides = {"train": train, "test": tested} if folds else {"train": train, "validation": validated, "test": tested}
     _check_groups(sides)
@@ -120,7 +131,7 @@ def split(dataset: Dataset, settings: Split) -> Splits:
         repeated["train and validation"] = count
     if folds and (count := _count_in_two(train.digests, folds)):
         repeated["two folds"] = count
-    notes = [*dataset.notes, *describe_classes(train.labels, dataset.class_names)]
+    notes += describe_classes(train.labels, dataset.class_names)
     notes += _describe_unseen(train.labels, folds, dataset.class_names)
     if not dataset.curated:
         notes += _describe_near_copies(train, validated, tested, folds)
@@ -159,6 +170,30 @@ def describe_classes(labels: np.ndarray, class_names: tuple[str, ...]) -> list[s
     shares = f"{counts[many]:,} {class_names[many]} ({counts[many] / counts.sum():.0%})"
     rare = f"{counts[few]:,} {class_names[few]} ({counts[few] / counts.sum():.0%})"
     return [f"unequal classes, from {rare} to {shares}: see balanced accuracy, and training.class_weight=balanced"]
+
+
+def _describe_share(name: str, wanted: int, drawn: int) -> list[str]:
+    """Returns a note if whole groups have many more or fewer images than are wanted."""
+    if abs(drawn - wanted) <= COARSE * wanted:
+        return []
+    return [f"{drawn:,} {name} images instead of {wanted:,}, because whole groups are drawn"]
+
+
+def _describe_contradictions(parts: Sequence[ImageSet], class_names: tuple[str, ...]) -> list[str]:
+    """Returns a note if images with the same pixels have different labels."""
+    digests, labels = (np.concatenate(one) for one in zip(*((part.digests, part.labels) for part in parts), strict=True))
+    _, first, kinds = np.unique(digests, return_index=True, return_inverse=True)
+    changed = labels != labels[first[kinds]]
+    if not changed.any():
+        return []
+    count = int(np.isin(kinds, kinds[changed]).sum())
+    other = int(np.flatnonzero(changed)[0])
+    pair = [class_names[labels[place]] for place in (first[kinds[other]], other)]
+    if all(part.names is not None for part in parts):
+        names = np.concatenate([part.names for part in parts if part.names is not None])
+        pair = [f"{names[place]} ({name})" for place, name in zip((first[kinds[other]], other), pair, strict=True)]
+    example = " and ".join(pair)
+    return [f"{count:,} identical images have different classes, such as {example}: correct or remove them"]
 
 
 def _describe_unseen(labels: np.ndarray, folds: Sequence[np.ndarray], class_names: tuple[str, ...]) -> list[str]:
@@ -290,14 +325,19 @@ def _draw(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, np.ndarr
     from sklearn.model_selection import StratifiedGroupKFold
 
     number = len(np.unique(images.groups))
-    parts = min(max(2, round(len(images) / count)), number)
     if number < 2:
         rule = "must name at least 2 groups of images, to be divided"
         raise DataError(Problem("dataset.group", rule, number, "choose smaller groups, such as one per patient"))
+    # Parts of about equal size: `taken` of them are the share that is wanted, such as 3 of 5 for 0.6.
+    share = count / len(images)
+    most = min(number, max(MOST_PARTS, round(1 / share)), int(np.bincount(images.labels).max()))
+    sizes = [(taken, parts) for parts in range(2, max(2, most) + 1) for taken in range(1, parts)]
+    taken, parts = min(sizes, key=lambda size: abs(size[0] / size[1] - share))
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    divided = list(folds.split(images.labels, images.labels, images.groups))
-    rest, chosen = min(divided, key=lambda pair: _missed(images.labels, *pair))
-    return np.sort(rest), np.sort(chosen)
+    drawn = [chosen for _, chosen in folds.split(images.labels, images.labels, images.groups)]
+    turns = (np.concatenate([drawn[(start + step) % parts] for step in range(taken)]) for start in range(parts))
+    divided = [(np.setdiff1d(np.arange(len(images)), chosen), np.sort(chosen)) for chosen in turns]
+    return min(divided, key=lambda pair: _missed(images.labels, *pair))
 
 
 def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -311,9 +351,9 @@ def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ..
         folds = _draw_folds(images[first := np.sort(first)], count, seed)  # one image of each kind, in their order
         return tuple(np.flatnonzero(np.isin(images.digests, images.digests[first[chosen]])) for chosen in folds)
     counts = np.bincount(images.labels)
-    most = len(images) if images.groups is None else len(np.unique(images.groups))
+    most = len(images) if images.groups is None else min(len(np.unique(images.groups)), int(counts.max()))
     if count > most:
-        what = "images" if images.groups is None else "groups"
+        what = "images" if images.groups is None else "groups, or of images of the largest class"
         raise DataError(Problem("dataset.folds", f"must be at most {most}, the number of {what}", count))
     kind = StratifiedGroupKFold if images.groups is not None else StratifiedKFold
     if images.groups is None and counts[counts > 0].min() < count:

@@ -35,7 +35,7 @@ def images(count: int, patients: int | None = None, classes: int = 3) -> ImageSe
 
 def cut(train: ImageSet, test: ImageSet | None = None, validation: ImageSet | None = None, **keys: Any) -> Splits:
     data = Dataset(train, test, ("a", "b", "c"), "mine", validation=validation)
-    given = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
+    given = {"validation": keys.pop("share", 0.2), "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
     return split(data, Split.model_construct(name="mine", **{**given, **keys}))
 
 
@@ -48,6 +48,27 @@ def test_no_group_is_on_two_sides(seed: int, method: str) -> None:
     assert len(set.union(*sides)) == sum(map(len, sides))
     assert sum(map(len, splits.parts.values())) == 240
     assert 0.1 < len(splits.validation) / 240 < 0.3
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+def test_groups_are_drawn_in_about_the_share_that_is_wanted(share: float) -> None:
+    whole = replace(images(240), groups=np.arange(240) // 4)
+    splits = cut(whole, test=images(250)[np.arange(240, 250)], share=share)
+    assert abs(len(splits.validation) / 240 - share) < 0.02
+
+
+def test_what_groups_do_not_allow_is_noted() -> None:
+    whole = replace(images(120), groups=np.arange(120) // 40)
+    notes = cut(whole, test=images(130)[np.arange(120, 130)], share=0.1, method="tail").notes
+    assert "40 validation images instead of 12, because whole groups are drawn" in notes
+    assert "dataset.method=tail is not used: of images in groups, whole groups are drawn" in notes
+
+
+def test_small_classes_in_groups_are_divided() -> None:
+    whole = replace(images(12), labels=np.arange(12) % 3, groups=np.arange(12))
+    assert len(cut(whole, test=images(20)[np.arange(12, 20)]).validation) == 3
+    with pytest.raises(DataError, match=r"dataset.folds must be at most 4, the number of groups, or of images"):
+        cut(whole, test=images(20)[np.arange(12, 20)], folds=5)
 
 
 def test_one_group_cannot_be_divided() -> None:

@@ -130,6 +130,23 @@ def test_training_images_that_are_all_test_images_are_refused() -> None:
         cut(source(part(range(10)), part(range(20))))
 
 
+def test_identical_images_of_two_classes_are_named() -> None:
+    labels = [number % 3 for number in range(30)]
+    train = part(range(30), labels)
+    train.images[4], train.images[16], train.images[5] = train.images[1], train.images[1], train.images[1]
+    note = "4 identical images have different classes, such as dog and owl: correct or remove them"
+    assert cut(source(train, part(range(30, 40)))).notes[0] == note
+    named = replace(train, names=np.array([f"{number}.png" for number in range(30)]))
+    note = "4 identical images have different classes, such as 1.png (dog) and 5.png (owl): correct or remove them"
+    assert cut(source(named)).notes[0] == note
+
+
+def test_an_image_with_another_class_in_the_test_set_is_named() -> None:
+    test = part(range(29, 40), [0, *[number % 3 for number in range(30, 40)]])
+    notes = cut(source(part(range(30)), test)).notes
+    assert notes[0].startswith("2 identical images have different classes, such as owl and cat")
+
+
 @pytest.mark.parametrize("folds", [None, 4])
 def test_copies_of_test_images_in_a_validation_set_are_taken_out_and_counted(folds: int | None) -> None:
     data = replace(source(part(range(40)), part(range(60, 80))), validation=part(range(35, 65)))
