@@ -94,7 +94,7 @@ def number_labels(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
     if labels.dtype.kind == "f" and (labels == labels.astype(np.int64)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iu":
-        labels = np.array([str(one) for one in labels])
+        labels = np.array([(one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one)) for one in labels])
     found, numbers = np.unique(labels, return_inverse=True)
     return numbers.astype(np.int64), tuple(map(str, found))
 
