@@ -21,7 +21,7 @@ def to_bytes(images: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
     if not np.isfinite(high - low):
         raise DataError(Problem(f"{where}: images", "must be finite numbers", f"{low} to {high}"))
     is_real = images.dtype.kind == "f"
-    is_share = is_real and -OVERSHOOT <= low and high <= 1 + OVERSHOOT
+    is_share = is_real and low >= -OVERSHOOT and high <= 1 + OVERSHOOT
     if not is_share and (low < 0 or high > 255 or (is_real and high < 2)):
         rule, remedy = "must be from 0 to 1 or from 0 to 255", "scale all of them alike, (images - low) / (high - low)"
         raise DataError(Problem(f"{where}: images", rule, f"{low:g} to {high:g}", remedy))

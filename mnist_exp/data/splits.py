@@ -24,11 +24,11 @@ MOST_PARTS = 10  # into which groups are divided, so that some of the parts have
 class Splits:
     """The three splits of a run. A trial of a sweep has no test set, so that it cannot use it.
 
-    digest: SHA-256 of all pixels, labels, class names and groups before splitting. repeated: the number of images that are in
-    two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation, but
-    counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it. folds:
-    places of images in `train`, int64; there `validation` has the same images, since each is that of one fold. Empty if
-    the data are not in folds.
+    digest: SHA-256 of all pixels, labels, class names and groups before splitting. repeated: the number of images that
+    are in two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation,
+    but counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it.
+    folds: places of images in `train`, int64; there `validation` has the same images, since each is that of one fold.
+    Empty if the data are not in folds.
     """
 
     name: str
@@ -181,7 +181,8 @@ def _describe_share(name: str, wanted: int, drawn: int) -> list[str]:
 
 def _describe_contradictions(parts: Sequence[ImageSet], class_names: tuple[str, ...]) -> list[str]:
     """Returns a note if images with the same pixels have different labels."""
-    digests, labels = (np.concatenate(one) for one in zip(*((part.digests, part.labels) for part in parts), strict=True))
+    digests = np.concatenate([part.digests for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
     _, first, kinds = np.unique(digests, return_index=True, return_inverse=True)
     changed = labels != labels[first[kinds]]
     if not changed.any():
@@ -203,7 +204,7 @@ def _describe_unseen(labels: np.ndarray, folds: Sequence[np.ndarray], class_name
         alone = np.setdiff1d(labels[chosen], np.delete(labels, chosen))
         if names := [class_names[label] for label in alone]:
             what = name_some(names, "class", "classes")
-            notes.append(f"fold {number} has all images of {what}: they are scored by a net that was not trained on any")
+            notes.append(f"fold {number} has all images of {what}: its net was trained on none of them")
     return notes
 
 

@@ -132,7 +132,10 @@ def test_a_generator_that_never_ends_is_refused_before_memory_is_full(monkeypatc
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: None, "mine must return images and labels, but got 'NoneType'"),
     "images alone": (lambda: IMAGES, "mine must return images and labels, but got 'ndarray'"),
-    "one image": (lambda: (IMAGES[0], 3), "must hold several images and a label for each, but got 'shapes (4, 5) and ()'"),
+    "one image": (
+        lambda: (IMAGES[0], 3),
+        "must hold several images and a label for each, but got 'shapes (4, 5) and ()'",
+    ),
     "no test labels": (
         lambda: {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
         "mine must hold x_test and y_test, or neither, but got ['x_test', 'x_train', 'y_train']; add y_test",

@@ -35,7 +35,14 @@ def images(count: int, patients: int | None = None, classes: int = 3) -> ImageSe
 
 def cut(train: ImageSet, test: ImageSet | None = None, validation: ImageSet | None = None, **keys: Any) -> Splits:
     data = Dataset(train, test, ("a", "b", "c"), "mine", validation=validation)
-    given = {"validation": keys.pop("share", 0.2), "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
+    given = {
+        "validation": keys.pop("share", 0.2),
+        "method": "stratified",
+        "test": 0.2,
+        "limit": None,
+        "seed": 0,
+        "folds": None,
+    }
     return split(data, Split.model_construct(name="mine", **{**given, **keys}))
 
 
@@ -149,7 +156,7 @@ def test_a_class_in_one_fold_alone_is_named(grouped: bool) -> None:
         whole = replace(whole, groups=np.arange(90) % 10)
     splits = cut(whole, test=images(100)[np.arange(90, 100)][np.zeros(1, int)], folds=5)
     fold = next(number for number, chosen in enumerate(splits.folds, 1) if 7 in chosen)
-    note = f"fold {fold} has all images of 1 class (c): they are scored by a net that was not trained on any"
+    note = f"fold {fold} has all images of 1 class (c): its net was trained on none of them"
     assert [one for one in splits.notes if one.startswith("fold")] == [note]
 
 
