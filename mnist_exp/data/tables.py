@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,7 +106,7 @@ def number_labels(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
     return numbers.astype(np.int64), tuple(map(str, found))
 
 
-def _check_filled(cells: Sequence[object], key: str) -> None:
+def _check_filled(cells: Iterable[object], key: str) -> None:
     """Raises DataError for an empty cell: None, not a number, or nothing but blanks."""
     for row, one in enumerate(cells, 2):  # row 1 is the header
         if one is None or one != one or (isinstance(one, str | bytes) and not one.strip()):
