@@ -102,7 +102,8 @@ def split(dataset: Dataset, settings: Split) -> Splits:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
-    notes += _describe_contradictions([part for part in (train, validated, tested) if part], dataset.class_names)
+    if not dataset.curated:
+        notes += _describe_contradictions([part for part in (train, validated, tested) if part], dataset.class_names)
     train, copies = _remove_copies("training", train, tested, dataset.description)
     if validated is not None:
         validated, more = _remove_copies("validation", validated, tested, dataset.description)
