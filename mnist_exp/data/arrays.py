@@ -7,6 +7,7 @@ import numpy as np
 
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
 from mnist_exp.data.decode import check_memory
+from mnist_exp.data.numbers import to_bytes
 from mnist_exp.data.tables import number_labels
 from mnist_exp.errors import DataError, Problem
 
@@ -15,6 +16,7 @@ SHAPES = (
 )
 # What the config of a run says whose images were given in Python.
 GIVEN = ("dataset=arrays", "dataset._target_=mnist_exp.data.given", "dataset.name=given")
+INFINITE = -1  # tf.data.INFINITE_CARDINALITY
 NAMES = {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
 
@@ -51,7 +53,11 @@ def to_dataset(made: Any, where: str) -> Dataset:
 def _pairs(made: Any, where: str) -> dict[str, Any]:
     """The images and labels by split."""
     if isinstance(made, Mapping):
-        found = {split: (made[x], made[y]) for split, (x, y) in NAMES.items() if x in made and y in made}
+        for x, y in NAMES.values():
+            if (x in made) != (y in made):
+                rule = f"must hold {x} and {y}, or neither"
+                raise DataError(Problem(where, rule, sorted(map(str, made)), f"add {y if x in made else x}"))
+        found = {split: (made[x], made[y]) for split, (x, y) in NAMES.items() if x in made}
         if "train" in found:
             return found
         raise DataError(Problem(where, "must hold x_train and y_train", sorted(map(str, made)), f"return {SHAPES}"))
@@ -73,6 +79,9 @@ def _read(pair: Any, where: str, notes: list[str]) -> tuple[np.ndarray, np.ndarr
         images, labels = (np.asarray(one) for one in pair)
     else:
         images, labels = _collect(pair, where)
+    if images.ndim < 2 or labels.ndim == 0:
+        found = f"shapes {images.shape} and {labels.shape}"
+        raise DataError(Problem(where, "must hold several images and a label for each", found, f"return {SHAPES}"))
     if len(images) != len(labels):
         found = f"{len(images):,} images and {len(labels):,} labels"
         raise DataError(Problem(where, "must hold one label per image", found, "take both from the same selection"))
@@ -87,16 +96,21 @@ def _read(pair: Any, where: str, notes: list[str]) -> tuple[np.ndarray, np.ndarr
 
 def _collect(pipeline: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads pairs of one image, or one batch, with its labels."""
+    size = int(getattr(pipeline, "cardinality", lambda: 0)())
+    if size == INFINITE:
+        raise DataError(Problem(where, "must end, but repeats for ever", remedy="remove .repeat() from the pipeline"))
     images, labels = list[np.ndarray](), list[np.ndarray]()
+    checked = 0  # images that were found to fit into memory; not every pipeline tells how many it yields
     for element in pipeline:
         if not (isinstance(element, tuple | list) and len(element) == 2):
             raise DataError(Problem(where, "must yield pairs of an image and its label", type(element).__name__))
         image, label = (np.asarray(one) for one in element)
         images += list(image) if (batched := _is_batch(image, label)) else [image]
         labels += list(label) if batched else [label]
-        if len(images) == 1:
-            remaining = getattr(pipeline, "cardinality", lambda: 0)()
-            check_memory(max(int(remaining), 1), (*image.shape, 1, 1, 1)[:3], where)
+        if len(images) > 2 * checked:
+            expected = 0 if checked else size * len(images)  # as many elements as this one
+            check_memory(max(expected, len(images)), (*images[-1].shape, 1, 1, 1)[:3], where)
+            checked = len(images)
     if not images:
         raise DataError(Problem(where, "must yield images", "none"))
     if len({image.shape for image in images}) > 1:
@@ -106,33 +120,9 @@ def _collect(pipeline: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_batch(image: np.ndarray, label: np.ndarray) -> bool:
-    """Whether these are several images with their labels, and not one, perhaps with a one-hot label of real numbers."""
+    """Whether these are several images with their labels, and not one, perhaps with a one-hot label."""
     if label.ndim == 0 or image.ndim < 3 or len(image) != len(label):
         return False
+    if image.ndim == 3 and image.shape[-1] in (1, 3):  # a last axis of 1 or 3 holds the channels of one image
+        return False
     return image.ndim > 3 or label.ndim > 1 or label.dtype.kind != "f"
-
-
-def to_bytes(images: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
-    """Returns images as uint8, 0-255, and notes what that changes. Raises DataError for other numbers."""
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        notes.append("true and false became 255 and 0")
-        return images.astype(np.uint8) * np.uint8(255)
-    if images.dtype.kind not in "iuf" or not images.size:
-        raise DataError(Problem(f"{where}: images", "must be numbers", str(images.dtype)))
-    low, high = float(images.min()), float(images.max())
-    if not np.isfinite(high - low):
-        raise DataError(Problem(f"{where}: images", "must be finite numbers", f"{low} to {high}"))
-    if low < 0 or high > 255:
-        remedy = "scale all of them alike, (images - low) / (high - low)"
-        raise DataError(
-            Problem(f"{where}: images", "must be from 0 to 1 or from 0 to 255", f"{low:g} to {high:g}", remedy)
-        )
-    scaled = images.astype(np.float64) * (255 if images.dtype.kind == "f" and high <= 1 else 1)
-    rounded = np.rint(scaled)
-    if images.dtype.kind == "f":
-        span = "0 to 1" if high <= 1 else "0 to 255"
-        loss = float(np.abs(scaled - rounded).max())
-        notes.append(f"numbers from {span} became whole numbers from 0 to 255, at most {loss:.2g} away")
-    return rounded.astype(np.uint8)

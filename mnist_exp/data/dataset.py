@@ -58,7 +58,7 @@ class Dataset:
     """A data set before it is split. `test` and `validation` are None if the data set has none of its own.
 
     preparation: the recipe in mnist_exp.data.preparation that makes other images look like these. notes: what was
-    converted or left out, and why. curated: published, so that nobody has to look for near copies in it.
+    converted or left out, and why. curated: published, so that nobody has to look for copies in it.
     """
 
     train: ImageSet

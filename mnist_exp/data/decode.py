@@ -75,10 +75,10 @@ def check_memory(count: int, shape: tuple[int, int, int], where: str) -> None:
         raise DataError(Problem(where, rule, f"{free / 2**30:.1f} GiB free", remedy))
 
 
-def name_some(files: Sequence[Path | str], noun: str) -> str:
+def name_some(files: Sequence[Path | str], noun: str, plural: str = "") -> str:
     """Returns `3 files (a.png, b.png, c.png)`; of many, the first are named."""
     shown = ", ".join(str(file) for file in files[:NAMED]) + (", ..." if len(files) > NAMED else "")
-    return f"{len(files):,} {noun}{'s' * (len(files) != 1)} ({shown})"
+    return f"{len(files):,} {noun if len(files) == 1 else plural or noun + 's'} ({shown})"
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,24 @@ import numpy as np
 
 from mnist_exp.config.schema import Split
 from mnist_exp.data.dataset import Dataset, ImageSet, Preparation, concatenate
+from mnist_exp.data.decode import name_some
 from mnist_exp.data.near_copies import find_near_copies
 from mnist_exp.errors import DataError, Problem
 
 UNEQUAL = 1.5  # times the images of the smallest class that the largest may have before a note is made of it
+COARSE = 0.1  # share by which the images of whole groups may be more or fewer than wanted before a note is made of it
+MOST_PARTS = 10  # into which groups are divided, so that some of the parts have about the share that is wanted
 
 
 @dataclass(frozen=True)
 class Splits:
     """The three splits of a run. A trial of a sweep has no test set, so that it cannot use it.
 
-    digest: SHA-256 of all pixels, labels and class names before splitting. repeated: the number of images that are in
-    two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation, but
-    counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it. folds:
-    places of images in `train`, int64; there `validation` has the same images, since each is that of one fold. Empty if
-    the data are not in folds.
+    digest: SHA-256 of all pixels, labels, class names and groups before splitting. repeated: the number of images that
+    are in two splits, such as {"train and validation": 3}. Copies of test images are removed from train and validation,
+    but counted here. notes: what was converted or left out when the data set was read, and what is peculiar to it.
+    folds: places of images in `train`, int64; there `validation` has the same images, since each is that of one fold.
+    Empty if the data are not in folds.
     """
 
     name: str
@@ -88,14 +91,24 @@ def split(dataset: Dataset, settings: Split) -> Splits:
     _check_classes(dataset)
     train, tested, validated = dataset.train, dataset.test, dataset.validation
     validation, limit, seed = settings.validation, settings.limit, settings.seed
+    notes = [*dataset.notes]
     if tested is None:
-        rest, chosen = _draw(train, _count("test", settings.test, len(train)), seed)
+        wanted = _count("test", settings.test, len(train))
+        rest, chosen = _draw(train, wanted, seed)
+        if train.groups is not None:
+            notes += _describe_share("test", wanted, len(chosen))
         train, tested = train[rest], train[chosen]
     if limit is not None:
         if isinstance(validation, int) and limit <= validation < len(train):
             validation = validation / len(train)
         train, tested = sample(train, limit, seed), sample(tested, limit, seed)
-    train, repeated = _remove_copies(train, tested, dataset.description)
+    if not dataset.curated:
+        notes += _describe_contradictions([part for part in (train, validated, tested) if part], dataset.class_names)
+    train, copies = _remove_copies("training", train, tested, dataset.description)
+    if validated is not None:
+        validated, more = _remove_copies("validation", validated, tested, dataset.description)
+        copies += more
+    repeated = {"test and train or validation, taken out of those": copies} if copies else {}
     folds: tuple[np.ndarray, ...] = ()
     if settings.folds is not None:
         if validated is not None:
@@ -107,6 +120,10 @@ def split(dataset: Dataset, settings: Split) -> Splits:
             rest, chosen = np.split(np.arange(len(train)), [len(train) - wanted])
         else:
             rest, chosen = _draw(train, wanted, seed)
+        if train.groups is not None:
+            notes += _describe_share("validation", wanted, len(chosen))
+            if settings.method == "tail":
+                notes.append("dataset.method=tail is not used: of images in groups, whole groups are drawn")
         train, validated = train[rest], train[chosen]
     sides = {"train": train, "test": tested} if folds else {"train": train, "validation": validated, "test": tested}
     _check_groups(sides)
@@ -115,7 +132,8 @@ def split(dataset: Dataset, settings: Split) -> Splits:
         repeated["train and validation"] = count
     if folds and (count := _count_in_two(train.digests, folds)):
         repeated["two folds"] = count
-    notes = [*dataset.notes, *describe_classes(train.labels, dataset.class_names)]
+    notes += describe_classes(train.labels, dataset.class_names)
+    notes += _describe_unseen(train.labels, folds, dataset.class_names)
     if not dataset.curated:
         notes += _describe_near_copies(train, validated, tested, folds)
     return Splits(
@@ -155,6 +173,42 @@ def describe_classes(labels: np.ndarray, class_names: tuple[str, ...]) -> list[s
     return [f"unequal classes, from {rare} to {shares}: see balanced accuracy, and training.class_weight=balanced"]
 
 
+def _describe_share(name: str, wanted: int, drawn: int) -> list[str]:
+    """Returns a note if whole groups have many more or fewer images than are wanted."""
+    if abs(drawn - wanted) <= COARSE * wanted:
+        return []
+    return [f"{drawn:,} {name} images instead of {wanted:,}, because whole groups are drawn"]
+
+
+def _describe_contradictions(parts: Sequence[ImageSet], class_names: tuple[str, ...]) -> list[str]:
+    """Returns a note if images with the same pixels have different labels."""
+    digests = np.concatenate([part.digests for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    _, first, kinds = np.unique(digests, return_index=True, return_inverse=True)
+    changed = labels != labels[first[kinds]]
+    if not changed.any():
+        return []
+    count = int(np.isin(kinds, kinds[changed]).sum())
+    other = int(np.flatnonzero(changed)[0])
+    pair = [class_names[labels[place]] for place in (first[kinds[other]], other)]
+    if all(part.names is not None for part in parts):
+        names = np.concatenate([part.names for part in parts if part.names is not None])
+        pair = [f"{names[place]} ({name})" for place, name in zip((first[kinds[other]], other), pair, strict=True)]
+    example = " and ".join(pair)
+    return [f"{count:,} identical images have different classes, such as {example}: correct or remove them"]
+
+
+def _describe_unseen(labels: np.ndarray, folds: Sequence[np.ndarray], class_names: tuple[str, ...]) -> list[str]:
+    """Returns a note for each fold that has all images of a class, because its net cannot know this class."""
+    notes = []
+    for number, chosen in enumerate(folds, 1):
+        alone = np.setdiff1d(labels[chosen], np.delete(labels, chosen))
+        if names := [class_names[label] for label in alone]:
+            what = name_some(names, "class", "classes")
+            notes.append(f"fold {number} has all images of {what}: its net was trained on none of them")
+    return notes
+
+
 def _describe_near_copies(
     train: ImageSet, validated: ImageSet, tested: ImageSet, folds: Sequence[np.ndarray]
 ) -> list[str]:
@@ -176,16 +230,16 @@ def _describe_near_copies(
     ]
 
 
-def _remove_copies(train: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, dict[str, int]]:
-    """Returns the training images that are not in the test set, and the number of the others."""
-    copies = np.isin(train.digests, tested.digests)
+def _remove_copies(name: str, part: ImageSet, tested: ImageSet, description: str) -> tuple[ImageSet, int]:
+    """Returns the images that are not in the test set, and the number of the others."""
+    copies = np.isin(part.digests, tested.digests)
     if not copies.any():
-        return train, {}
+        return part, 0
     if copies.all():
         rule = f"must not all be in the test set, but all {len(copies)} are"
         remedy = "remove them from the test set, or use another test set"
-        raise DataError(Problem(f"{description}: training images", rule, remedy=remedy))
-    return train[np.flatnonzero(~copies)], {"test and train or validation, taken out of those": int(copies.sum())}
+        raise DataError(Problem(f"{description}: {name} images", rule, remedy=remedy))
+    return part[np.flatnonzero(~copies)], int(copies.sum())
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -196,7 +250,7 @@ def _check_classes(dataset: Dataset) -> None:
     if len(set(names)) < len(names):
         raise DataError(Problem(f"{where}: class names", "must differ", names, "rename one"))
     shape = dataset.train.images.shape[1:]
-    for split_name, part in (("train", dataset.train), ("test", dataset.test)):
+    for split_name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         if part is None:
             continue
         outside = part.labels[(part.labels < 0) | (part.labels >= len(names))]
@@ -220,16 +274,17 @@ def _check_training(dataset: Dataset, settings: Split, train: ImageSet, validate
         if not len(missed):
             continue
         rule = f"must leave training images of {dataset.class_names[missed[0]]!r} ({dataset.description})"
-        if part is validated:
+        if part is validated and dataset.validation is None:
             remedy = "use stratified, or fewer validation images"
             raise DataError(Problem("dataset.method", rule, settings.method, remedy))
         if settings.limit is not None:
             raise DataError(Problem("dataset.limit", rule, settings.limit, "give a larger limit"))
-        if dataset.test is None:
+        if part is tested and dataset.test is None:
             remedy = "add images of this class, or use fewer test images"
             raise DataError(Problem("dataset.test", rule, settings.test, remedy))
-        rule = f"must be of every class of the test set, but none is of {dataset.class_names[missed[0]]!r}"
-        remedy = "add images of this class, or remove it from the test set"
+        where = "test set" if part is tested else "validation set"
+        rule = f"must be of every class of the {where}, but none is of {dataset.class_names[missed[0]]!r}"
+        remedy = f"add images of this class, or remove it from the {where}"
         raise DataError(Problem(f"{dataset.description}: training images", rule, remedy=remedy))
 
 
@@ -240,6 +295,15 @@ def _digest(dataset: Dataset) -> str:
             sha.update(str(part.images.shape).encode())
             sha.update(np.ascontiguousarray(part.images).data)
             sha.update(np.ascontiguousarray(part.labels).data)
+    # Only what a data set has is added, so that the digests of all others stay as they were in earlier runs.
+    if (own := dataset.validation) is not None:
+        sha.update(f"validation {own.images.shape}".encode())
+        sha.update(np.ascontiguousarray(own.images).data)
+        sha.update(np.ascontiguousarray(own.labels).data)
+    for part in (dataset.train, dataset.test, own):
+        if part is not None and part.groups is not None:
+            sha.update(b"groups")
+            sha.update(np.ascontiguousarray(part.groups).data)
     return sha.hexdigest()
 
 
@@ -263,14 +327,19 @@ def _draw(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, np.ndarr
     from sklearn.model_selection import StratifiedGroupKFold
 
     number = len(np.unique(images.groups))
-    parts = min(max(2, round(len(images) / count)), number)
     if number < 2:
         rule = "must name at least 2 groups of images, to be divided"
         raise DataError(Problem("dataset.group", rule, number, "choose smaller groups, such as one per patient"))
+    # Parts of about equal size: `taken` of them are the share that is wanted, such as 3 of 5 for 0.6.
+    share = count / len(images)
+    most = min(number, max(MOST_PARTS, round(1 / share)), int(np.bincount(images.labels).max()))
+    sizes = [(taken, parts) for parts in range(2, max(2, most) + 1) for taken in range(1, parts)]
+    taken, parts = min(sizes, key=lambda size: abs(size[0] / size[1] - share))
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    divided = list(folds.split(images.labels, images.labels, images.groups))
-    rest, chosen = min(divided, key=lambda pair: _missed(images.labels, *pair))
-    return np.sort(rest), np.sort(chosen)
+    drawn = [chosen for _, chosen in folds.split(images.labels, images.labels, images.groups)]
+    turns = (np.concatenate([drawn[(start + step) % parts] for step in range(taken)]) for start in range(parts))
+    divided = [(np.setdiff1d(np.arange(len(images)), chosen), np.sort(chosen)) for chosen in turns]
+    return min(divided, key=lambda pair: _missed(images.labels, *pair))
 
 
 def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -284,9 +353,9 @@ def _draw_folds(images: ImageSet, count: int, seed: int) -> tuple[np.ndarray, ..
         folds = _draw_folds(images[first := np.sort(first)], count, seed)  # one image of each kind, in their order
         return tuple(np.flatnonzero(np.isin(images.digests, images.digests[first[chosen]])) for chosen in folds)
     counts = np.bincount(images.labels)
-    most = len(images) if images.groups is None else len(np.unique(images.groups))
+    most = len(images) if images.groups is None else min(len(np.unique(images.groups)), int(counts.max()))
     if count > most:
-        what = "images" if images.groups is None else "groups"
+        what = "images" if images.groups is None else "groups, or of images of the largest class"
         raise DataError(Problem("dataset.folds", f"must be at most {most}, the number of {what}", count))
     kind = StratifiedGroupKFold if images.groups is not None else StratifiedKFold
     if images.groups is None and counts[counts > 0].min() < count:

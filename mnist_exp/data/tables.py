@@ -1,6 +1,8 @@
 """Reads a CSV file: labels with pixels, as Kaggle's MNIST, or labels with the names of image files."""
 
 import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,10 +11,11 @@ import numpy as np
 from mnist_exp.config.compose import nearest
 from mnist_exp.config.schema import Count, FilePath, OptionalPath
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
-from mnist_exp.data.decode import check_memory, decode
+from mnist_exp.data.decode import Wanted, check_memory, decode
 from mnist_exp.data.folder import PREPARATIONS
 from mnist_exp.data.groups import number_groups
 from mnist_exp.data.images import Fit
+from mnist_exp.data.numbers import to_bytes
 from mnist_exp.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -42,22 +45,29 @@ def csv(
 
     label: the column of labels, numbers or names. file: that of the names of image files, which are below the folder
     `images`, else beside the table. Without one, the other columns named pixel0, pixel1, ... or 0, 1, ... are pixels,
-    0-255, row by row. split: the column that says train, val or test. group: the column of what must not be on two
-    sides of a split. height, width, channels, fit: as for a folder; of pixels, a square. Raises DataError for what is
-    missing.
+    from 0 to 255 or from 0 to 1, row by row. split: the column that says train, val or test. group: the column of what
+    must not be on two sides of a split. height, width, channels, fit: as for a folder; of pixels, a square. Raises
+    DataError for what is missing.
     """
     columns = [str(column) for column in _read(Path(path), nrows=0).columns]
     label = _find(columns, label, LABELS, "label", path)
     pixels = [column for column in columns if column != label and PIXEL.fullmatch(column)]
     if file is not None or len(pixels) < 4:
         file = _find(columns, file, FILES, "file", path)
+    group = None if group is None else _find(columns, group, (), "group", path)
     names = [name for name in (file, group) if name is not None]
     table = _read(Path(path), dtype=dict.fromkeys(names, str))  # 007 is no number
     if table.empty:
         raise DataError(Problem(path, "must have rows below its header", remedy="check how it was written"))
+    for name in names:
+        _check_filled(table[name].to_list(), f"{path}: {name}")
+        table[name] = table[name].str.strip()
     notes: list[str] = []
     if file is None:
-        arrays, kept = _pixels(table, pixels, (height, width, channels), path), np.arange(len(table))
+        if (ordered := _sort(pixels)) != pixels:
+            notes.append(f"the columns of pixels were sorted by their numbers: {ordered[0]}, {ordered[1]}, ...")
+            pixels = ordered
+        arrays, kept = _pixels(table, pixels, (height, width, channels), path, notes), np.arange(len(table))
         preparation, files = "resize", None
     else:
         root = Path(images) if images else Path(path).parent
@@ -68,7 +78,7 @@ def csv(
     labels, class_names = number_labels(table[label].to_numpy()[kept], path)
     groups = None
     if group is not None:
-        groups = number_groups(list(table[_find(columns, group, (), "group", path)].to_numpy()[kept]))
+        groups = number_groups(list(table[group].to_numpy()[kept]))
     whole = check_arrays(arrays, labels, path)
     whole = ImageSet(whole.images, whole.labels, groups, files)
     sets = {"train": whole}
@@ -86,16 +96,22 @@ def number_labels(labels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
 
     Raises DataError for a label that is missing.
     """
-    missing = [place for place, one in enumerate(labels) if one is None or one != one]
-    if missing:
-        rule = f"must not be empty, but that of row {missing[0] + 2} is"
-        raise DataError(Problem(f"{where}: labels", rule, remedy="fill it in, or remove the row"))
+    _check_filled(labels, f"{where}: labels")
     if labels.dtype.kind == "f" and (labels == labels.astype(np.int64)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iu":
-        labels = np.array([str(one) for one in labels])
+        words = (one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in labels)
+        labels = np.array([word.strip() for word in words])
     found, numbers = np.unique(labels, return_inverse=True)
     return numbers.astype(np.int64), tuple(map(str, found))
+
+
+def _check_filled(cells: Iterable[object], key: str) -> None:
+    """Raises DataError for an empty cell: None, not a number, or nothing but blanks."""
+    for row, one in enumerate(cells, 2):  # row 1 is the header
+        if one is None or one != one or (isinstance(one, str | bytes) and not one.strip()):
+            rule = f"must not be empty, but that of row {row} is"
+            raise DataError(Problem(key, rule, remedy="fill it in, or remove the row"))
 
 
 def _read(path: Path, **more: Any) -> "pd.DataFrame":
@@ -104,9 +120,13 @@ def _read(path: Path, **more: Any) -> "pd.DataFrame":
     if not path.is_file():
         rule = f"must be a CSV file (dataset.path, seen from {Path.cwd()})"
         raise DataError(Problem(str(path), rule, remedy="dataset=digits works without any file"))
+    # NA and None may be names of classes. A comma after each row must not make the first column an index.
+    more |= {"skipinitialspace": True, "keep_default_na": False, "na_values": [""], "index_col": False}
     try:
-        return pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, **more)
-    except (ValueError, UnicodeDecodeError, OSError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header has names
+            return pd.read_csv(path, encoding="utf-8-sig", **more)
+    except (ValueError, UnicodeDecodeError, OSError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             Problem(str(path), f"is not a readable CSV file ({reason})", remedy="save it again as CSV in UTF-8")
@@ -128,19 +148,25 @@ def _find(columns: list[str], given: str | None, usual: tuple[str, ...], key: st
     return found
 
 
-def _pixels(
-    table: "pd.DataFrame", columns: list[str], wanted: tuple[int | None, int | None, int | None], path: str
-) -> np.ndarray:
+def _sort(columns: list[str]) -> list[str]:
+    """Returns names of columns of pixels in the order of their numbers; as they are, if two have the same."""
+    numbers = [
+        [int(number or 0) for number in found.groups()] for column in columns if (found := PIXEL.fullmatch(column))
+    ]
+    if len({*map(tuple, numbers)}) < len(columns):
+        return columns
+    return [column for _, column in sorted(zip(numbers, columns, strict=True))]
+
+
+def _pixels(table: "pd.DataFrame", columns: list[str], wanted: Wanted, path: str, notes: list[str]) -> np.ndarray:
     height, width, channels = wanted
     values = table[columns].to_numpy()
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        bad = next(column for column in columns if table[column].dtype.kind not in "iuf" or table[column].isna().any())
+        bad = next(
+            name for name in columns if table[name].dtype.kind not in "iuf" or not np.isfinite(table[name]).all()
+        )
         raise DataError(
             Problem(f"{path}: {bad}", "must hold a number in every row", remedy="look for empty cells and words")
-        )
-    if values.min() < 0 or values.max() > 255:
-        raise DataError(
-            Problem(f"{path}: pixels", "must be from 0 to 255", f"{values.min()} to {values.max()}", "scale them")
         )
     count = len(columns)
     shapes = [(h, w, c) for c in ([channels] if channels else [1, 3])
@@ -149,7 +175,7 @@ def _pixels(
         rule = f"must make an image, but {count} pixels make no {'square' if not (height or width) else 'such one'}"
         raise DataError(Problem(path, rule, remedy="give dataset.height and dataset.width"))
     check_memory(len(values), shapes[0], path)
-    return np.rint(values).astype(np.uint8).reshape(-1, *shapes[0])
+    return to_bytes(values, path, notes).reshape(-1, *shapes[0])
 
 
 def _sides(pixels: int, height: int | None, width: int | None) -> tuple[int, int]:

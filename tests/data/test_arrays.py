@@ -1,5 +1,6 @@
 """Arrays, pipelines and whatever else a function of the user's own returns."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,10 @@ def test_arrays_by_name() -> None:
         (LABELS.astype(float), ("0", "1", "2")),
         (LABELS * 10, ("0", "10", "20")),
         (np.array(["b", "a", "c"])[LABELS], ("a", "b", "c")),
+        (np.array([b"b", b"a", b"c"])[LABELS], ("a", "b", "c")),
         (LABELS.tolist(), ("0", "1", "2")),
     ],
-    ids=["one-hot", "column", "float", "gaps", "names", "list"],
+    ids=["one-hot", "column", "float", "gaps", "names", "bytes", "list"],
 )
 def test_labels_of_any_kind(labels: Any, names: tuple[str, ...]) -> None:
     data = read((IMAGES, labels))
@@ -106,9 +108,38 @@ def test_a_pair_of_pipelines() -> None:
     assert (len(data.train), len(data.test)) == (8, 4)
 
 
+def test_a_square_of_the_length_of_its_one_hot_label_is_one_image() -> None:
+    data = read([(IMAGES[place, :, :4, None], np.eye(4, dtype=int)[place % 3]) for place in range(12)])
+    assert data.train.images.shape == (12, 4, 4, 1)
+    assert np.array_equal(data.train.labels, LABELS)
+
+
+def test_a_pipeline_that_repeats_for_ever_is_refused() -> None:
+    import tensorflow as tf
+
+    with pytest.raises(DataError, match=r"mine \(train\) must end, but repeats for ever; remove .repeat\(\)"):
+        read(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).repeat())
+
+
+def test_a_generator_that_never_ends_is_refused_before_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=20_000))
+    with pytest.raises(DataError, match=r"must fit into memory: [0-9,]+ images of 4x5x1"):
+        read((image, 0) for image in itertools.cycle(IMAGES))
+
+
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: None, "mine must return images and labels, but got 'NoneType'"),
     "images alone": (lambda: IMAGES, "mine must return images and labels, but got 'ndarray'"),
+    "one image": (
+        lambda: (IMAGES[0], 3),
+        "must hold several images and a label for each, but got 'shapes (4, 5) and ()'",
+    ),
+    "no test labels": (
+        lambda: {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES},
+        "mine must hold x_test and y_test, or neither, but got ['x_test', 'x_train', 'y_train']; add y_test",
+    ),
     "other names": (lambda: {"images": IMAGES}, "mine must hold x_train and y_train, but got ['images']"),
     "counts": (lambda: (IMAGES, LABELS[:5]), "must hold one label per image, but got '12 images and 5 labels'"),
     "below zero": (lambda: (IMAGES - 200.0, LABELS), "must be from 0 to 1 or from 0 to 255, but got"),

@@ -60,6 +60,22 @@ def test_pixels_of_no_square(tmp_path: Path, keys: dict[str, int], shape: tuple[
     assert csv(path, **keys).train.images.shape[1:] == shape
 
 
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda pixels: pixels / 255, "numbers from 0 to 1 became whole numbers from 0 to 255, at most"),
+        (lambda pixels: pixels + 0.25 * (pixels == 7), "numbers from 0 to 255 became whole numbers"),
+    ],
+)
+def test_pixels_from_0_to_1_and_rounded_ones(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], note: str
+) -> None:
+    columns = {f"pixel{place}": change(PIXELS[:, place]).tolist() for place in range(16)}
+    data = csv(write(tmp_path / "train.csv", {"label": LABELS.tolist(), **columns}))
+    assert np.array_equal(data.train.images, PIXELS.reshape(30, 4, 4, 1))
+    assert data.notes[0].startswith(note)
+
+
 def test_colour_pixels(tmp_path: Path) -> None:
     columns = {f"pixel{place}": [place] * 6 for place in range(27)}
     data = csv(write(tmp_path / "train.csv", {"label": [0, 1] * 3, **columns}))
@@ -83,6 +99,29 @@ def test_files_with_other_columns(tmp_path: Path) -> None:
     assert data.train.images.shape == (30, 5, 6, 3)
     assert data.train.names is not None
     assert data.train.names[4] == "04"
+
+
+def test_pixels_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    columns = dict(sorted(pixel_columns().items()))
+    data = csv(write(tmp_path / "train.csv", {"label": LABELS.tolist(), **columns}))
+    assert np.array_equal(data.train.images, PIXELS.reshape(30, 4, 4, 1))
+    assert data.notes == ("the columns of pixels were sorted by their numbers: pixel0, pixel1, ...",)
+
+
+def test_classes_may_be_named_na_and_none_and_blanks_do_not_count(tmp_path: Path) -> None:
+    words = [("NA", "None", "cat", "cat  ", "nan")[place % 5] for place in range(30)]
+    data = csv(write(tmp_path / "train.csv", {"label": words, "writer": words, **pixel_columns()}), group="writer")
+    assert data.class_names == ("NA", "None", "cat", "nan")
+    assert data.train.groups is not None
+    assert len(np.unique(data.train.groups)) == 4
+
+
+def test_a_comma_after_each_row(tmp_path: Path) -> None:
+    rows = [f"{name},{label}," for name, label in zip(photos(tmp_path), LABELS, strict=True)]
+    (tmp_path / "photos" / "train.csv").write_text("\n".join(["file,label", *rows]))
+    data = csv(str(tmp_path / "photos" / "train.csv"))
+    assert data.class_names == ("0", "1", "2")
+    assert len(data.train) == 30
 
 
 def test_groups_and_splits_of_columns(tmp_path: Path) -> None:
@@ -124,10 +163,22 @@ def lines(tmp_path: Path) -> dict[str, tuple[Callable[[], Dataset], str]]:
             reading({"label": [0, 1], **{f"pixel{n}": [1, 2] for n in range(15)}}),
             "must make an image, but 15 pixels make no square; give dataset.height and dataset.width",
         ),
-        "too bright": (reading(good | {"pixel3": [256] * 30}), "pixels must be from 0 to 255, but got '0 to 256'"),
+        "too bright": (
+            reading(good | {"pixel3": [256] * 30}),
+            "must be from 0 to 1 or from 0 to 255, but got '0 to 256'",
+        ),
+        "infinite": (reading(good | {"pixel3": ["inf"] + [1.5] * 29}), "pixel3 must hold a number in every row"),
         "no number": (reading(good | {"pixel3": ["x"] * 30}), "pixel3 must hold a number in every row"),
         "empty cell": (reading(good | {"pixel3": [""] + [1] * 29}), "pixel3 must hold a number in every row"),
         "empty label": (reading(good | {"label": [""] + [1] * 29}), "must not be empty, but that of row 2 is"),
+        "blank label": (reading(good | {"label": ["  "] + ["a"] * 29}), "must not be empty, but that of row 2 is"),
+        "empty group": (
+            reading(good | {"writer": ["a"] * 29 + [""]}, group="writer"),
+            "writer must not be empty, but that of row 31 is; fill it in, or remove the row",
+        ),
+        "empty file": (reading(files | {"file": ["a.png", ""]}), "file must not be empty, but that of row 3 is"),
+        "short row": (raw(b"label,file\n1\n"), "file must not be empty, but that of row 2 is"),
+        "more cells": (raw(b"label,file\n1,a.png,3\n0,b.png,4\n"), "is not a readable CSV file"),
         "no such files": (reading(files), "must name files below"),
         "unknown split": (
             reading(good | {"fold": ["a"] * 30}, split="fold"),

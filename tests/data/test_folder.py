@@ -319,6 +319,40 @@ def test_validation_nested_and_loose_images(tmp_path: Path) -> None:
     )
 
 
+def test_folders_behind_symlinks_are_read_once(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    fill(root, {"cat": 2, "dog": 2})
+    put(tmp_path / "elsewhere" / "1.png", Image.new("L", (8, 12), 77))
+    (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "above").symlink_to(root / "cat")
+    data = folder(str(root), 12, 8)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.notes == ("1 folder (more) below cat: their images are of class cat",)
+
+
+def test_kinds_of_images_and_hidden_folders(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 2, "dog": 2})
+    Image.new("L", (8, 12), 77).save(tmp_path / "cat" / "9.jfif", "JPEG")
+    put(tmp_path / "dog" / ".thumbs" / "1.png", Image.new("L", (8, 12), 78))
+    (tmp_path / "dog" / "7.heic").write_bytes(b"")
+    (tmp_path / "dog" / "notes.txt").write_text("a dog")
+    data = folder(str(tmp_path), 12, 8)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.notes == (
+        "not used: 1 hidden folder (dog/.thumbs) with images",
+        "not used: 1 image (dog/7.heic) of other kinds (.heic)",
+    )
+
+
+def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+    for split in ("train", "dev", "other"):
+        fill(tmp_path / split, {"cat": 2, "dog": 3})
+    assert folder(str(tmp_path), 12, 8).notes == (
+        "not used: 2 folders (dev, other) beside the splits; these are named "
+        "train, training, val, valid, validation, test, testing",
+    )
+
+
 def test_groups_are_named_by_paths(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for camera in range(3):

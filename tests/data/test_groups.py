@@ -35,7 +35,14 @@ def images(count: int, patients: int | None = None, classes: int = 3) -> ImageSe
 
 def cut(train: ImageSet, test: ImageSet | None = None, validation: ImageSet | None = None, **keys: Any) -> Splits:
     data = Dataset(train, test, ("a", "b", "c"), "mine", validation=validation)
-    given = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
+    given = {
+        "validation": keys.pop("share", 0.2),
+        "method": "stratified",
+        "test": 0.2,
+        "limit": None,
+        "seed": 0,
+        "folds": None,
+    }
     return split(data, Split.model_construct(name="mine", **{**given, **keys}))
 
 
@@ -48,6 +55,27 @@ def test_no_group_is_on_two_sides(seed: int, method: str) -> None:
     assert len(set.union(*sides)) == sum(map(len, sides))
     assert sum(map(len, splits.parts.values())) == 240
     assert 0.1 < len(splits.validation) / 240 < 0.3
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+def test_groups_are_drawn_in_about_the_share_that_is_wanted(share: float) -> None:
+    whole = replace(images(240), groups=np.arange(240) // 4)
+    splits = cut(whole, test=images(250)[np.arange(240, 250)], share=share)
+    assert abs(len(splits.validation) / 240 - share) < 0.02
+
+
+def test_what_groups_do_not_allow_is_noted() -> None:
+    whole = replace(images(120), groups=np.arange(120) // 40)
+    notes = cut(whole, test=images(130)[np.arange(120, 130)], share=0.1, method="tail").notes
+    assert "40 validation images instead of 12, because whole groups are drawn" in notes
+    assert "dataset.method=tail is not used: of images in groups, whole groups are drawn" in notes
+
+
+def test_small_classes_in_groups_are_divided() -> None:
+    whole = replace(images(12), labels=np.arange(12) % 3, groups=np.arange(12))
+    assert len(cut(whole, test=images(20)[np.arange(12, 20)]).validation) == 3
+    with pytest.raises(DataError, match=r"dataset.folds must be at most 4, the number of groups, or of images"):
+        cut(whole, test=images(20)[np.arange(12, 20)], folds=5)
 
 
 def test_one_group_cannot_be_divided() -> None:
@@ -117,6 +145,19 @@ def test_copies_are_in_one_fold_or_counted(patients: int | None, in_two: int) ->
     assert found == splits.repeated.get("two folds", 0)
     assert found <= in_two
     assert (found == 0) == (patients is None)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_class_in_one_fold_alone_is_named(grouped: bool) -> None:
+    whole = images(90, classes=2)
+    whole.labels[7] = 2
+    if grouped:
+        whole.labels[17] = 2
+        whole = replace(whole, groups=np.arange(90) % 10)
+    splits = cut(whole, test=images(100)[np.arange(90, 100)][np.zeros(1, int)], folds=5)
+    fold = next(number for number, chosen in enumerate(splits.folds, 1) if 7 in chosen)
+    note = f"fold {fold} has all images of 1 class (c): its net was trained on none of them"
+    assert [one for one in splits.notes if one.startswith("fold")] == [note]
 
 
 def test_validation_images_of_the_data_set_are_in_folds_too() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def source(train: ImageSet, test: ImageSet | None = None, names: tuple[str, ...]
 
 
 def cut(data: Dataset, **changes: Any) -> Splits:
-    keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0}
+    keys = {"validation": 0.2, "method": "stratified", "test": 0.2, "limit": None, "seed": 0, "folds": None}
     return split(data, Split.model_construct(name="mine", **{**keys, **changes}))
 
 
@@ -129,6 +130,37 @@ def test_training_images_that_are_all_test_images_are_refused() -> None:
         cut(source(part(range(10)), part(range(20))))
 
 
+def test_identical_images_of_two_classes_are_named() -> None:
+    labels = [number % 3 for number in range(30)]
+    train = part(range(30), labels)
+    train.images[4], train.images[16], train.images[5] = train.images[1], train.images[1], train.images[1]
+    note = "4 identical images have different classes, such as dog and owl: correct or remove them"
+    assert cut(source(train, part(range(30, 40)))).notes[0] == note
+    named = replace(train, names=np.array([f"{number}.png" for number in range(30)]))
+    note = "4 identical images have different classes, such as 1.png (dog) and 5.png (owl): correct or remove them"
+    assert cut(source(named)).notes[0] == note
+
+
+def test_an_image_with_another_class_in_the_test_set_is_named() -> None:
+    test = part(range(29, 40), [0, *[number % 3 for number in range(30, 40)]])
+    notes = cut(source(part(range(30)), test)).notes
+    assert notes[0].startswith("2 identical images have different classes, such as owl and cat")
+
+
+@pytest.mark.parametrize("folds", [None, 4])
+def test_copies_of_test_images_in_a_validation_set_are_taken_out_and_counted(folds: int | None) -> None:
+    data = replace(source(part(range(40)), part(range(60, 80))), validation=part(range(35, 65)))
+    splits = cut(data, folds=folds)
+    assert not set(ids(splits.train) + ids(splits.validation)) & set(ids(splits.test))
+    assert splits.repeated["test and train or validation, taken out of those"] == 5
+    assert len(splits.validation) == (65 if folds else 25)
+
+
+def test_validation_images_that_are_all_test_images_are_refused() -> None:
+    with pytest.raises(DataError, match=r"validation images must not all be in the test set, but all 20 are"):
+        cut(replace(source(part(range(40)), part(range(60, 80))), validation=part(range(60, 80))))
+
+
 @pytest.mark.parametrize("part_name", ["validation", "test"])
 @pytest.mark.parametrize(
     ("value", "taken"), [(1.0, 30), (30, 30), (31, 31), (1.5, 45), (0.01, 0), (0, 0), (0.99, 30), (-1, -1)]
@@ -177,13 +209,23 @@ def test_labels_that_fit_no_classifier_are_refused(
         cut(data)
 
 
-def test_test_images_of_another_shape_are_refused() -> None:
-    test = check_arrays(np.zeros((2, 3, 3), np.uint8), np.array([0, 1]), "")
-    with pytest.raises(
-        DataError,
-        match=r"mine.npz.* the training images, \(1, 2, 1\), but got \(3, 3, 1\); resize them alike",
-    ):
-        cut(source(part(range(30)), test))
+@pytest.mark.parametrize("name", ["test", "validation"])
+@pytest.mark.parametrize(("shape", "received"), [((2, 3, 3), r"3, 3, 1"), ((2, 1, 2, 3), r"1, 2, 3")])
+def test_images_of_another_shape_are_refused(name: str, shape: tuple[int, ...], received: str) -> None:
+    other = check_arrays(np.zeros(shape, np.uint8), np.array([0, 1]), "")
+    rule = rf"mine.npz.*: {name} images must have the shape of the training images, \(1, 2, 1\), "
+    with pytest.raises(DataError, match=rf"{rule}but got \({received}\); resize them alike"):
+        cut(replace(source(part(range(30)), part(range(30, 40))), **{name: other}))
+
+
+def test_a_validation_set_with_a_class_that_is_never_trained_is_refused() -> None:
+    data = replace(source(part(range(20), [0, 1] * 10)), validation=part(range(100, 106)))
+    with pytest.raises(DataError) as refused:
+        cut(data)
+    assert str(refused.value) == (
+        "mine.npz, some images: training images must be of every class of the validation set, but none is of 'owl'; "
+        "add images of this class, or remove it from the validation set"
+    )
 
 
 def test_the_digest_tells_of_content_alone() -> None:
@@ -208,6 +250,19 @@ def test_the_digest_changes_with_the_content(changed: str) -> None:
         return source(
             train, None if changed == "no test" else test, ("cat", "dog", "ox") if changed == "names" else names
         )
+
+    assert cut(built(changed)).digest != cut(built("")).digest
+
+
+@pytest.mark.parametrize("changed", ["no validation", "pixel", "label", "group", "no groups"])
+def test_the_digest_changes_with_an_own_validation_set_and_groups(changed: str) -> None:
+    def built(changed: str) -> Dataset:
+        own, groups = part(range(40, 50)), np.arange(30) // 2
+        own.images[4, 0, 0, 0] ^= changed == "pixel"
+        own.labels[4] = (own.labels[4] + (changed == "label")) % 3
+        groups[29] += changed == "group"
+        train = replace(part(range(30)), groups=None if changed == "no groups" else groups)
+        return replace(source(train, part(range(30, 40))), validation=None if changed == "no validation" else own)
 
     assert cut(built(changed)).digest != cut(built("")).digest
 
