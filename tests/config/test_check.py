@@ -3,10 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from mnist_exp.config.check import check
+from mnist_exp.config.check import check, check_values
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import plain
+from mnist_exp.config.schema import Training
 from mnist_exp.errors import ConfigError
 
 NET = '''
@@ -273,3 +275,16 @@ def test_a_target_that_cannot_be_called_is_refused(
     assert line.startswith("model._target_ must be a function that can be imported, but got ")
     assert why in line
     assert capfd.readouterr() == ("", "")  # said once, by us
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [("{1:5.0}", {"1": 5.0}), ("{10:2,9:3}", {"10": 2.0, "9": 3.0}), ("{1:2,cat:3}", {"1": 2, "cat": 3})],
+)
+def test_the_name_of_a_class_may_be_a_number(given: str, weights: dict[str, float]) -> None:
+    config = check(compose([f"training.class_weight={given}"]))
+    assert config.settings(Training).class_weight == weights
+    assert config.hash
+    assert config.name
+    again = check_values(OmegaConf.to_container(OmegaConf.create(config.to_yaml())), config.choices)
+    assert again.hash == config.hash
