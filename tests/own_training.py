@@ -16,6 +16,21 @@ def make_focal(gamma: float) -> keras.losses.Loss:
     return keras.losses.CategoricalFocalCrossentropy(gamma=gamma)
 
 
+def mean_focal(targets: Any, probabilities: Any) -> Any:
+    """One number for all images."""
+    return ops.mean(focal(targets, probabilities))
+
+
+def per_class(targets: Any, probabilities: Any) -> Any:
+    """One number for each class, which is no loss."""
+    return ops.mean(ops.abs(targets - probabilities), axis=0)
+
+
+class MeanFocal(keras.losses.Loss):
+    def call(self, targets: Any, probabilities: Any) -> Any:
+        return mean_focal(targets, probabilities)
+
+
 def sparse_hinge(labels: Any, probabilities: Any) -> Any:
     true = ops.take_along_axis(probabilities, ops.cast(ops.reshape(labels, (-1, 1)), "int32"), axis=1)
     return ops.sum(ops.maximum(0.0, 0.5 + probabilities - true), axis=-1)
@@ -23,6 +38,14 @@ def sparse_hinge(labels: Any, probabilities: Any) -> Any:
 
 def surprise(targets: Any, probabilities: Any) -> Any:
     return ops.mean(ops.abs(targets - probabilities), axis=-1)
+
+
+def hit(targets: Any, probabilities: Any) -> Any:
+    return ops.equal(ops.argmax(targets, axis=-1), ops.argmax(probabilities, axis=-1))
+
+
+def sparse_hit(labels: Any, probabilities: Any) -> Any:
+    return hit(ops.one_hot(labels, 3), probabilities)
 
 
 def staircase(step: Any, learning_rate: float, every: int = 20) -> Any:
@@ -51,6 +74,10 @@ class Speckle(keras.layers.Layer):
 
 def invert(images: Any) -> Any:
     return 255.0 - images
+
+
+def mixing_net() -> keras.layers.Layer:
+    return keras.Sequential([keras.layers.RandomFlip(), keras.layers.CutMix()])
 
 
 def crop(images: Any) -> Any:

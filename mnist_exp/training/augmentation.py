@@ -32,6 +32,7 @@ PHOTOS = (
     {TARGET: f"{LAYERS}RandomBrightness", "factor": 0.15},
     {TARGET: f"{LAYERS}RandomContrast", "factor": 0.15},
 )
+MIXING = (keras.layers.MixUp, keras.layers.CutMix)  # they mix labels, too, which a layer of images cannot
 PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = {"none": (), "digits": DIGITS, "photos": PHOTOS}
 
 
@@ -167,7 +168,7 @@ def show_changes(config: RunConfig, splits: Splits) -> np.ndarray | None:
 def build_augmentation(config: RunConfig) -> Augmentation | None:
     """Builds the layers of a preset or of entries of the config; None for none of them.
 
-    Raises ConfigError for an entry that makes no layer.
+    Raises ConfigError for an entry that makes no layer, or one that mixes images.
     """
     chosen = config.settings(General).augmentation
     entries: Sequence[Mapping[str, Any]] = PRESETS[chosen] if isinstance(chosen, str) else chosen
@@ -179,5 +180,9 @@ def build_augmentation(config: RunConfig) -> Augmentation | None:
                 rule = "must make a layer of Keras's, or be a function of images"
                 raise ConfigError(Problem(f"augmentation[{place}]", rule, type(made).__name__))
             made = FunctionLayer(made)
+        if mixing := next((one for one in made._flatten_layers() if isinstance(one, MIXING)), None):
+            rule = "must change each image on its own, because the labels are not mixed with the images"
+            remedy = "use a layer that keeps the class of each image, such as keras.layers.RandomErasing"
+            raise ConfigError(Problem(f"augmentation[{place}]", rule, type(mixing).__name__, remedy))
         layers.append(made)
     return Augmentation(layers, config.seed) if layers else None

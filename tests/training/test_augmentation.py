@@ -93,6 +93,12 @@ def test_a_wrong_entry_is_answered(given: str, line: str) -> None:
             "{_target_:own_training.crop}",
             "augmentation must keep the shape of the images, (12, 12, 3), but got (11, 11, 3)",
         ),
+        (
+            "{_target_:keras.layers.MixUp}",
+            "augmentation[0] must change each image on its own, because the labels are not mixed with the images, "
+            "but got 'MixUp'; use a layer that keeps the class of each image, such as keras.layers.RandomErasing",
+        ),
+        ("{_target_:own_training.mixing_net}", "but got 'CutMix'"),
         ("{_target_:keras.losses.Huber}", "augmentation[0] must make a layer of Keras's, or be a function of images"),
     ],
 )
