@@ -89,6 +89,7 @@ class Trainer:
             prepare_keras(self.config.seed, self.settings)
         from mnist_exp.training.augmentation import build_augmentation
         from mnist_exp.training.features import FrozenNet
+        from mnist_exp.training.losses import check_loss
 
         with active.timer("building"):
             model = self.config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
@@ -96,6 +97,7 @@ class Trainer:
             augmentation = build_augmentation(self.config)
             if fold <= 1:
                 check_model(model, splits.train.images, len(splits.class_names), active.folder)
+                check_loss(self.settings, len(splits.class_names))
             self._begin(model, checkpoints)
             frozen = None if augmentation else FrozenNet.of(model, self.settings.feature_cache)
             net, data = (frozen.head, frozen.replace_images(splits)) if frozen else (model, splits)
