@@ -98,6 +98,9 @@ class Trainer:
             if fold <= 1:
                 check_model(model, splits.train.images, len(splits.class_names), active.folder)
                 check_loss(self.settings, len(splits.class_names))
+                if names := augmentation.find_unrepeatable(splits.train.images[:2]) if augmentation else []:
+                    why = "draw with a keras.random.SeedGenerator that is an attribute of its layer"
+                    self._note(f"{', '.join(names)} changes images otherwise if the training is resumed: {why}")
             self._begin(model, checkpoints)
             frozen = None if augmentation else FrozenNet.of(model, self.settings.feature_cache)
             net, data = (frozen.head, frozen.replace_images(splits)) if frozen else (model, splits)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -70,6 +71,30 @@ class Speckle(keras.layers.Layer):
     def call(self, images: Any, training: bool = False) -> Any:
         drawn = keras.random.uniform(ops.shape(images), seed=self.seeds)
         return ops.where(drawn < self.share, 0.0, images) if training else images
+
+
+class Listed(keras.layers.Layer):
+    """Draws with generators in a list and in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds = [keras.random.SeedGenerator(), keras.random.SeedGenerator()]
+        self.more = {"noise": keras.random.SeedGenerator()}
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        drawn = [keras.random.uniform(ops.shape(images), seed=seed) for seed in (*self.seeds, self.more["noise"])]
+        return images * sum(drawn)
+
+
+class Wild(keras.layers.Layer):
+    """Draws with what Keras knows nothing of."""
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return images * tf.random.uniform(tf.shape(images))
+
+
+def noise(images: Any) -> Any:
+    return images * keras.random.uniform(ops.shape(images))
 
 
 def invert(images: Any) -> Any:
