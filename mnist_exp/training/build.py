@@ -52,7 +52,7 @@ def schedule_learning_rate(settings: Optimizer, steps: int) -> "Rate":
     training, unless its entry says otherwise. settings.warmup: the share of the steps in which the rate first rises
     linearly from zero (Goyal et al. 2017; before a cosine, Loshchilov and Hutter 2017).
     """
-    rising = round(settings.warmup * steps)
+    rising = min(round(settings.warmup * steps), steps - 1)  # what follows needs a step
     if settings.schedule == "cosine":
         from keras.optimizers.schedules import CosineDecay
 

@@ -309,6 +309,15 @@ def test_a_schedule_begins_at_the_rate_and_lasts_for_the_training() -> None:
     assert values == pytest.approx([0.0, 0.05, 0.1, 0.055, 0.01])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 30])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", {"_target_": "keras.optimizers.schedules.PolynomialDecay"}])
+def test_a_long_warmup_leaves_a_step_for_what_follows(schedule: Any, steps: int) -> None:
+    made: Any = schedule_learning_rate(Optimizer(learning_rate=0.1, warmup=0.99, schedule=schedule), steps)
+    rates = [float(made(step)) if callable(made) else made for step in range(steps)]
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates == sorted(rates)
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
