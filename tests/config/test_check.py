@@ -261,7 +261,10 @@ def test_a_home_folder_of_nobody_stays_as_it_is_written() -> None:
     ("target", "why"),
     [
         ("nowhere.net", "No module named 'nowhere'"),
-        ("net_of_my_own.nett", "nett"),
+        ("net_of_my_own.nett", "net_of_my_own has no nett; did you mean net?"),
+        ("net_of_my_own.xyzzy.net", "net_of_my_own has no xyzzy"),
+        ("net_of_my_own.Net.wide", "net_of_my_own.Net has no wide"),
+        ("needs_more.net", "No module named 'not_installed'"),
         ("net_of_my_own.GREETING", "non-callable"),
         ("builtins.dict", "no signature"),
         ("null", "but got null"),
@@ -271,6 +274,7 @@ def test_a_home_folder_of_nobody_stays_as_it_is_written() -> None:
 def test_a_target_that_cannot_be_called_is_refused(
     target: str, why: str, my_net: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    Path(sys.path[0], "needs_more.py").write_text("import not_installed\n\ndef net(): ...\n")
     (line,) = problems("model=custom", f"model._target_={target}")
     assert line.startswith("model._target_ must be a function that can be imported, but got ")
     assert why in line
