@@ -319,7 +319,7 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(
     with pytest.raises(ConfigError, match="must be YAML"):
         compose_command_line()
     known_keys.cache_clear()
-    with pytest.raises(ConfigError, match="did you mean training.epochs"):  # one that is not chosen does not matter
+    with pytest.raises(ConfigError, match=r"did you mean training\.epochs"):  # one that is not chosen does not matter
         compose(["training.epohcs=3"])
 
 

@@ -21,6 +21,7 @@ from mnist_exp.training.build import build_metrics, build_optimizer, schedule_le
 from mnist_exp.training.evaluate import check_accuracy
 from mnist_exp.training.losses import check_loss
 from mnist_exp.training.parent import freeze_layers
+from mnist_exp.training.target_forms import check_metrics
 
 LEAST = 2e-6  # float32: a compiled program may add in another order
 OPTIONS: dict[str, list[str]] = {
@@ -185,6 +186,22 @@ def test_the_shape_of_what_a_loss_returns_is_checked(given: list[str], line: str
     with pytest.raises(ConfigError) as refused:
         check_loss(settings, classes)
     assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_a_metric_gives_one_number(loss: str) -> None:
+    metrics = "training.metrics=[{{_target_:keras.metrics.AUC}},{{_target_:keras.metrics.F1Score{}}}]"
+    for given in ("", ",average:macro"):
+        settings = check(compose([f"training.loss={loss}", metrics.format(given)])).settings(Training)
+        if given:
+            check_metrics(settings, 3)
+            continue
+        with pytest.raises(ConfigError) as refused:
+            check_metrics(settings, 3)
+        assert str(refused.value) == (
+            "training.metrics[1] must give one number, but f1_score gives an array of shape (3,); average over the "
+            "classes, as average:macro does for F1Score"
+        )
 
 
 METRICS = {  # by name: an entry, and the metric of every run that has the same value
