@@ -89,6 +89,8 @@ class Trainer:
             prepare_keras(self.config.seed, self.settings)
         from mnist_exp.training.augmentation import build_augmentation
         from mnist_exp.training.features import FrozenNet
+        from mnist_exp.training.losses import check_loss
+        from mnist_exp.training.target_forms import check_metrics
 
         with active.timer("building"):
             model = self.config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
@@ -96,6 +98,11 @@ class Trainer:
             augmentation = build_augmentation(self.config)
             if fold <= 1:
                 check_model(model, splits.train.images, len(splits.class_names), active.folder)
+                check_loss(self.settings, len(splits.class_names))
+                check_metrics(self.settings, len(splits.class_names))
+                if names := augmentation.find_unrepeatable(splits.train.images[:2]) if augmentation else []:
+                    why = "draw with a keras.random.SeedGenerator that is an attribute of its layer"
+                    self._note(f"{', '.join(names)} changes images otherwise if the training is resumed: {why}")
             self._begin(model, checkpoints, splits.class_names)
             frozen = None if augmentation else FrozenNet.of(model, self.settings.feature_cache)
             net, data = (frozen.head, frozen.replace_images(splits)) if frozen else (model, splits)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -16,6 +17,21 @@ def make_focal(gamma: float) -> keras.losses.Loss:
     return keras.losses.CategoricalFocalCrossentropy(gamma=gamma)
 
 
+def mean_focal(targets: Any, probabilities: Any) -> Any:
+    """One number for all images."""
+    return ops.mean(focal(targets, probabilities))
+
+
+def per_class(targets: Any, probabilities: Any) -> Any:
+    """One number for each class, which is no loss."""
+    return ops.mean(ops.abs(targets - probabilities), axis=0)
+
+
+class MeanFocal(keras.losses.Loss):
+    def call(self, targets: Any, probabilities: Any) -> Any:
+        return mean_focal(targets, probabilities)
+
+
 def sparse_hinge(labels: Any, probabilities: Any) -> Any:
     true = ops.take_along_axis(probabilities, ops.cast(ops.reshape(labels, (-1, 1)), "int32"), axis=1)
     return ops.sum(ops.maximum(0.0, 0.5 + probabilities - true), axis=-1)
@@ -23,6 +39,14 @@ def sparse_hinge(labels: Any, probabilities: Any) -> Any:
 
 def surprise(targets: Any, probabilities: Any) -> Any:
     return ops.mean(ops.abs(targets - probabilities), axis=-1)
+
+
+def hit(targets: Any, probabilities: Any) -> Any:
+    return ops.equal(ops.argmax(targets, axis=-1), ops.argmax(probabilities, axis=-1))
+
+
+def sparse_hit(labels: Any, probabilities: Any) -> Any:
+    return hit(ops.one_hot(labels, 3), probabilities)
 
 
 def staircase(step: Any, learning_rate: float, every: int = 20) -> Any:
@@ -49,8 +73,36 @@ class Speckle(keras.layers.Layer):
         return ops.where(drawn < self.share, 0.0, images) if training else images
 
 
+class Listed(keras.layers.Layer):
+    """Draws with generators in a list and in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds = [keras.random.SeedGenerator(), keras.random.SeedGenerator()]
+        self.more = {"noise": keras.random.SeedGenerator()}
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        drawn = [keras.random.uniform(ops.shape(images), seed=seed) for seed in (*self.seeds, self.more["noise"])]
+        return images * sum(drawn)
+
+
+class Wild(keras.layers.Layer):
+    """Draws with what Keras knows nothing of."""
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return images * tf.random.uniform(tf.shape(images))
+
+
+def noise(images: Any) -> Any:
+    return images * keras.random.uniform(ops.shape(images))
+
+
 def invert(images: Any) -> Any:
     return 255.0 - images
+
+
+def mixing_net() -> keras.layers.Layer:
+    return keras.Sequential([keras.layers.RandomFlip(), keras.layers.CutMix()])
 
 
 def crop(images: Any) -> Any:

@@ -16,6 +16,7 @@ import mnist_exp
 from mnist_exp import experiment, tracking
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
+from mnist_exp.config.own_code import digest_own_code
 from mnist_exp.config.run_config import RunConfig
 from mnist_exp.config.schema import Tracking, Training
 from mnist_exp.errors import ConfigError, TrackingError
@@ -26,6 +27,7 @@ from mnist_exp.tracking.mlflow_run import MlflowRun
 from mnist_exp.tracking.owner import end_dead_runs
 from mnist_exp.tracking.store import Store, open_store
 from mnist_exp.tracking.stored_run import fetch_run
+from mnist_exp.tracking.tags import OWN_CODE
 
 BASE = ("training=smoke", "training.epochs=6", "model.widths=[8]", "dataset.limit=300")
 
@@ -238,6 +240,30 @@ def test_a_resumed_run_keeps_its_config_but_for_epochs_and_store(other: tuple[Pa
     assert (training.epochs, training.resume, config.seed, config.choices) == (3, begun.id, 0, {"model": "cnn"})
     assert config.settings(Tracking).folder == str(other[0])
     assert resume(other[0], begun.id[:8], "training.epochs=5").settings(Training).epochs == 5
+
+
+def test_a_run_is_not_resumed_with_other_code_of_the_user(
+    other: tuple[Path, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "def loss_of_resumed(targets, probabilities):\n    return probabilities[:, 0]\n"
+    Path("resumed_losses.py").write_text(code)
+    begun = record(*other, "mine")
+    began = check(compose(["training.loss={_target_:resumed_losses.loss_of_resumed}"]))
+    (begun.artifacts / "config.yaml").write_text(began.to_yaml())
+    begun.log_tags({OWN_CODE: digest_own_code(began.values) or ""})
+    begun.end("KILLED", "KeyboardInterrupt")
+    assert resume(other[0], "mine").settings(Training).resume == begun.id
+    Path("resumed_losses.py").write_text(code.replace("0", "1"))
+    with pytest.raises(
+        ConfigError,
+        match=r"^mine \(\w{8}\) must be resumed with the code with which it began \(own_code.digest \w{12}\), "
+        r"but got '\w{12}'; restore .*resumed_losses.py as at its start, or start a new run$",
+    ):
+        resume(other[0], "mine")
+    Path("resumed_losses.py").write_text(code)
+    resume(other[0], "mine")
 
 
 @pytest.mark.parametrize("given", [["seed=1"], ["model=cnn"], ["+model.width=3"], ["name=new", "training.epochs=9"]])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml  # type: ignore[import-untyped]
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -33,7 +34,8 @@ ROOT = next(folder for folder in (PACKAGE, PACKAGE.parent) if (folder / "conf").
 CONF = ROOT / "conf"
 GROUPS = (*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), "sweeps")
 BUNDLES = ("experiment", "sweeps")  # groups whose choices set keys of several sections
-FAILURES = (HydraException, OmegaConfBaseException, ValueError)  # Hydra raises a bare ValueError for model=null
+# Hydra raises a bare ValueError for model=null.
+FAILURES = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 SWEEPER = "hydra_plugins.mnist_exp_sweeper.MnistExpSweeper"
 
 
@@ -174,7 +176,10 @@ def known_keys(source: Source = PACKAGE_SOURCE) -> Mapping[str, Sequence[str]]:
     found: dict[str, list[str]] = {str(key): [] for key in OmegaConf.load(CONF / "config.yaml") if key != "hydra"}
     for group in (group for group in GROUPS if group not in BUNDLES):
         for path in source.files(group):
-            for key, _ in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
+            read: Any = {}
+            with suppress(OSError, *FAILURES):  # it is named if it is chosen
+                read = OmegaConf.to_container(OmegaConf.load(path))
+            for key, _ in flatten(read if isinstance(read, dict) else {}):
                 if key != "defaults":
                     found.setdefault(f"{group}.{key}", []).append(f"{group}={path.stem}")
     return found
@@ -218,13 +223,17 @@ def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
 
 
 def _composed(config: DictConfig, node: Any, overrides: Sequence[str], source: Source) -> Composed:
-    """Leaves Hydra's node out. Raises ConfigError for overrides that Hydra merges silently."""
+    """Leaves Hydra's node out. Raises ConfigError for overrides and files that Hydra ignores or merges silently."""
     sweeping = node.mode == RunMode.MULTIRUN and node.sweeper._target_ == SWEEPER
     parsed = parse_overrides(overrides)
     if found := [problem for one in parsed for problem in _malformed(one, swept=sweeping)]:
         raise ConfigError(found)
     shaping = [group for group in GROUPS if group not in SWEEP_SECTIONS]
     chosen = node.runtime.choices
+    if hidden := [
+        problem for group in GROUPS if chosen.get(group) for problem in _hidden(group, chosen[group], source)
+    ]:
+        raise ConfigError(hidden)
     return Composed(
         OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]),
         {group: str(chosen[group]) for group in shaping if chosen.get(group)},
@@ -234,10 +243,24 @@ def _composed(config: DictConfig, node: Any, overrides: Sequence[str], source: S
     )
 
 
+def _hidden(group: str, choice: str, source: Source) -> Iterator[Problem]:
+    """The files of the user's with the name of a choice of ours, which Hydra finds first."""
+    name = Path(group, f"{choice}.yaml")
+    first = CONF, ROOT, Path(source.folder)
+    if not any((folder / name).is_file() for folder in first):
+        return
+    for folder in dict.fromkeys((*map(Path, source.more), *own_folders())):
+        if folder not in first and (folder / name).is_file():
+            rule = f"has the name of a choice of mnist_exp, {group}={choice}, which is found first"
+            yield Problem(str(folder / name), rule, remedy=f"rename it, and choose it with {group}=NAME")
+
+
 def _explain(error: Exception, overrides: Sequence[str], source: Source, swept: bool = False) -> list[Problem]:
     """Why composing failed: from the exception's fields and the parsed overrides, never from a message."""
     if isinstance(error, OverrideParseException):
         return [_unreadable(error.override)]
+    if isinstance(error, yaml.YAMLError):
+        return [_broken(error)]
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted({*error.options, *choices_of(group, source)})
@@ -263,6 +286,16 @@ def _unreadable(override: str) -> Problem:
             rule += ", where a value with special characters stands in quotes"
             remedy = f"type {shlex.quote(line)}"
     return Problem(override, rule, remedy=remedy)
+
+
+def _broken(error: yaml.YAMLError) -> Problem:
+    """A file that is not YAML."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        at = f"line {mark.line + 1}, column {mark.column + 1}"
+        return Problem(
+            mark.name, f"must be YAML, but {error.problem} in {at}", remedy="correct this line or the one before"
+        )
+    return Problem(getattr(error, "name", "a config file"), "must be YAML", remedy=" ".join(str(error).split()))
 
 
 def _malformed(override: Override, swept: bool = False) -> Iterator[Problem]:

@@ -254,7 +254,8 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    named = json.loads(json.dumps(values))  # in JSON every key is text: {1: 2.0, cat: 3.0} can be sorted
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, ConfigDict, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, create_model
 
 from mnist_exp.config.targets import argument_type
 
@@ -42,6 +42,8 @@ Share = Annotated[float, Ge(0), Lt(1)]
 UpToOne = Annotated[float, Ge(0), Le(1)]
 FractionOrCount = Annotated[Annotated[float, Gt(0), Lt(1)] | Count, Rule("must be a fraction below 1 or a count")]
 Name = Annotated[str, Len(1, 200)]
+# A class, which Hydra and YAML read as a number if it looks like one. Not a bool, which may have been typed as `yes`.
+ClassName = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 FilePath = Annotated[str, Flag.PATH]
 OptionalPath = Annotated[str | None, Flag.PATH]
 
@@ -122,7 +124,7 @@ class Training(Section):
     metrics: list[Component] = []
     callbacks: list[Component] = []
     class_weight: Annotated[
-        Literal["balanced"] | dict[str, Positive] | None, Rule("must be null, balanced or {class name: weight}")
+        Literal["balanced"] | dict[ClassName, Positive] | None, Rule("must be null, balanced or {class name: weight}")
     ] = None
     timeout: Annotated[Positive | None, Flag.RESUME] = None
     start_from: str | None = None

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -18,7 +19,29 @@ def import_target(target: str) -> Callable[..., Any]:
         inspect.signature(found)  # builtins may have none
         return found
     except (ImportError, ValueError, AttributeError) as error:
-        raise ImportError(" ".join(str(error.__cause__ or error).split())) from error
+        reason = _missing_name(target, error.__cause__) or " ".join(str(error.__cause__ or error).split())
+        raise ImportError(reason) from error
+
+
+def _missing_name(target: str, error: BaseException | None) -> str:
+    """What the module of a target lacks; empty if it cannot be imported itself."""
+    from mnist_exp.config.compose import nearest
+
+    if not isinstance(error, ModuleNotFoundError | AttributeError):
+        return ""
+    parts = target.split(".")
+    count = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
+    if isinstance(error, ModuleNotFoundError) and error.name not in [
+        ".".join(parts[:n]) for n in (count + 1, len(parts))
+    ]:
+        return ""  # the module is there, but not what it imports
+    found: Any = sys.modules.get(".".join(parts[:count]))
+    while count and count < len(parts) and hasattr(found, parts[count]):
+        found, count = getattr(found, parts[count]), count + 1
+    if not count or count == len(parts):
+        return ""
+    hint = nearest(parts[count], [name for name in dir(found) if not name.startswith("_")])
+    return f"{'.'.join(parts[:count])} has no {parts[count]}" + (f"; {hint}" if hint else "")
 
 
 def argument_type(function: Callable[..., Any], argument: inspect.Parameter) -> Any:

@@ -1,7 +1,7 @@
 """Random changes of the training images, by layers that stand before a model and are no part of it."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,6 +32,7 @@ PHOTOS = (
     {TARGET: f"{LAYERS}RandomBrightness", "factor": 0.15},
     {TARGET: f"{LAYERS}RandomContrast", "factor": 0.15},
 )
+MIXING = (keras.layers.MixUp, keras.layers.CutMix)  # they mix labels, too, which a layer of images cannot
 PRESETS: Mapping[str, Sequence[Mapping[str, Any]]] = {"none": (), "digits": DIGITS, "photos": PHOTOS}
 
 
@@ -110,16 +111,30 @@ class Augmentation:
 
     def follow(self, iterations: keras.Variable) -> None:
         """Draws random numbers by this counter of steps."""
-        generators = [
-            (f"{self.seed} {place} {name}", value)
-            for place, layer in enumerate(self.all_layers)
-            for name, value in vars(layer).items()
-            if isinstance(value, keras.random.SeedGenerator)
-        ]
         self._seeds = [
             StepSeeds(generator, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 8, iterations)
-            for name, generator in generators
+            for place, layer in enumerate(self.all_layers)
+            for name, generator in _generators(f"{self.seed} {place}", layer)
         ]
+
+    def find_unrepeatable(self, images: np.ndarray) -> list[str]:
+        """Returns the names of the layers that do not change images the same when a step is repeated.
+
+        They draw random numbers that do not follow the step, or remember something. images: uint8, as of a data set.
+        """
+        self.follow(keras.Variable(0, dtype="int64", trainable=False))
+        found, x = [], ops.cast(images, "float32")
+        for layer in self.layers:
+            answers = []
+            for _ in range(2):
+                for seeds in self._seeds:
+                    seeds.drawn = 0
+                answers.append(layer(x, training=True))
+            first, second = map(ops.convert_to_numpy, answers)
+            if not np.array_equal(first, second, equal_nan=True):
+                found.append(getattr(getattr(layer, "function", layer), "__name__", type(layer).__name__))
+            x = answers[0]
+        return found
 
     def samples(self, images: np.ndarray, steps: int) -> np.ndarray:
         """Returns the images as a net sees them in the first steps: uint8 (steps, n, height, width, channels)."""
@@ -134,6 +149,13 @@ class Augmentation:
     def get_config(self) -> list[Any]:
         """The classes and configs of the layers. Their seeds are left out, since they follow from that of the run."""
         return [[type(layer).__qualname__, _without_seeds(layer.get_config())] for layer in self.layers]
+
+
+def _generators(prefix: str, layer: keras.layers.Layer) -> Iterator[tuple[str, keras.random.SeedGenerator]]:
+    """Yields the generators of a layer, those of the layers inside it excepted, each with a name of its own."""
+    named = {id(one): name for name, one in vars(layer).items() if isinstance(one, keras.random.SeedGenerator)}
+    for place, generator in enumerate(layer._seed_generators):  # those in its lists and dicts, too
+        yield f"{prefix} {named.get(id(generator), place)}", generator
 
 
 def _without_seeds(config: Any) -> Any:
@@ -167,7 +189,7 @@ def show_changes(config: RunConfig, splits: Splits) -> np.ndarray | None:
 def build_augmentation(config: RunConfig) -> Augmentation | None:
     """Builds the layers of a preset or of entries of the config; None for none of them.
 
-    Raises ConfigError for an entry that makes no layer.
+    Raises ConfigError for an entry that makes no layer, or one that mixes images.
     """
     chosen = config.settings(General).augmentation
     entries: Sequence[Mapping[str, Any]] = PRESETS[chosen] if isinstance(chosen, str) else chosen
@@ -179,5 +201,9 @@ def build_augmentation(config: RunConfig) -> Augmentation | None:
                 rule = "must make a layer of Keras's, or be a function of images"
                 raise ConfigError(Problem(f"augmentation[{place}]", rule, type(made).__name__))
             made = FunctionLayer(made)
+        if mixing := next((one for one in made._flatten_layers() if isinstance(one, MIXING)), None):
+            rule = "must change each image on its own, because the labels are not mixed with the images"
+            remedy = "use a layer that keeps the class of each image, such as keras.layers.RandomErasing"
+            raise ConfigError(Problem(f"augmentation[{place}]", rule, type(mixing).__name__, remedy))
         layers.append(made)
     return Augmentation(layers, config.seed) if layers else None

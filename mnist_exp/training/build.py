@@ -52,7 +52,7 @@ def schedule_learning_rate(settings: Optimizer, steps: int) -> "Rate":
     training, unless its entry says otherwise. settings.warmup: the share of the steps in which the rate first rises
     linearly from zero (Goyal et al. 2017; before a cosine, Loshchilov and Hutter 2017).
     """
-    rising = round(settings.warmup * steps)
+    rising = min(round(settings.warmup * steps), steps - 1)  # what follows needs a step
     if settings.schedule == "cosine":
         from keras.optimizers.schedules import CosineDecay
 
@@ -89,15 +89,18 @@ def build_loss(settings: Training) -> "keras.losses.Loss":
         from mnist_exp.training.losses import FunctionLoss
 
         made = FunctionLoss(made, name=name)
-    by_name = "integers" if name.lower().startswith("sparse") else "one_hot"
-    setattr(made, TARGETS, by_name if settings.targets == "auto" else settings.targets)
+    setattr(made, TARGETS, _targets_by_name(name) if settings.targets == "auto" else settings.targets)
     return made
 
 
 def takes_integers(loss: "keras.losses.Loss") -> bool:
     """Whether a loss compares with labels as integers (n,), else with one-hot ones, float32 (n, classes)."""
-    by_name = "integers" if type(loss).__name__.startswith("Sparse") else "one_hot"
-    return getattr(loss, TARGETS, by_name) == "integers"
+    return getattr(loss, TARGETS, _targets_by_name(type(loss).__name__)) == "integers"
+
+
+def _targets_by_name(name: str) -> str:
+    """The form of the targets for a loss or a metric of this name, which Keras's begin with `Sparse` or `sparse`."""
+    return "integers" if name.lower().startswith("sparse") else "one_hot"
 
 
 def _last_name(entry: Mapping[str, Any]) -> str:
@@ -105,20 +108,31 @@ def _last_name(entry: Mapping[str, Any]) -> str:
 
 
 def build_metrics(settings: Training) -> list["keras.metrics.Metric"]:
-    """Builds the metrics of training.metrics. Raises ConfigError for names that are taken."""
+    """Builds the metrics of training.metrics. Each gets the targets that it needs, also if the loss needs others.
+
+    Raises ConfigError for names that are taken.
+    """
     import keras
 
     built: list[keras.metrics.Metric] = []
+    of_loss = takes_integers(build_loss(settings)) if settings.metrics else None
     for place, entry in enumerate(settings.metrics):
         made = make("training.metrics", entry)
+        of_keras, name = type(made).__module__.startswith("keras."), type(made).__name__
         if not isinstance(made, keras.metrics.Metric):
             if not is_function(made):
                 rule = "must make a metric of Keras's, or be a function of targets and probabilities"
                 raise ConfigError(Problem(f"training.metrics[{place}]", rule, type(made).__name__))
-            made = keras.metrics.MeanMetricWrapper(made, name=_last_name(entry))
+            of_keras, name = str(entry[TARGET]).startswith("keras."), _last_name(entry)
+            made = keras.metrics.MeanMetricWrapper(made, name=name)
         if made.name in (*RESERVED, *(metric.name for metric in built)):
             rule = "must have a name that no other metric has"
             raise ConfigError(Problem(f"training.metrics[{place}].name", rule, made.name, "give name: OTHER"))
+        wanted = _targets_by_name(name) if of_keras or settings.targets == "auto" else settings.targets
+        if (integers := wanted == "integers") != of_loss:
+            from mnist_exp.training.target_forms import WithTargets
+
+            made = WithTargets(made, integers)
         built.append(made)
     return built
 

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_exp.training.schedules import Warmup
+from mnist_exp.training.target_forms import WithTargets
 
 Values = Sequence[float]  # of the numbers of one net, in the order of their places
 Formula = Callable[[Values], Any]
@@ -198,5 +199,7 @@ def _attributes(holder: Any) -> list[Place]:
 
 
 def is_of_keras(made: Any) -> bool:
-    """Whether this is an object of one of Keras's own classes, or of a schedule of this package's."""
+    """Whether this is an object of one of Keras's own classes, or of this package's ones beside them."""
+    if type(made) is WithTargets:
+        return is_of_keras(made.metric)
     return type(made).__module__.startswith("keras.") or type(made) is Warmup

@@ -3,10 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from mnist_exp.config.check import check
+from mnist_exp.config.check import check, check_values
 from mnist_exp.config.compose import compose
 from mnist_exp.config.run_config import plain
+from mnist_exp.config.schema import Training
 from mnist_exp.errors import ConfigError
 
 NET = '''
@@ -259,7 +261,10 @@ def test_a_home_folder_of_nobody_stays_as_it_is_written() -> None:
     ("target", "why"),
     [
         ("nowhere.net", "No module named 'nowhere'"),
-        ("net_of_my_own.nett", "nett"),
+        ("net_of_my_own.nett", "net_of_my_own has no nett; did you mean net?"),
+        ("net_of_my_own.xyzzy.net", "net_of_my_own has no xyzzy"),
+        ("net_of_my_own.Net.wide", "net_of_my_own.Net has no wide"),
+        ("needs_more.net", "No module named 'not_installed'"),
         ("net_of_my_own.GREETING", "non-callable"),
         ("builtins.dict", "no signature"),
         ("null", "but got null"),
@@ -269,7 +274,21 @@ def test_a_home_folder_of_nobody_stays_as_it_is_written() -> None:
 def test_a_target_that_cannot_be_called_is_refused(
     target: str, why: str, my_net: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    Path(sys.path[0], "needs_more.py").write_text("import not_installed\n\ndef net(): ...\n")
     (line,) = problems("model=custom", f"model._target_={target}")
     assert line.startswith("model._target_ must be a function that can be imported, but got ")
     assert why in line
     assert capfd.readouterr() == ("", "")  # said once, by us
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [("{1:5.0}", {"1": 5.0}), ("{10:2,9:3}", {"10": 2.0, "9": 3.0}), ("{1:2,cat:3}", {"1": 2, "cat": 3})],
+)
+def test_the_name_of_a_class_may_be_a_number(given: str, weights: dict[str, float]) -> None:
+    config = check(compose([f"training.class_weight={given}"]))
+    assert config.settings(Training).class_weight == weights
+    assert config.hash
+    assert config.name
+    again = check_values(OmegaConf.to_container(OmegaConf.create(config.to_yaml())), config.choices)
+    assert again.hash == config.hash

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mnist_exp.config.check import check
-from mnist_exp.config.compose import CONF, GROUPS, ROOT, Source, compose, flatten
+from mnist_exp.config.compose import CONF, GROUPS, ROOT, Source, compose, compose_command_line, flatten, known_keys
 from mnist_exp.config.run_config import plain
 from mnist_exp.config.schema import SWEEP_SECTIONS
 from mnist_exp.errors import ConfigError, Problem
@@ -300,3 +300,47 @@ def test_a_study_of_the_current_folder_is_found(own_folder: Path, monkeypatch: p
     """FOUND 31."""
     monkeypatch.chdir(own_folder)
     assert compose(["sweeps=mine"]).config.sweep.space == {"seed": "1, 2"}
+
+
+@pytest.mark.parametrize("folder", [".", "conf"])
+def test_a_file_that_is_not_yaml_is_named_with_its_line(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / folder / "experiment" / "bad.yaml"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("# @package _global_\nseed: [1, 2\ntraining:\n  epochs: 1\n")
+    with pytest.raises(ConfigError) as refused:
+        compose(["experiment=bad"])
+    (problem,) = refused.value.problems
+    assert Path(problem.key).resolve() == bad
+    assert problem.rule == "must be YAML, but expected ',' or ']', but got ':' in line 3, column 9"
+    monkeypatch.setattr("sys.argv", ["mnist_exp", "experiment=bad"])
+    with pytest.raises(ConfigError, match="must be YAML"):
+        compose_command_line()
+    known_keys.cache_clear()
+    with pytest.raises(ConfigError, match=r"did you mean training\.epochs"):  # one that is not chosen does not matter
+        compose(["training.epohcs=3"])
+
+
+@pytest.mark.parametrize("folder", [".", "conf"])
+def test_a_file_with_the_name_of_a_choice_of_ours_is_refused_if_it_is_chosen(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / folder / "model" / "cnn.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text((CONF / "model" / "cnn.yaml").read_text().replace("kernel: 3", "kernel: 5"))
+    compose(["model=mlp"])
+    with pytest.raises(ConfigError) as refused:
+        compose(["model=cnn"])
+    (problem,) = refused.value.problems
+    assert Path(problem.key).resolve() == own
+    assert problem.rule == "has the name of a choice of mnist_exp, model=cnn, which is found first"
+    assert problem.remedy == "rename it, and choose it with model=NAME"
+    monkeypatch.chdir("/")
+    with pytest.raises(ConfigError, match="has the name of a choice of mnist_exp"):  # with --config-dir
+        compose(["model=cnn"], Source(more=(str(tmp_path / folder),)))
+    monkeypatch.chdir(tmp_path)
+    own.rename(own.with_name("mine.yaml"))
+    assert compose(["model=mine"]).config.model.kernel == 5

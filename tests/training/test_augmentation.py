@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_exp import run
+from mnist_exp import experiment, run
 from mnist_exp.config.check import check
 from mnist_exp.config.compose import compose
 from mnist_exp.errors import ConfigError
+from mnist_exp.trainer import Listener
 from mnist_exp.training.augmentation import build_augmentation, show_changes
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, 12, 12, 3), dtype=np.uint8)
@@ -42,6 +43,50 @@ def test_two_layers_of_a_kind_draw_other_numbers() -> None:
     once, twice = changed(f"augmentation=[{layer}]"), changed(f"augmentation=[{layer},{layer}]")
     removed = [float((seen == 0).mean()) for seen in (once, twice)]
     assert removed == pytest.approx([0.3, 1 - 0.7**2], abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("entries", "names"),
+    [
+        ("{_target_:own_training.Listed}", []),
+        ("{_target_:own_training.Speckle,share:0.3},{_target_:own_training.invert}", []),
+        ("{_target_:own_training.noise},{_target_:own_training.invert}", ["noise"]),
+        ("{_target_:own_training.Speckle,share:0.3},{_target_:own_training.Wild}", ["Wild"]),
+    ],
+)
+def test_a_layer_that_does_not_repeat_a_step_is_found(entries: str, names: list[str]) -> None:
+    config = check(compose([f"augmentation=[{entries}]"]))
+    first, second = build_augmentation(config), build_augmentation(config)
+    assert first is not None
+    assert second is not None
+    assert first.find_unrepeatable(IMAGES) == names
+    if not names:
+        seen = first.samples(IMAGES, 2)
+        assert np.array_equal(seen, second.samples(IMAGES, 2))  # as in the process of a resumed training
+        assert ("Listed" in entries or "Speckle" in entries) == (not np.array_equal(seen[0], seen[1]))
+
+
+@pytest.mark.parametrize("preset", ["digits", "photos"])
+def test_the_presets_repeat_a_step(preset: str) -> None:
+    augmentation = build_augmentation(check(compose([f"augmentation={preset}"])))
+    assert augmentation is not None
+    assert augmentation.find_unrepeatable(IMAGES) == []
+
+
+def test_a_run_says_that_its_augmentation_cannot_be_resumed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes: list[str] = []
+
+    class Listening(Listener):
+        def on_note(self, text: str) -> None:
+            notes.append(text)
+
+    given = ["augmentation=[{_target_:own_training.noise}]", "training=smoke", "training.epochs=1", "tracking=off"]
+    experiment.run(check(compose([*given, "model.widths=[4]", "dataset.limit=200"])), Listening())
+    assert notes == [
+        "noise changes images otherwise if the training is resumed: draw with a keras.random.SeedGenerator that is an "
+        "attribute of its layer"
+    ]
 
 
 def test_digits_are_not_mirrored() -> None:
@@ -93,6 +138,12 @@ def test_a_wrong_entry_is_answered(given: str, line: str) -> None:
             "{_target_:own_training.crop}",
             "augmentation must keep the shape of the images, (12, 12, 3), but got (11, 11, 3)",
         ),
+        (
+            "{_target_:keras.layers.MixUp}",
+            "augmentation[0] must change each image on its own, because the labels are not mixed with the images, "
+            "but got 'MixUp'; use a layer that keeps the class of each image, such as keras.layers.RandomErasing",
+        ),
+        ("{_target_:own_training.mixing_net}", "but got 'CutMix'"),
         ("{_target_:keras.losses.Huber}", "augmentation[0] must make a layer of Keras's, or be a function of images"),
     ],
 )

@@ -17,9 +17,11 @@ from mnist_exp.data.splits import Splits
 from mnist_exp.errors import ConfigError, TrainingError
 from mnist_exp.training import fit as training
 from mnist_exp.training.augmentation import build_augmentation
-from mnist_exp.training.build import build_optimizer, schedule_learning_rate
+from mnist_exp.training.build import build_metrics, build_optimizer, schedule_learning_rate
 from mnist_exp.training.evaluate import check_accuracy
+from mnist_exp.training.losses import check_loss
 from mnist_exp.training.parent import freeze_layers
+from mnist_exp.training.target_forms import check_metrics
 
 LEAST = 2e-6  # float32: a compiled program may add in another order
 OPTIONS: dict[str, list[str]] = {
@@ -30,9 +32,7 @@ OPTIONS: dict[str, list[str]] = {
     "a function that makes a loss": ["training.loss={_target_:own_training.make_focal,gamma:1.0}"],
     "a loss of integers": ["training.loss={_target_:own_training.sparse_hinge}"],
     "a metric": [
-        "training.metrics=[{_target_:own_training.surprise}]",
-        "training.targets=one_hot",
-        "training.loss=categorical_crossentropy",
+        "training.metrics=[{_target_:own_training.surprise},{_target_:keras.metrics.F1Score,average:macro}]",
     ],
     "a callback": ["training.callbacks=[{_target_:own_training.Remembering}]"],
     "clipnorm": ["optimizer.clipnorm=0.05"],
@@ -179,6 +179,102 @@ def test_every_option_is_in_one_of_these_trainings_and_changes_it(splits: Splits
         assert np.abs(changed - default).max() > 100 * LEAST, option
 
 
+@pytest.mark.parametrize("classes", [3, 5])
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["training.loss={_target_:own_training.focal}", "training.class_weight=balanced"], ""),
+        (["training.loss={_target_:own_training.sparse_hinge}", "training.class_weight=balanced"], ""),
+        (["training.loss={_target_:keras.losses.CategoricalHinge}", "training.class_weight=balanced"], ""),
+        (["training.loss={_target_:own_training.mean_focal}"], ""),
+        (["training.class_weight=balanced"], ""),
+        (
+            ["training.loss={_target_:own_training.mean_focal}", "training.class_weight=balanced"],
+            "training.loss must return one number for each image, which training.class_weight weighs, but returned one "
+            "for all; leave out the mean over the images, or training.class_weight",
+        ),
+        (
+            ["training.loss={_target_:own_training.MeanFocal}", "training.class_weight={a:2.0}"],
+            "training.loss must return one number for each image, which training.class_weight weighs",
+        ),
+        (
+            ["training.loss={_target_:own_training.per_class}"],
+            "training.loss must return one number for each image, but",
+        ),
+    ],
+)
+def test_the_shape_of_what_a_loss_returns_is_checked(given: list[str], line: str, classes: int) -> None:
+    settings = check(compose(given)).settings(Training)
+    if not line:
+        check_loss(settings, classes)
+        return
+    with pytest.raises(ConfigError) as refused:
+        check_loss(settings, classes)
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_a_metric_gives_one_number(loss: str) -> None:
+    metrics = "training.metrics=[{{_target_:keras.metrics.AUC}},{{_target_:keras.metrics.F1Score{}}}]"
+    for given in ("", ",average:macro"):
+        settings = check(compose([f"training.loss={loss}", metrics.format(given)])).settings(Training)
+        if given:
+            check_metrics(settings, 3)
+            continue
+        with pytest.raises(ConfigError) as refused:
+            check_metrics(settings, 3)
+        assert str(refused.value) == (
+            "training.metrics[1] must give one number, but f1_score gives an array of shape (3,); average over the "
+            "classes, as average:macro does for F1Score"
+        )
+
+
+METRICS = {  # by name: an entry, and the metric of every run that has the same value
+    "categorical": ("keras.metrics.CategoricalAccuracy,name:categorical", "accuracy"),
+    "sparse": ("keras.metrics.SparseCategoricalAccuracy,name:sparse", "accuracy"),
+    "first": ("keras.metrics.TopKCategoricalAccuracy,k:1,name:first", "accuracy"),
+    "micro": ("keras.metrics.F1Score,average:micro,name:micro", "accuracy"),
+    "entropy": ("keras.metrics.CategoricalCrossentropy,name:entropy", "loss"),
+    "sparse_categorical_crossentropy": ("keras.metrics.sparse_categorical_crossentropy", "loss"),
+    "hit": ("own_training.hit", "accuracy"),
+    "sparse_hit": ("own_training.sparse_hit", "accuracy"),
+}
+SOFT = ("MeanSquaredError", "CosineSimilarity", "Precision")
+
+
+@pytest.mark.parametrize(
+    ("loss", "mode"),
+    [
+        ("sparse_categorical_crossentropy", "on"),
+        ("sparse_categorical_crossentropy", "off"),
+        ("categorical_crossentropy", "on"),
+    ],
+)
+def test_each_metric_gets_the_targets_that_it_needs(loss: str, mode: str, splits: Splits, tmp_path: Path) -> None:
+    entries = [f"{{_target_:{entry}}}" for entry, _ in METRICS.values()]
+    entries += [f"{{_target_:keras.metrics.{name},name:{name}}}" for name in SOFT]
+    given = [f"training.loss={loss}", f"training.metrics=[{','.join(entries)}]", f"training.compiled_epoch={mode}"]
+    fitted = Fitted(splits, tmp_path, *given, epochs=2)
+    last = fitted.history.epochs[-1]
+    targets, answers = np.eye(3, dtype="float32")[splits.validation.labels], fitted.validation.probabilities
+    for name, (_, same) in METRICS.items():
+        for split in ("", "val_"):
+            assert last[f"{split}{name}"] == pytest.approx(last[f"{split}{same}"], rel=1e-4), name
+    for name in SOFT:
+        assert last[f"val_{name}"] == pytest.approx(float(getattr(keras.metrics, name)()(targets, answers)), rel=1e-4)
+
+
+def test_training_targets_decides_for_metrics_of_ones_own_alone() -> None:
+    metrics = "training.metrics=[{_target_:own_training.hit},{_target_:keras.metrics.F1Score,average:macro}]"
+    config = check(compose([metrics, "training.targets=integers"]))
+    own, f1 = build_metrics(config.settings(Training))
+    labels, answers = np.array([0, 1, 2]), np.eye(3, dtype="float32")
+    own.update_state(labels, answers)
+    f1.update_state(labels, answers)
+    assert float(own.result()) < 1.0  # it has got the integers, of which it takes the largest
+    assert float(f1.result()) == pytest.approx(1.0)
+
+
 def test_a_callback_without_memory_is_named_when_it_is_resumed(splits: Splits, tmp_path: Path) -> None:
     keys = ["training.callbacks=[{_target_:own_training.Forgetting}]"]
     assert Fitted(splits, tmp_path, *keys, epochs=2).notes == []
@@ -253,6 +349,15 @@ def test_a_schedule_begins_at_the_rate_and_lasts_for_the_training() -> None:
     schedule: Any = schedule_learning_rate(Optimizer(schedule=entry, **keys), 100)
     values = [float(schedule(step)) for step in (0, 10, 20, 60, 100)]
     assert values == pytest.approx([0.0, 0.05, 0.1, 0.055, 0.01])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 30])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", {"_target_": "keras.optimizers.schedules.PolynomialDecay"}])
+def test_a_long_warmup_leaves_a_step_for_what_follows(schedule: Any, steps: int) -> None:
+    made: Any = schedule_learning_rate(Optimizer(learning_rate=0.1, warmup=0.99, schedule=schedule), steps)
+    rates = [float(made(step)) if callable(made) else made for step in range(steps)]
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates == sorted(rates)
 
 
 @pytest.mark.parametrize(
