@@ -21,6 +21,8 @@ from mnist_exp.training.trained import Trained, average, join
 if TYPE_CHECKING:
     import keras
 
+    from mnist_exp.training.augmentation import Augmentation
+
 
 class Listener:
     """Receives the progress of a run. The base class ignores it. Folds, epochs and steps are counted from 1."""
@@ -89,20 +91,13 @@ class Trainer:
             prepare_keras(self.config.seed, self.settings)
         from mnist_exp.training.augmentation import build_augmentation
         from mnist_exp.training.features import FrozenNet
-        from mnist_exp.training.losses import check_loss
-        from mnist_exp.training.target_forms import check_metrics
 
         with active.timer("building"):
             model = self.config.build("model", image_shape=splits.image_shape, classes=len(splits.class_names))
             optimizer = build_optimizer(self.config, self.settings.steps(len(splits.train)))
             augmentation = build_augmentation(self.config)
             if fold <= 1:
-                check_model(model, splits.train.images, len(splits.class_names), active.folder)
-                check_loss(self.settings, len(splits.class_names))
-                check_metrics(self.settings, len(splits.class_names))
-                if names := augmentation.find_unrepeatable(splits.train.images[:2]) if augmentation else []:
-                    why = "draw with a keras.random.SeedGenerator that is an attribute of its layer"
-                    self._note(f"{', '.join(names)} changes images otherwise if the training is resumed: {why}")
+                self._check(model, augmentation, splits)
             self._begin(model, checkpoints, splits.class_names)
             frozen = None if augmentation else FrozenNet.of(model, self.settings.feature_cache)
             net, data = (frozen.head, frozen.replace_images(splits)) if frozen else (model, splits)
@@ -122,6 +117,19 @@ class Trainer:
         history, validation = fit(*given, listener.on_step, on_epoch, self._note, active.timer)
         check_accuracy(history, {"val": validation})  # Keras must have reported the same
         return Trained(model, history, validation)
+
+    def _check(self, model: "keras.Model", augmentation: "Augmentation | None", splits: Splits) -> None:
+        """Raises ConfigError for what cannot be trained, and notes what cannot be resumed exactly."""
+        from mnist_exp.training.losses import check_loss
+        from mnist_exp.training.target_forms import check_metrics
+
+        classes = len(splits.class_names)
+        check_model(model, splits.train.images, classes, self.active.folder)
+        check_loss(self.settings, classes)
+        check_metrics(self.settings, classes)
+        if names := augmentation.find_unrepeatable(splits.train.images[:2]) if augmentation else []:
+            why = "draw with a keras.random.SeedGenerator that is an attribute of its layer"
+            self._note(f"{', '.join(names)} changes images otherwise if the training is resumed: {why}")
 
     def _begin(self, model: "keras.Model", checkpoints: Path, class_names: Sequence[str]) -> None:
         """Freezes the layers of training.freeze, and copies the weights of training.start_from unless it is resumed."""

@@ -14,6 +14,7 @@ from mnist_exp.config.schema import General
 from mnist_exp.data.splits import Splits, spread
 from mnist_exp.errors import ConfigError, Problem
 from mnist_exp.training.schedules import describe_function
+from mnist_exp.training.varying import is_of_keras
 
 SHOWN, STEPS = 6, 8  # images whose changes a figure shows, and how often each
 LAYERS = "keras.layers."
@@ -122,6 +123,8 @@ class Augmentation:
 
         They draw random numbers that do not follow the step, or remember something. images: uint8, as of a data set.
         """
+        if all(map(is_of_keras, self.all_layers)):
+            return []  # theirs follow the step
         self.follow(keras.Variable(0, dtype="int64", trainable=False))
         found, x = [], ops.cast(images, "float32")
         for layer in self.layers:
