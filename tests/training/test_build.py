@@ -219,7 +219,9 @@ def test_a_metric_gives_one_number(loss: str) -> None:
     for given in ("", ",average:macro"):
         settings = check(compose([f"training.loss={loss}", metrics.format(given)])).settings(Training)
         if given:
+            keras.backend.clear_session()
             check_metrics(settings, 3)
+            assert [metric.name for metric in build_metrics(settings)] == ["auc", "f1_score"]
             continue
         with pytest.raises(ConfigError) as refused:
             check_metrics(settings, 3)
