@@ -120,8 +120,7 @@ class Trainer:
 
     def _check(self, model: "keras.Model", augmentation: "Augmentation | None", splits: Splits) -> None:
         """Raises ConfigError for what cannot be trained, and notes what cannot be resumed exactly."""
-        from mnist_exp.training.losses import check_loss
-        from mnist_exp.training.target_forms import check_metrics
+        from mnist_exp.training.own_parts import check_loss, check_metrics
 
         classes = len(splits.class_names)
         check_model(model, splits.train.images, classes, self.active.folder)

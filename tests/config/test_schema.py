@@ -88,6 +88,8 @@ def test_the_flags_are_those_that_commands_rely_on() -> None:
         "sweep.max_trials",
         "sweep.max_epochs",
         "sweep.patience",
+        "sweep.confirm",
+        "sweep.confirm_seeds",
         "sweep.trial_timeout",
         "sweep.take_over",
         "sweep.timeout",

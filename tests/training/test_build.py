@@ -19,9 +19,8 @@ from mnist_exp.training import fit as training
 from mnist_exp.training.augmentation import build_augmentation
 from mnist_exp.training.build import build_metrics, build_optimizer, schedule_learning_rate
 from mnist_exp.training.evaluate import check_accuracy
-from mnist_exp.training.losses import check_loss
+from mnist_exp.training.own_parts import check_loss, check_metrics
 from mnist_exp.training.parent import freeze_layers
-from mnist_exp.training.target_forms import check_metrics
 
 LEAST = 2e-6  # float32: a compiled program may add in another order
 OPTIONS: dict[str, list[str]] = {

@@ -16,6 +16,7 @@ LIBRARIES = ["tensorflow", "keras", "mlflow.keras", "mlflow.pyfunc", "mlflow.sto
 LIBRARIES += ["sklearn.datasets", "sklearn.metrics", "matplotlib.backends.backend_agg"]
 LIBRARIES += ["mnist_exp.evaluation.matrix_image", "mnist_exp.training.checkpoint", "mnist_exp.training.loop"]
 LIBRARIES += ["mnist_exp.models", "mnist_exp.optimizers", "mnist_exp.training.features", "mnist_exp.training.parent"]
+LIBRARIES += ["mnist_exp.training.own_parts"]
 LIBRARIES += ["mnist_exp.models.backbones", "mnist_exp.tracking.environment", "mnist_exp.tracking.mlflow_run"]
 LIBRARIES += ["mnist_exp.sweep.worker"]
 PARENT_NAMES = frozenset(os.environ)  # before any library adds a variable of its own
