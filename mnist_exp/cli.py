@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from mnist_exp.commands import COMMANDS
-from mnist_exp.config.compose import Composed, compose_command_line, nearest
+from mnist_exp.config.compose import Composed, compose_command_line
 from mnist_exp.config.help import register_help
-from mnist_exp.errors import ConfigError, Problem, UserError, sentence
+from mnist_exp.errors import ConfigError, Problem, UserError, nearest, sentence
 from mnist_exp.secrets import hide
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -3,7 +3,8 @@
 Each class is also a subclass of a builtin exception.
 """
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -63,3 +64,9 @@ class TrackingError(UserError, RuntimeError):
 
 class TrainingError(UserError, ArithmeticError):
     """A training cannot continue."""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Returns `did you mean X?`, or an empty string if no known word is near."""
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -12,12 +12,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mnist_exp.config.components import ROLES, find_component_problems
-from mnist_exp.config.compose import Composed, first_line, nearest
+from mnist_exp.config.compose import Composed, first_line
 from mnist_exp.config.objective import known_direction
 from mnist_exp.config.run_config import RunConfig, plain
 from mnist_exp.config.schema import SECTIONS, Flag, Rule, Section, section_model
 from mnist_exp.config.targets import import_target
-from mnist_exp.errors import ABSENT, ConfigError, Problem
+from mnist_exp.errors import ABSENT, ConfigError, Problem, nearest
 
 # pydantic's error types in our words; `ctx` of an error fills in the numbers.
 RULES = {

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_exp.config.compose import nearest
 from mnist_exp.config.targets import call_target, import_target
-from mnist_exp.errors import Problem
+from mnist_exp.errors import Problem, nearest
 
 TARGET = "_target_"
 

@@ -1,6 +1,5 @@
 """Composes a config from the choices in conf/. A failure becomes problems, each with its remedy."""
 
-import difflib
 import io
 import os
 import shlex
@@ -26,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.schema import SWEEP_SECTIONS
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ConfigError, Problem, nearest
 from mnist_exp.secrets import hide
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -188,12 +187,6 @@ def known_keys(source: Source = PACKAGE_SOURCE) -> Mapping[str, Sequence[str]]:
 def first_line(error: Exception) -> str:
     """Returns the first line of a library's message, which a problem repeats as its remedy."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Returns `did you mean X?`, or an empty string if no known word is near."""
-    near = difflib.get_close_matches(word.lower(), known, n=1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def unknown_key(key: str, source: Source = PACKAGE_SOURCE) -> Problem:

@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 import hydra.utils
 from hydra.errors import InstantiationException
 
+from mnist_exp.errors import nearest
+
 logging.getLogger(hydra.utils.__name__).disabled = True  # it would announce a wrong _target_ a second time
 
 
@@ -25,8 +27,6 @@ def import_target(target: str) -> Callable[..., Any]:
 
 def _missing_name(target: str, error: BaseException | None) -> str:
     """What the module of a target lacks; empty if it cannot be imported itself."""
-    from mnist_exp.config.compose import nearest
-
     if not isinstance(error, ModuleNotFoundError | AttributeError):
         return ""
     parts = target.split(".")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mnist_exp.config.compose import nearest
 from mnist_exp.config.schema import Count, FilePath, OptionalPath
 from mnist_exp.data.dataset import Dataset, ImageSet, check_arrays
 from mnist_exp.data.decode import Wanted, check_memory, decode
@@ -16,7 +15,7 @@ from mnist_exp.data.folder import PREPARATIONS
 from mnist_exp.data.groups import number_groups
 from mnist_exp.data.images import Fit
 from mnist_exp.data.numbers import to_bytes
-from mnist_exp.errors import DataError, Problem
+from mnist_exp.errors import DataError, Problem, nearest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.config.compose import flatten, nearest
+from mnist_exp.config.compose import flatten
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.run_config import format_value
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ConfigError, Problem, nearest
 from mnist_exp.sweep.space import Choices, Parameter, Space, Values
 from mnist_exp.sweep.study import Study
 from mnist_exp.sweep.syntax import read_assignments

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.config.check import AT_THE_END, find_problems
-from mnist_exp.config.compose import Composed, by_key, nearest
+from mnist_exp.config.compose import Composed, by_key
 from mnist_exp.config.objective import Objective
 from mnist_exp.config.recorded import ExecutionWhitelist
 from mnist_exp.config.resume import OF_SWEEPS, check_overrides
 from mnist_exp.config.run_config import BaseConfig, RunConfig, plain
 from mnist_exp.config.schema import OF_THE_NET, Split, Sweep
 from mnist_exp.data.load import load_splits
-from mnist_exp.errors import ConfigError, Problem, TrackingError
+from mnist_exp.errors import ConfigError, Problem, TrackingError, nearest
 from mnist_exp.secrets import hide
 from mnist_exp.sweep.auto import choose_algorithm, choose_pruner
 from mnist_exp.sweep.constraints import Constraint, read_constraints

@@ -10,9 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from mnist_exp.config.compose import GROUPS, Source, choices_of, first_line, nearest, parse_overrides
+from mnist_exp.config.compose import GROUPS, Source, choices_of, first_line, parse_overrides
 from mnist_exp.config.run_config import format_value
-from mnist_exp.errors import ConfigError, Problem
+from mnist_exp.errors import ConfigError, Problem, nearest
 from mnist_exp.sweep.space import Choices, Condition, Numbers, Parameter, Space
 
 FIXED = ("hydra", "sweep", "executor", "tracking", "name", "sweeps", "training.resume")
