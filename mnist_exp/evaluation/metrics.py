@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mnist_exp.data.splits import is_unequal
+from mnist_exp.data.peculiarities import is_unequal
 
 BINS = 15  # of the calibration error
 LEAST = float(np.finfo(np.float32).tiny)  # 1.2e-38: what TensorFlow computes below it is 0
